@@ -1,0 +1,27 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-all lint notebooks clean
+
+demo: .venv/installed  ## train, program, fine-tune 32 chips: runs/demo/
+	$(BIN)/python -m training.finetune --force
+
+test: .venv/installed  ## everything but the slow tests
+	$(BIN)/pytest -m "not slow"
+
+test-all: .venv/installed
+	$(BIN)/pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "memsim needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[train,plot,test]'
+	touch $@
+
+clean:
+	rm -rf .venv runs dist

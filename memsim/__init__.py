@@ -1,0 +1,112 @@
+"""Simulate, differentiate and optimise the reprogramming of memristive crossbars, in JAX."""
+
+from memsim.checkpoint import (
+    load_chip,
+    load_faults,
+    load_plan,
+    open_checkpoint,
+    save_chip,
+    save_faults,
+    save_plan,
+    save_tensors,
+)
+from memsim.chip import Chip, fault_cells, fault_words, with_faults
+from memsim.codes import (
+    bit_slice,
+    cell_changes,
+    column_counts,
+    decode,
+    dequantize,
+    encode,
+    hamming_distance,
+    join_slices,
+    quantization_scale,
+    quantize,
+)
+from memsim.compare import Comparison, compare
+from memsim.config import CrossbarConfig, Policy
+from memsim.network import (
+    LayerPlan,
+    Plan,
+    Programming,
+    enable_words,
+    plan,
+    program,
+    sample_chip,
+    with_stucking,
+)
+from memsim.placement import (
+    Placement,
+    apply_placement,
+    invert_placement,
+    sorted_placement,
+    unsorted_placement,
+)
+from memsim.program import Counts, program_words
+from memsim.report import LayerSummary, Summary, mean_over_chips, summarize, to_html, to_json
+from memsim.schedule import (
+    Schedule,
+    apply_schedule,
+    block_schedule,
+    interleaved_schedule,
+    invert_schedule,
+)
+from memsim.selection import select_by_name
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Chip",
+    "Comparison",
+    "Counts",
+    "CrossbarConfig",
+    "LayerPlan",
+    "LayerSummary",
+    "Placement",
+    "Plan",
+    "Policy",
+    "Programming",
+    "Schedule",
+    "Summary",
+    "apply_placement",
+    "apply_schedule",
+    "bit_slice",
+    "block_schedule",
+    "cell_changes",
+    "column_counts",
+    "compare",
+    "decode",
+    "dequantize",
+    "enable_words",
+    "encode",
+    "fault_cells",
+    "fault_words",
+    "hamming_distance",
+    "interleaved_schedule",
+    "invert_placement",
+    "invert_schedule",
+    "join_slices",
+    "load_chip",
+    "load_faults",
+    "load_plan",
+    "mean_over_chips",
+    "open_checkpoint",
+    "plan",
+    "program",
+    "program_words",
+    "quantization_scale",
+    "quantize",
+    "sample_chip",
+    "save_chip",
+    "save_faults",
+    "save_plan",
+    "save_tensors",
+    "select_by_name",
+    "sorted_placement",
+    "summarize",
+    "to_html",
+    "to_json",
+    "unsorted_placement",
+    "with_faults",
+    "with_stucking",
+]

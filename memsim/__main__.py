@@ -1,0 +1,5 @@
+"""`python -m memsim` is the console script `memsim`."""
+
+from memsim.cli import main
+
+main()

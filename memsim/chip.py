@@ -1,0 +1,166 @@
+"""A chip: its random draws, its stuck-at faults, the state of its cells."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float32, Int32, Key, UInt, UInt32
+
+from memsim.codes import bit_slice, join_slices, word_constant
+from memsim.config import CrossbarConfig
+
+# Fault rates are honoured to this many binary digits.
+_FAULT_DIGITS = 31
+
+
+class Chip(NamedTuple):
+    """One physical instance: its draws, its stuck-at faults, its present cell state.
+
+    Attributes:
+      key: source of its bit-stucking draws; programming does not consume it.
+      passes: int32, times the whole network has been programmed: `fresh` draws depend on it.
+      stuck_at_0, stuck_at_1: words [crossbars, rows], all bits of a cell that is stuck.
+      state: words [crossbars, rows], what the cells hold.
+    """
+
+    key: Key[Array, ""]
+    passes: Int32[Array, ""]
+    stuck_at_0: UInt[Array, "crossbars rows"]
+    stuck_at_1: UInt[Array, "crossbars rows"]
+    state: UInt[Array, "crossbars rows"]
+
+
+@functools.partial(jax.jit, static_argnames=("crossbars", "config"))
+def new_chip(
+    key: Key[Array, ""],
+    crossbars: int,
+    config: CrossbarConfig,
+    stuck_at_0: Float32[Array, ""],
+    stuck_at_1: Float32[Array, ""],
+) -> Chip:
+    """A chip with erased cells, of which some are stuck.
+
+    Args:
+      key: consumed.
+      stuck_at_0, stuck_at_1: probabilities of a cell to be stuck at its lowest or highest level;
+        exclusive, so their sum is at most 1.
+    """
+    draw_key, fault_key, level_key = jax.random.split(key, 3)
+    either = stuck_at_0 + stuck_at_1
+    high_share = stuck_at_1 / jnp.maximum(either, jnp.finfo(jnp.float32).tiny)
+    faulty = _cells_of_crossbars(fault_key, either, crossbars, config)
+    high = _cells_of_crossbars(level_key, high_share, crossbars, config)
+    return with_faults(draw_key, faulty & ~high, faulty & high)
+
+
+def with_faults(
+    key: Key[Array, ""],
+    stuck_at_0: UInt[Array, "crossbars rows"],
+    stuck_at_1: UInt[Array, "crossbars rows"],
+) -> Chip:
+    """A chip never programmed, with these stuck cells (words, all bits of a stuck cell set)."""
+    return Chip(key, jnp.int32(0), stuck_at_0, stuck_at_1, state=stuck_at_1)
+
+
+def _cells_of_crossbars(
+    key: Key[Array, ""], rate: Float32[Array, ""], crossbars: int, config: CrossbarConfig
+) -> UInt[Array, "crossbars rows"]:
+    keys = fold_in(jnp.broadcast_to(key, (crossbars,)), jnp.arange(crossbars, dtype=jnp.int32))
+    return bernoulli_cells(keys, jnp.broadcast_to(rate, (crossbars,)), config, _FAULT_DIGITS)
+
+
+def fault_cells(chip: Chip, config: CrossbarConfig) -> tuple[np.ndarray, np.ndarray]:
+    """(stuck_at_0, stuck_at_1): which cells are stuck, bool [crossbars, rows, columns]."""
+    low, high = (bit_slice(words, config) != 0 for words in (chip.stuck_at_0, chip.stuck_at_1))
+    return np.asarray(low), np.asarray(high)
+
+
+def fault_words(
+    cells: np.ndarray, crossbars: int, config: CrossbarConfig
+) -> UInt[Array, "crossbars rows"]:
+    """Words with all bits of the marked cells set.
+
+    Args:
+      cells: bool [crossbars, rows, columns].
+
+    Raises:
+      ValueError: another shape.
+    """
+    expected = (crossbars, config.rows, config.columns)
+    if cells.shape != expected:
+        raise ValueError(
+            f"`faults` has shape {cells.shape}, but this chip is {expected} "
+            "([crossbars, rows, columns]); use a map of such a chip, or set the options to match."
+        )
+    highest = jnp.uint8(2**config.cell_bits - 1)
+    return join_slices(jnp.asarray(cells, jnp.uint8) * highest, config)
+
+
+def check_rates(stuck_at_0: float, stuck_at_1: float) -> None:
+    """Checks stuck-at rates.
+
+    Raises:
+      ValueError: a rate outside 0..1, or a sum past 1.
+    """
+    for name, rate in (("stuck_at_0", stuck_at_0), ("stuck_at_1", stuck_at_1)):
+        if not 0 <= rate <= 1:  # also refuses NaN
+            raise ValueError(f"`{name}` is {rate}; a probability lies in 0..1.")
+    if stuck_at_0 + stuck_at_1 > 1:
+        raise ValueError(
+            f"`stuck_at_0` + `stuck_at_1` is {stuck_at_0 + stuck_at_1}; a cell is stuck one way or "
+            "the other, so the rates sum to at most 1."
+        )
+
+
+def bernoulli_cells(
+    keys: Key[Array, "*shape"],
+    probability: Float32[Array, "*shape"],
+    config: CrossbarConfig,
+    digits: int,
+) -> UInt[Array, "*shape rows"]:
+    """Draws every cell of `config.rows` words per key with a probability; a drawn cell has all bits.
+
+    Args:
+      keys: one per section or crossbar; consumed.
+      probability: in 0..1, rounded to `digits` binary digits (at most 31).
+    """
+    # Thirty-two cells per random word: from the last binary digit of p to the first, OR with random
+    # bits where the digit is 1 and AND where it is 0. p = 1/2 takes one round, 1/4 two.
+    one = jnp.uint32(1 << digits)
+    threshold = jnp.round(probability * jnp.float32(1 << digits)).astype(jnp.uint32)
+    numerator = threshold | one  # 0 and 1 then need no round at all
+    trailing_zeros = jax.lax.population_count((numerator & -numerator) - jnp.uint32(1))
+    first_round = jnp.min(trailing_zeros).astype(jnp.int32)
+
+    def add_digit(digit: Array, cells: Array) -> Array:
+        random = _random_words(fold_in(keys, jnp.broadcast_to(digit, keys.shape)), config)
+        is_one = ((threshold >> digit.astype(jnp.uint32)) & 1)[..., None] == 1
+        return jnp.where(is_one, cells | random, cells & random)
+
+    cells = jnp.zeros((*keys.shape, config.rows), config.word_dtype)
+    cells = jax.lax.fori_loop(first_round, jnp.int32(digits), add_digit, cells)
+    cells = jnp.where((threshold == one)[..., None], ~jnp.zeros_like(cells), cells)
+    lowest_bits = word_constant(sum(mask & -mask for mask in config.column_masks), config)
+    cells = cells & lowest_bits
+    for _ in range(config.cell_bits - 1):
+        cells = cells | (cells << word_constant(1, config))
+    return cells & word_constant(sum(config.column_masks), config)
+
+
+def fold_in(keys: Key[Array, "*shape"], data: Int32[Array, "*shape"]) -> Key[Array, "*shape"]:
+    return jax.vmap(jax.random.fold_in)(keys.reshape(-1), data.reshape(-1)).reshape(keys.shape)
+
+
+def _random_words(keys: Key[Array, "*shape"], config: CrossbarConfig) -> UInt[Array, "*shape rows"]:
+    """Uniform words, a row of them per key; drawn 32 bits at a time, which costs a quarter."""
+    per_draw = 4 // config.word_dtype.itemsize
+    draws = -(-config.rows // per_draw)
+
+    def row(key: Key[Array, ""]) -> UInt32[Array, " draws"]:
+        return jax.random.bits(key, (draws,), jnp.uint32)
+
+    bits = jax.vmap(row)(keys.reshape(-1))
+    words = jax.lax.bitcast_convert_type(bits, config.word_dtype)
+    return words.reshape(*keys.shape, draws * per_draw)[..., : config.rows]

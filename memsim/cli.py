@@ -1,0 +1,303 @@
+"""The command line: `memsim report`, `memsim program`, `memsim plan`."""
+
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+import rich.console
+import rich.progress
+import typer
+
+from memsim.checkpoint import (
+    check_output,
+    load_chip,
+    load_faults,
+    load_plan,
+    open_checkpoint,
+    save_chip,
+    save_plan,
+    save_tensors,
+    write_whole,
+)
+from memsim.chip import fault_words, with_faults
+from memsim.compare import compare
+from memsim.config import ENCODINGS, SCHEDULES, CrossbarConfig, Policy
+from memsim.network import plan, program, sample_chip, with_stucking
+from memsim.report import policy_table, summarize, to_html, to_json
+from memsim.selection import LAYOUTS, select_by_name
+
+app = typer.Typer(
+    help="Count what it costs to program a neural network onto memristive crossbars.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Checkpoint = Annotated[
+    Path, typer.Argument(metavar="CKPT", help=".safetensors, its .index.json, or .npz")
+]
+Rows = Annotated[int, typer.Option(help="weights per section: rows of a crossbar")]
+Bits = Annotated[int, typer.Option(help="bits per weight, sign included")]
+CellBits = Annotated[int, typer.Option(help="bits per cell: 1, 2 or 4")]
+Encoding = Annotated[str, typer.Option(help=", ".join(ENCODINGS))]
+Crossbars = Annotated[str, typer.Option(help="number of crossbars, or all: one per section")]
+ScheduleOption = Annotated[str, typer.Option("--schedule", help=" or ".join(SCHEDULES))]
+ScalePer = Annotated[str, typer.Option(help="quantization scale per tensor or output")]
+Passes = Annotated[int, typer.Option(help="times the network is programmed")]
+Include = Annotated[str | None, typer.Option(metavar="RE", help="map only names that match")]
+Exclude = Annotated[str | None, typer.Option(metavar="RE", help="leave names that match digital")]
+Layout = Annotated[str, typer.Option(help=f"{', '.join(LAYOUTS)}: auto goes by the names")]
+Transposed = Annotated[
+    str | None, typer.Option(metavar="RE", help="torch weights [in, out, ...] that match")
+]
+StuckAt0 = Annotated[float, typer.Option("--stuck-at-0", help="share of cells stuck at 0")]
+StuckAt1 = Annotated[float, typer.Option("--stuck-at-1", help="share of cells stuck at 1")]
+Faults = Annotated[Path | None, typer.Option(metavar="MAP", help="fault map, .npz or .safetensors")]
+Seed = Annotated[int, typer.Option(help="of the chips' draws")]
+Force = Annotated[bool, typer.Option("--force", help="replace output files that exist")]
+
+
+@app.command()
+def report(
+    checkpoint: Checkpoint,
+    policy: Annotated[
+        list[str] | None, typer.Option(help='may be repeated; "sws+stuck:p=0.5,low=3"')
+    ] = None,
+    rows: Rows = 128,
+    bits: Bits = 8,
+    cell_bits: CellBits = 1,
+    encoding: Encoding = "twos_complement",
+    crossbars: Crossbars = "1",
+    schedule: ScheduleOption = "block",
+    scale_per: ScalePer = "tensor",
+    passes: Passes = 1,
+    include: Include = None,
+    exclude: Exclude = None,
+    layout: Layout = "auto",
+    transposed: Transposed = None,
+    stuck_at_0: StuckAt0 = 0.0,
+    stuck_at_1: StuckAt1 = 0.0,
+    faults: Faults = None,
+    chips: Annotated[int, typer.Option(help="chips to average over")] = 1,
+    seed: Seed = 0,
+    json_out: Annotated[Path | None, typer.Option("--json", metavar="OUT.json")] = None,
+    html_out: Annotated[Path | None, typer.Option("--html", metavar="OUT.html")] = None,
+    force: Force = False,
+) -> None:
+    """Cell writes of programming a checkpoint under each policy."""
+    names = policy or ["unsorted", "sws", "sws-layer"]
+    if len(set(names)) < len(names):
+        raise ValueError(f"`--policy` names {_repeated(names)} twice; give each policy once.")
+    policies = {name: Policy.parse(name) for name in names}
+    config = _config(rows, bits, cell_bits, encoding, crossbars, schedule, scale_per)
+    select = select_by_name(layout, include, exclude, transposed)
+    for output in (json_out, html_out):
+        if output:
+            check_output(output, force)
+    source = open_checkpoint(checkpoint)
+    with _progress() as bar:
+        task = bar.add_task(f"programming {checkpoint.name}", total=1.0)
+        result = compare(
+            source.tensors,
+            config,
+            policies,
+            load=source.load,
+            select=select,
+            passes=passes,
+            chips=chips,
+            seed=seed,
+            stuck_at_0=stuck_at_0,
+            stuck_at_1=stuck_at_1,
+            faults=load_faults(faults) if faults else None,
+            progress=lambda fraction: bar.update(task, completed=fraction),
+        )
+    document = to_json(str(checkpoint), config, result.policies, result.digital)
+    layers = next(iter(result.policies.values())).layers
+    console = _console()
+    console.print(policy_table(result.policies))
+    if not all(summary.analog_valid for summary in result.policies.values()):
+        console.print(
+            "analog-valid NO: sections mix outputs, so that a column current is no sum of one output"
+        )
+    mapped = (f"{name} [{layer.inputs} x {layer.outputs}]" for name, layer in layers.items())
+    console.print(f"[bold]programmed[/]: {document['weights']:,} weights in {len(layers)} tensors")
+    console.print(_listed(mapped), style="dim", highlight=False, markup=False)
+    console.print(f"[bold]left digital[/]: {len(result.digital)} tensors")
+    console.print(_listed(result.digital) or "none", style="dim", highlight=False, markup=False)
+    if json_out:
+        text = json.dumps(document, indent=1)
+        write_whole(json_out, lambda path: _write(path, text), force)
+    if html_out:
+        page = to_html(document)
+        write_whole(html_out, lambda path: _write(path, page), force)
+
+
+@app.command("program")
+def program_command(
+    checkpoint: Checkpoint,
+    policy: Annotated[str, typer.Option(help='such as "sws+stuck:p=0.5,low=3"')],
+    out: Annotated[Path, typer.Option(metavar="OUT", help=".safetensors or .npz")],
+    plan_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--plan", help="placement and crossbars from a file; bit stucking by --policy"
+        ),
+    ] = None,
+    chip_file: Annotated[Path | None, typer.Option("--chip", help="the chip, from a file")] = None,
+    save_chip_file: Annotated[
+        Path | None, typer.Option("--save-chip", help="where to save the chip afterwards")
+    ] = None,
+    rows: Rows = 128,
+    bits: Bits = 8,
+    cell_bits: CellBits = 1,
+    encoding: Encoding = "twos_complement",
+    crossbars: Crossbars = "1",
+    schedule: ScheduleOption = "block",
+    scale_per: ScalePer = "tensor",
+    passes: Passes = 1,
+    include: Include = None,
+    exclude: Exclude = None,
+    layout: Layout = "auto",
+    transposed: Transposed = None,
+    stuck_at_0: StuckAt0 = 0.0,
+    stuck_at_1: StuckAt1 = 0.0,
+    faults: Faults = None,
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """Write the weights that a chip really holds: same names, shapes and dtypes."""
+    parsed = Policy.parse(policy)
+    config = _config(rows, bits, cell_bits, encoding, crossbars, schedule, scale_per)
+    select = select_by_name(layout, include, exclude, transposed)
+    if chip_file and (faults or stuck_at_0 or stuck_at_1):
+        raise ValueError(
+            "`--chip` brings its own stuck cells; leave --faults and --stuck-at-* out."
+        )
+    for output in (out, save_chip_file):
+        if output:
+            check_output(output, force)
+    source = open_checkpoint(checkpoint)
+    tensors = {name: source.load(name) for name in source.tensors}
+    with _progress() as bar:
+        bar.add_task(f"programming {checkpoint.name}", total=None)
+        if plan_file:
+            plan_ = with_stucking(load_plan(plan_file), parsed)
+            if config not in (CrossbarConfig(), plan_.config):
+                raise ValueError(f"`--plan` {plan_file} is for {plan_.config}; leave these out.")
+        else:
+            plan_ = plan(tensors, config, parsed, select=select)
+        key = jax.random.split(jax.random.key(seed), 1)[0]  # the first chip of `memsim report`
+        if chip_file:
+            chip = load_chip(chip_file, plan_.config)
+        elif faults:
+            low, high = (
+                fault_words(cells, plan_.crossbars, plan_.config) for cells in load_faults(faults)
+            )
+            chip = with_faults(key, low, high)
+        else:
+            chip = sample_chip(key, plan_, stuck_at_0, stuck_at_1)
+        mapped = {name: jnp.asarray(tensors[name]) for name in plan_.names if name in tensors}
+        effective, programming = program(mapped, plan_, chip, passes=passes)
+    save_tensors(out, tensors | effective, force=force)
+    if save_chip_file:
+        save_chip(save_chip_file, programming.chip, plan_.config, force=force)
+    summary = summarize(programming, plan_)
+    _console().print(
+        f"{summary.writes:,} writes programmed {len(plan_.layers)} tensors; effective weights of "
+        f"all {len(tensors)} tensors in {out}"
+    )
+
+
+@app.command("plan")
+def plan_command(
+    checkpoint: Checkpoint,
+    policy: Annotated[str, typer.Option(help='such as "sws"')],
+    out: Annotated[Path, typer.Option(metavar="PLAN", help=".safetensors")],
+    rows: Rows = 128,
+    bits: Bits = 8,
+    cell_bits: CellBits = 1,
+    encoding: Encoding = "twos_complement",
+    crossbars: Crossbars = "1",
+    schedule: ScheduleOption = "block",
+    scale_per: ScalePer = "tensor",
+    include: Include = None,
+    exclude: Exclude = None,
+    layout: Layout = "auto",
+    transposed: Transposed = None,
+    force: Force = False,
+) -> None:
+    """Write the index that a chip would follow."""
+    parsed = Policy.parse(policy)
+    config = _config(rows, bits, cell_bits, encoding, crossbars, schedule, scale_per)
+    select = select_by_name(layout, include, exclude, transposed)
+    check_output(out, force)
+    source = open_checkpoint(checkpoint)
+    with _progress() as bar:
+        bar.add_task(f"planning {checkpoint.name}", total=None)
+        tensors = {name: source.load(name) for name in source.tensors}
+        made = plan(tensors, config, parsed, select=select)
+        save_plan(out, made, force=force)
+    _console().print(f"plan of {len(made.layers)} tensors under {parsed} in {out}")
+
+
+def _config(
+    rows: int,
+    bits: int,
+    cell_bits: int,
+    encoding: str,
+    crossbars: str,
+    schedule: str,
+    scale_per: str,
+) -> CrossbarConfig:
+    number = None if crossbars == "all" else int(crossbars) if crossbars.isdecimal() else -1
+    if number == -1:
+        raise ValueError(f"`crossbars` is {crossbars!r}; give a number from 1, or all.")
+    return CrossbarConfig(
+        rows=rows,
+        bits=bits,
+        cell_bits=cell_bits,
+        encoding=encoding,
+        crossbars=number,
+        schedule=schedule,
+        scale_per=scale_per,
+    )
+
+
+def _repeated(names: Iterable[str]) -> str:
+    return ", ".join(name for name, count in Counter(names).items() if count > 1)
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Names on one line, those that differ in numbers alone folded: `blocks.*.norm1.weight (12)`."""
+    folded = Counter(re.sub(r"(?<=[./_])[0-9]+(?=[./_])", "*", name) for name in names)
+    return ", ".join(name if count == 1 else f"{name} ({count})" for name, count in folded.items())
+
+
+def _console() -> rich.console.Console:
+    # a pipe has no width: wide enough for the table, so that it is not folded
+    return rich.console.Console(width=None if sys.stdout.isatty() else 140)
+
+
+def _progress() -> rich.progress.Progress:
+    return rich.progress.Progress(console=rich.console.Console(stderr=True), transient=True)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    """Runs the command line; a wrong input is one line on stderr and exit status 1."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        rich.console.Console(stderr=True, soft_wrap=True).print(
+            f"memsim: {error}", style="red", highlight=False, markup=False
+        )
+        raise SystemExit(1) from None

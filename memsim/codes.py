@@ -1,0 +1,208 @@
+"""Weights to codes, codes to words, words to cells; and back."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, Int, UInt
+
+from memsim.config import CrossbarConfig
+
+
+def quantization_scale(
+    weights: np.ndarray, bits: int, output_axes: tuple[int, ...] = ()
+) -> np.ndarray:
+    """The scale of design: `max|w| / (2**(bits - 1) - 1)` in float32; 1 where that is zero.
+
+    Args:
+      weights: host array of any floating dtype and shape.
+      bits: precision, sign included.
+      output_axes: one scale for each index along these axes; () for one per tensor.
+
+    Returns:
+      float32, of the rank of `weights`, 1 along every other axis (a scalar if `output_axes` is ()).
+      A scale below the smallest normal float32 counts as zero: processors flush it.
+    """
+    axes = tuple(axis for axis in range(weights.ndim) if axis not in output_axes)
+    keep = bool(output_axes)
+    # two reductions instead of abs(): no copy of the tensor, and NaN comes through
+    high = np.max(weights, axis=axes, keepdims=keep).astype(np.float32)
+    low = np.min(weights, axis=axes, keepdims=keep).astype(np.float32)
+    scale = np.maximum(high, -low) / np.float32(2 ** (bits - 1) - 1)
+    return np.where(scale < np.finfo(np.float32).tiny, np.float32(1), scale)
+
+
+def quantize(
+    weights: Float[Array, "*shape"], scale: Float32[Array, "..."], config: CrossbarConfig
+) -> Int[Array, "*shape"]:
+    """Codes of `weights`: the IEEE float32 quotient rounded half to even, clipped to +-max_code.
+
+    Args:
+      weights: any floating dtype.
+      scale: float32, broadcastable to `weights`.
+
+    Returns:
+      Codes, `config.code_dtype`.
+    """
+    return to_codes(rounded_quotient(weights, scale), config)
+
+
+def rounded_quotient(
+    weights: Float[Array, "*shape"], scale: Float32[Array, "..."]
+) -> Float32[Array, "*shape"]:
+    """`round_half_to_even(weights / scale)`, an IEEE float32 quotient: codes before clipping."""
+    # XLA turns a division by a broadcast scalar into a multiplication by its reciprocal, which
+    # moves a few codes in a million; behind the barrier it cannot see the broadcast.
+    divisor = jax.lax.optimization_barrier(jnp.broadcast_to(scale, weights.shape))
+    return jnp.round(weights.astype(jnp.float32) / divisor)
+
+
+def to_codes(quotients: Float32[Array, "*shape"], config: CrossbarConfig) -> Int[Array, "*shape"]:
+    """Codes, `config.code_dtype`, of rounded quotients: clipped to +-max_code."""
+    return jnp.clip(quotients, -config.max_code, config.max_code).astype(config.code_dtype)
+
+
+def dequantize(
+    codes: Int[Array, "*shape"], scale: Float32[Array, "..."], dtype: np.dtype
+) -> Float[Array, "*shape"]:
+    """`codes * scale`, computed in float32 and rounded to `dtype`."""
+    return (codes.astype(jnp.float32) * scale).astype(dtype)
+
+
+def encode(codes: Int[Array, "*shape"], config: CrossbarConfig) -> UInt[Array, "*shape"]:
+    """Words that stand for `codes` in `config.encoding`.
+
+    Args:
+      codes: within +-max_code, any signed dtype.
+
+    Returns:
+      Packed words, `config.word_dtype`; bit 0 is the lowest bit of column 0.
+    """
+    code = codes.astype(jnp.int32)
+    sign_bit = 1 << (config.bits - 1)
+    if config.encoding == "twos_complement":
+        word = code & (2 * sign_bit - 1)
+    elif config.encoding == "offset_binary":
+        word = code + sign_bit
+    elif config.encoding == "sign_magnitude":
+        word = jnp.where(code < 0, -code | sign_bit, code)
+    else:
+        (_, _), (negative_half, _) = config.halves
+        word = jnp.where(code < 0, -code << negative_half, code)
+    return word.astype(config.word_dtype)
+
+
+def decode(words: UInt[Array, "*shape"], config: CrossbarConfig) -> Int[Array, "*shape"]:
+    """Codes that `words` stand for: the inverse of `encode`, defined for every word.
+
+    Returns:
+      Codes, `config.code_dtype`. A word that `encode` never makes (bit stucking and faults do) may
+      reach -max_code - 1; minus zero is 0; the differential halves subtract.
+    """
+    # bits 31 and above are never set (2 * 15 bits at most), so the cast is exact
+    word = words.astype(jnp.int32)
+    sign_bit = 1 << (config.bits - 1)
+    if config.encoding == "twos_complement":
+        code = (word ^ sign_bit) - sign_bit
+    elif config.encoding == "offset_binary":
+        code = word - sign_bit
+    elif config.encoding == "sign_magnitude":
+        magnitude = word & (sign_bit - 1)
+        code = jnp.where((word & sign_bit) != 0, -magnitude, magnitude)
+    else:
+        (_, bits), (negative_half, _) = config.halves
+        magnitude_mask = (1 << bits) - 1
+        code = (word & magnitude_mask) - ((word >> negative_half) & magnitude_mask)
+    return code.astype(config.code_dtype)
+
+
+def bit_slice(
+    words: UInt[Array, "*shape"], config: CrossbarConfig
+) -> UInt[Array, "*shape columns"]:
+    """The level of every cell: uint8, columns last, column 0 first."""
+    levels = [(words & word_constant(mask, config)) >> _low_bit(mask, config)
+              for mask in config.column_masks]  # fmt: skip
+    return jnp.stack(levels, axis=-1).astype(jnp.uint8)
+
+
+def join_slices(
+    levels: Int[Array, "*shape columns"], config: CrossbarConfig
+) -> UInt[Array, "*shape"]:
+    """Words whose cells have these levels: the inverse of `bit_slice`."""
+    levels = levels.astype(config.word_dtype)
+    words = jnp.zeros(levels.shape[:-1], config.word_dtype)
+    for column, mask in enumerate(config.column_masks):
+        words |= (levels[..., column] << _low_bit(mask, config)) & word_constant(mask, config)
+    return words
+
+
+def cell_changes(
+    old: UInt[Array, "*shape"], new: UInt[Array, "*shape"], config: CrossbarConfig
+) -> tuple[UInt[Array, "*shape"], UInt[Array, "*shape"]]:
+    """Which cells change when `old` is overwritten by `new`.
+
+    Returns:
+      (sets, resets): words with a cell's lowest bit set where its level rises, or falls.
+    """
+    lowest = word_constant(sum(mask & -mask for mask in config.column_masks), config)
+    changed = old ^ new
+    sets = jnp.zeros_like(changed)
+    decided = jnp.zeros_like(changed)
+    for bit in reversed(range(config.cell_bits)):  # the highest bit that differs decides
+        shift = word_constant(bit, config)
+        differs = (changed >> shift) & lowest & ~decided
+        sets |= differs & (new >> shift)
+        decided |= differs
+    return sets, decided ^ sets
+
+
+def hamming_distance(
+    old: UInt[Array, "*shape"], new: UInt[Array, "*shape"], config: CrossbarConfig
+) -> UInt[Array, "*shape"]:
+    """Cells that change level when each word of `old` is overwritten by the word of `new`.
+
+    Returns:
+      Writes per word, same shape and dtype.
+    """
+    sets, resets = cell_changes(old, new, config)
+    return jax.lax.population_count(sets | resets)
+
+
+def column_counts(
+    cells: UInt[Array, "*shape rows"], config: CrossbarConfig
+) -> Int[Array, "*shape columns"]:
+    """Marked cells per column, summed over rows.
+
+    Args:
+      cells: words with a cell's lowest bit set where it is marked, as `cell_changes` gives.
+
+    Returns:
+      int32, columns last.
+    """
+    # Adds 4 bytes (or 2 halfwords) in one 32-bit lane, at most 255 times so that none overflows.
+    lane_bits = cells.dtype.itemsize * 8
+    lanes = 32 // lane_bits
+    rows = cells.shape[-1]
+    groups = -(-rows // (255 * lanes))
+    width = -(-rows // (groups * lanes)) * lanes
+    pad = groups * width - rows
+    cells = jnp.pad(cells, [(0, 0)] * (cells.ndim - 1) + [(0, pad)])
+    packed = cells.reshape(*cells.shape[:-1], groups, width // lanes, lanes)
+    packed = jax.lax.bitcast_convert_type(packed, jnp.uint32) if lanes > 1 else packed[..., 0]
+    ones = jnp.uint32(sum(1 << (lane * lane_bits) for lane in range(lanes)))
+    lane_mask = jnp.uint32(2**lane_bits - 1)
+    counts = []
+    for mask in config.column_masks:
+        bits = (packed >> jnp.uint32((mask & -mask).bit_length() - 1)) & ones
+        sums = jnp.sum(bits, axis=-1, dtype=jnp.uint32)
+        lane_sums = [(sums >> jnp.uint32(lane * lane_bits)) & lane_mask for lane in range(lanes)]
+        counts.append(jnp.sum(sum(lane_sums[1:], lane_sums[0]).astype(jnp.int32), axis=-1))
+    return jnp.stack(counts, axis=-1)
+
+
+def word_constant(value: int, config: CrossbarConfig) -> UInt[Array, ""]:
+    """`value` as a word: bit operations between words promote nothing."""
+    return jnp.asarray(value, config.word_dtype)
+
+
+def _low_bit(mask: int, config: CrossbarConfig) -> UInt[Array, ""]:
+    return word_constant((mask & -mask).bit_length() - 1, config)

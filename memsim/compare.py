@@ -1,0 +1,307 @@
+"""Several policies on one network, counted side by side: what `memsim report` runs.
+
+Layers stream through in chunks of one size: memory and compilation do not grow with the network.
+"""
+
+import functools
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt
+
+from memsim.chip import Chip, check_rates, fault_words, new_chip, with_faults
+from memsim.codes import rounded_quotient
+from memsim.config import CrossbarConfig, Policy, validate
+from memsim.network import (
+    LayerPlan,
+    plan_layer,
+    select_layers,
+    sum_per_layer,
+    target_words,
+)
+from memsim.program import Counts, Stucking, program_steps
+from memsim.report import (
+    LayerSummary,
+    Summary,
+    layer_facts,
+    mean_over_chips,
+    summarize_counts,
+    with_reduction,
+)
+from memsim.schedule import Schedule, Slots, network_schedule
+from memsim.selection import Select, select_by_name
+
+# Words per chunk.
+_CHUNK_WORDS = 2**19
+
+
+class Comparison(NamedTuple):
+    """What `compare` found.
+
+    Attributes:
+      policies: by name as given, means over chips; `reduction` is against `unsorted` on the same
+        chips.
+      digital: names of the tensors left out.
+    """
+
+    policies: dict[str, Summary]
+    digital: list[str]
+
+
+def compare(
+    tensors: Mapping[str, Any],
+    config: CrossbarConfig,
+    policies: Mapping[str, Policy],
+    *,
+    load: Callable[[str], Any] | None = None,
+    select: Select | None = None,
+    passes: int = 1,
+    chips: int = 1,
+    seed: int = 0,
+    stuck_at_0: float = 0.0,
+    stuck_at_1: float = 0.0,
+    faults: tuple[np.ndarray, np.ndarray] | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Comparison:
+    """Counts what each policy writes to program a network, on the same chips.
+
+    Args:
+      tensors: by name, arrays or anything with their `shape`, `dtype`, `ndim` and `size`.
+      config: the crossbars.
+      policies: by the name to report them under.
+      load: gives the array of a name; by default it is in `tensors`.
+      select: see `plan`.
+      passes: times the network is programmed, state carrying over.
+      chips: chips to average over.
+      seed: source of the chips' keys.
+      stuck_at_0, stuck_at_1: stuck-at rates, see `sample_chip`.
+      faults: instead of rates, the stuck cells of every chip: (stuck_at_0, stuck_at_1), bool
+        [crossbars, rows, columns].
+      progress: called with the finished fraction.
+
+    Raises:
+      ValueError: as `plan` and `sample_chip`; `passes` or `chips` below 1; a fault map of another
+        shape.
+    """
+    for argument, value in (("passes", passes), ("chips", chips)):
+        if value < 1:
+            raise ValueError(f"`{argument}` is {value}; give at least 1.")
+    for policy in policies.values():
+        validate(config, policy)
+    check_rates(stuck_at_0, stuck_at_1)
+    axes = select_layers(tensors, select or select_by_name())
+    keys = jax.random.split(jax.random.key(seed), chips)
+    baseline = Policy.unsorted()
+    wanted = dict.fromkeys((baseline, *policies.values()))
+
+    def make_chip(key: Array, crossbars: int) -> Chip:
+        if faults is None:
+            return new_chip(
+                key, crossbars, config, jnp.float32(stuck_at_0), jnp.float32(stuck_at_1)
+            )
+        low, high = (fault_words(cells, crossbars, config) for cells in faults)
+        return with_faults(key, low, high)
+
+    streams = {}
+    for policy in wanted:
+        # chips differ by their draws alone: where nothing is drawn one stands for all
+        drawn = stuck_at_0 or stuck_at_1 or (policy.low_columns and policy.reprogram < 1)
+        stucking = Stucking(
+            reprogram=np.full(len(axes), policy.reprogram, np.float32),
+            low_mask=np.full(len(axes), config.low_mask(policy.low_columns), config.word_dtype),
+            fixed=np.full(len(axes), policy.draws == "fixed"),
+        )
+        streams[policy] = _Stream(config, stucking, passes, keys if drawn else keys[:1], make_chip)
+    facts: dict[Policy, dict[str, LayerSummary]] = {policy: {} for policy in wanted}
+    for pass_index in range(passes):
+        planned = _plan_ahead(axes, load or tensors.__getitem__, config, list(wanted))
+        for number, (name, weights, layers) in enumerate(planned):
+            for placement, layer in layers.items():
+                used_rows = [layer.placement.used_rows]
+                schedule, slots = network_schedule(used_rows, config, first_layer=number)
+                target = np.asarray(_target(weights, layer, schedule, config))
+                for policy in wanted:
+                    if policy.placement == placement:
+                        facts[policy] |= layer_facts({name: layer})
+                        streams[policy].add(target, slots)
+            if progress:
+                progress((pass_index + (number + 1) / len(axes)) / passes)
+        for stream in streams.values():
+            stream.finish_pass()
+
+    summaries = {}
+    for policy in wanted:
+        of_chips = streams[policy].summaries(facts[policy])
+        summaries[policy] = of_chips * chips if len(of_chips) == 1 else of_chips
+    means = {
+        name: mean_over_chips(
+            [
+                with_reduction(summary, unsorted)
+                for summary, unsorted in zip(summaries[policy], summaries[baseline], strict=True)
+            ]
+        )
+        for name, policy in policies.items()
+    }
+    return Comparison(means, [name for name in tensors if name not in axes])
+
+
+def _plan_ahead(
+    axes: Mapping[str, tuple[int, ...]],
+    load: Callable[[str], Any],
+    config: CrossbarConfig,
+    policies: Sequence[Policy],
+) -> Iterator[tuple[str, np.ndarray, dict[str, LayerPlan]]]:
+    """(name, weights, plan by placement) of each layer; the next ones are planned meanwhile."""
+
+    def plan_one(name: str) -> tuple[str, np.ndarray, dict[str, LayerPlan]]:
+        weights = np.asarray(load(name))
+        placements = {policy.placement: policy for policy in policies}
+        return name, weights, {
+            placement: plan_layer(name, weights, axes[name], config, policy)
+            for placement, policy in placements.items()
+        }  # fmt: skip
+
+    ahead = os.cpu_count() or 1
+    with ThreadPoolExecutor(ahead) as pool:
+        waiting: deque[Future[tuple[str, np.ndarray, dict[str, LayerPlan]]]] = deque()
+        for name in axes:
+            waiting.append(pool.submit(plan_one, name))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+class _Tally(NamedTuple):
+    """One chip in the middle of being programmed.
+
+    Attributes:
+      chip: as it is now.
+      counts: of this pass so far, [layers, ...].
+      wear: unsigned [crossbars, rows, columns], writes per cell so far.
+    """
+
+    chip: Chip
+    counts: Counts
+    wear: UInt[Array, "crossbars rows columns"]
+
+
+class _Stream:
+    """Takes one policy's layers as they come and programs them onto every chip, chunk by chunk."""
+
+    def __init__(
+        self,
+        config: CrossbarConfig,
+        stucking: Stucking,
+        passes: int,
+        keys: Array,
+        make_chip: Callable[[Array, int], Chip],
+    ) -> None:
+        self._config = config
+        self._stucking = stucking
+        self._passes = passes
+        self._keys = keys
+        self._make_chip = make_chip
+        self._tallies: list[_Tally] = []
+        self._waiting: list[tuple[np.ndarray, Slots]] = []
+        self._counts: list[list[Counts]] = [[] for _ in keys]  # of every chip, every pass
+
+    def add(self, target: np.ndarray, slots: Slots) -> None:
+        """Words [steps, crossbars, rows] and what they are."""
+        self._waiting.append((target, slots))
+        chunk = self._chunk
+        while chunk and sum(words.shape[0] for words, _ in self._waiting) >= chunk:
+            joined = self._join()
+            self._program(jax.tree.map(lambda x: x[:chunk], joined))
+            self._waiting = [jax.tree.map(lambda x: x[chunk:], joined)]
+
+    def finish_pass(self) -> None:
+        """Programs what is waiting; what comes next is the next pass."""
+        joined = self._join()
+        idle = (self._chunk or 1) - joined[0].shape[0]
+        self._program(
+            jax.tree.map(lambda x: np.pad(x, [(0, idle)] + [(0, 0)] * (x.ndim - 1)), joined)
+        )
+        self._waiting = []
+        for number, tally in enumerate(self._tallies):
+            self._counts[number].append(
+                jax.tree.map(lambda x: np.asarray(x, np.int64), tally.counts)
+            )
+            chip = tally.chip._replace(passes=tally.chip.passes + 1)
+            nothing = jax.tree.map(jnp.zeros_like, tally.counts)
+            self._tallies[number] = tally._replace(chip=chip, counts=nothing)
+
+    def summaries(self, facts: Mapping[str, LayerSummary]) -> list[Summary]:
+        """One for each chip."""
+        return [
+            summarize_counts(
+                jax.tree.map(lambda *passes: np.stack(passes), *counts),
+                facts,
+                int(tally.wear.max()),
+            )
+            for counts, tally in zip(self._counts, self._tallies, strict=True)
+        ]
+
+    @property
+    def _chunk(self) -> int | None:
+        """Steps programmed at once; None where all layers sit side by side in one step."""
+        if self._config.crossbars is None:
+            return None
+        return max(1, _CHUNK_WORDS // (self._config.crossbars * self._config.rows))
+
+    def _join(self) -> tuple[np.ndarray, Slots]:
+        if len(self._waiting) == 1:
+            return self._waiting[0]
+        axis = 1 if self._config.crossbars is None else 0
+        return jax.tree.map(lambda *parts: np.concatenate(parts, axis), *self._waiting)
+
+    def _program(self, chunk: tuple[np.ndarray, Slots]) -> None:
+        if not self._tallies:
+            self._tallies = [self._new_tally(key, chunk[0].shape[1]) for key in self._keys]
+        self._tallies = [
+            _program_chunk(tally, *chunk, self._stucking, self._config) for tally in self._tallies
+        ]
+
+    def _new_tally(self, key: Array, crossbars: int) -> _Tally:
+        rows, columns = self._config.rows, self._config.columns
+        counts = jnp.zeros((self._stucking.fixed.size, columns), jnp.int32)
+        # weight stationary, a cell is written at most once a pass; the wear is as large as the chip
+        wear = np.min_scalar_type(self._passes) if self._config.crossbars is None else np.uint32
+        return _Tally(
+            self._make_chip(key, crossbars),
+            Counts(counts, counts, counts[:, 0]),
+            jnp.zeros((crossbars, rows, columns), wear),
+        )
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _target(
+    weights: Float[Array, "..."], layer: LayerPlan, schedule: Schedule, config: CrossbarConfig
+) -> UInt[Array, "steps crossbars rows"]:
+    return target_words([rounded_quotient(weights, layer.scale)], [layer], schedule, config)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _program_chunk(
+    tally: _Tally,
+    target: UInt[Array, "steps crossbars rows"],
+    slots: Slots,
+    stucking: Stucking,
+    config: CrossbarConfig,
+) -> _Tally:
+    done = program_steps(target, slots, stucking, tally.chip, config, passes=1, wear=True)
+
+    def add(before: Array, counts: Array) -> Array:
+        return before + sum_per_layer(counts[0], slots.layer, before.shape[0])
+
+    return _Tally(
+        tally.chip._replace(state=done.state),
+        jax.tree.map(add, tally.counts, done.counts),
+        tally.wear + done.wear.astype(tally.wear.dtype),
+    )

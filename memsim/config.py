@@ -1,0 +1,231 @@
+"""What a crossbar is (`CrossbarConfig`) and how it is programmed (`Policy`)."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+ENCODINGS = ("twos_complement", "offset_binary", "sign_magnitude", "differential")
+SCHEDULES = ("block", "interleaved")
+SCALES = ("tensor", "output")
+POLICIES = ("unsorted", "sws", "sws-layer")
+DRAWS = ("fresh", "fixed")
+
+
+def _choose(argument: str, value: Any, choices: tuple[Any, ...]) -> None:
+    if value not in choices:
+        listed = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"`{argument}` is {value!r}; choose one of {listed}.")
+
+
+def _whole(argument: str, value: Any, low: int, high: float, remedy: str) -> None:
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or not low <= value <= high:
+        raise ValueError(f"`{argument}` is {value!r}; {remedy}.")
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CrossbarConfig:
+    """The crossbars of an accelerator. Hashable, and a pytree without leaves: static under `jit`.
+
+    Attributes:
+      rows: weights per section, that is rows per crossbar.
+      bits: precision of a weight, its sign included (2 to 16).
+      cell_bits: bits stored in one cell (1, 2 or 4). A word is cut into cells from its low end.
+      encoding: how a signed code becomes a word, one of `ENCODINGS`.
+      crossbars: physical crossbars, shared by all layers one after another; None is weight
+        stationary, one crossbar for every section of the network.
+      schedule: `block` gives each crossbar consecutive sections, `interleaved` deals them in turn.
+      scale_per: one quantization scale per `tensor` or per `output` of it.
+
+    Raises:
+      ValueError: a value outside its range or choices.
+    """
+
+    rows: int = 128
+    bits: int = 8
+    cell_bits: int = 1
+    encoding: str = "twos_complement"
+    crossbars: int | None = 1
+    schedule: str = "block"
+    scale_per: str = "tensor"
+
+    def __post_init__(self) -> None:
+        _whole("rows", self.rows, 1, math.inf, "a crossbar has at least 1 row")
+        _whole("bits", self.bits, 2, 16, "a weight has 2 to 16 bits, its sign included")
+        _choose("cell_bits", self.cell_bits, (1, 2, 4))
+        _choose("encoding", self.encoding, ENCODINGS)
+        if self.crossbars is not None:
+            remedy = "give a number from 1, or None (command line: all) for weight stationary"
+            _whole("crossbars", self.crossbars, 1, math.inf, remedy)
+        _choose("schedule", self.schedule, SCHEDULES)
+        _choose("scale_per", self.scale_per, SCALES)
+
+    @property
+    def max_code(self) -> int:
+        """Largest code: codes lie in -max_code..max_code."""
+        return 2 ** (self.bits - 1) - 1
+
+    @property
+    def halves(self) -> tuple[tuple[int, int], ...]:
+        """(first bit, bits) of each separately sliced part of a word: one, or two if differential."""
+        if self.encoding != "differential":
+            return ((0, self.bits),)
+        columns = math.ceil((self.bits - 1) / self.cell_bits)
+        return ((0, self.bits - 1), (columns * self.cell_bits, self.bits - 1))
+
+    @property
+    def columns(self) -> int:
+        """Cells per word."""
+        return sum(math.ceil(bits / self.cell_bits) for _, bits in self.halves)
+
+    @property
+    def column_masks(self) -> tuple[int, ...]:
+        """The bits of a word that each column holds, column 0 first."""
+        masks = []
+        for first, bits in self.halves:
+            for low in range(first, first + bits, self.cell_bits):
+                width = min(self.cell_bits, first + bits - low)
+                masks.append(((1 << width) - 1) << low)
+        return tuple(masks)
+
+    @property
+    def column_weights(self) -> tuple[int, ...]:
+        """What one level of each column counts in a code, column 0 first.
+
+        A top column that holds a sign alone counts `-2**(bits - 1)` in `twos_complement` and 0 in
+        `sign_magnitude` (it flips the others). Where wider cells put magnitude bits beside the sign,
+        the weight is that of the lowest bit and the level is read as a signed digit.
+        """
+        lowest = [mask & -mask for mask in self.column_masks]
+        if self.encoding == "differential":
+            half = self.columns // 2
+            return (*lowest[:half], *(-weight for weight in lowest[:half]))
+        sign_alone = self.column_masks[-1] == 1 << (self.bits - 1)
+        if self.encoding == "twos_complement" and sign_alone:
+            lowest[-1] = -lowest[-1]
+        if self.encoding == "sign_magnitude" and sign_alone:
+            lowest[-1] = 0
+        return tuple(lowest)
+
+    @property
+    def word_dtype(self) -> np.dtype:
+        """Smallest unsigned dtype that holds a word."""
+        bits = max(self.column_masks).bit_length()
+        return np.dtype(np.uint8 if bits <= 8 else np.uint16 if bits <= 16 else np.uint32)
+
+    @property
+    def code_dtype(self) -> np.dtype:
+        """Smallest signed dtype that holds every code a word can stand for."""
+        return np.dtype(np.int8 if self.bits <= 8 else np.int16)
+
+    def low_mask(self, low_columns: int) -> int:
+        """The bits of a word in its `low_columns` low-order columns (of each half if differential)."""
+        per_half = self.columns // len(self.halves)
+        return sum(
+            mask for column, mask in enumerate(self.column_masks) if column % per_half < low_columns
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Policy:
+    """A programming policy: the order weights are programmed in, and which cells are left alone.
+
+    Attributes:
+      placement: `unsorted`, `sws` (sorted weight sectioning, within each output) or `sws-layer`
+        (sorted over the whole layer: not analog-valid).
+      low_columns: bit stucking touches columns 0..low_columns - 1; 0 switches it off.
+      reprogram: p, the probability that such a cell is reprogrammed when its section is.
+      draws: bit stucking drawn at every programming (`fresh`) or once per physical cell (`fixed`).
+
+    Raises:
+      ValueError: a value outside its range or choices.
+
+    References:
+      Farias and Kung, Efficient Reprogramming of Memristive Crossbars for DNNs: Weight Sorting
+      and Bit Stucking, arXiv 2410.21730.
+    """
+
+    placement: str = "unsorted"
+    low_columns: int = 0
+    reprogram: float = 1.0
+    draws: str = "fresh"
+
+    def __post_init__(self) -> None:
+        _choose("policy", self.placement, POLICIES)
+        _whole("low", self.low_columns, 0, 16, "bit stucking takes 0 to `bits` low columns")
+        if not 0.0 <= self.reprogram <= 1.0:  # also refuses NaN
+            raise ValueError(f"`p` is {self.reprogram!r}; a probability lies in 0..1.")
+        _choose("draws", self.draws, DRAWS)
+
+    @classmethod
+    def unsorted(
+        cls, low_columns: int = 0, reprogram: float = 1.0, draws: str = "fresh"
+    ) -> "Policy":
+        """Output by output, inputs in their own order: the baseline."""
+        return cls(low_columns=low_columns, reprogram=reprogram, draws=draws)
+
+    @classmethod
+    def sws(cls, low_columns: int = 0, reprogram: float = 1.0, draws: str = "fresh") -> "Policy":
+        """Sorted weight sectioning within each output."""
+        return cls(placement="sws", low_columns=low_columns, reprogram=reprogram, draws=draws)
+
+    @classmethod
+    def sws_layer(
+        cls, low_columns: int = 0, reprogram: float = 1.0, draws: str = "fresh"
+    ) -> "Policy":
+        """Sorted over the whole layer; not analog-valid."""
+        return cls(placement="sws-layer", low_columns=low_columns, reprogram=reprogram, draws=draws)
+
+    @classmethod
+    def parse(cls, text: str) -> "Policy":
+        """Reads `sws`, `sws-layer+stuck:p=0.5,low=3` or `unsorted+stuck:p=0.5,low=3,draws=fixed`.
+
+        Raises:
+          ValueError: an unknown policy or option, or a value that is not a number.
+        """
+        name, _, options = text.strip().partition(":")
+        placement, plus, technique = name.partition("+")
+        if placement not in POLICIES or (plus and technique != "stuck"):
+            known = ", ".join((*POLICIES, *(f"{policy}+stuck" for policy in POLICIES)))
+            raise ValueError(f"`policy` is {text!r}; choose one of {known}.")
+        given = dict(part.partition("=")[::2] for part in options.split(",") if part)
+        if plus and not {"p", "low"} <= set(given):
+            raise ValueError(f"`policy` is {text!r}; give p and low, as in {name}:p=0.5,low=3.")
+        unknown = set(given) - ({"p", "low", "draws"} if plus else set())
+        if unknown:
+            takes = "p, low and draws" if plus else f"no options ({placement}+stuck does)"
+            raise ValueError(f"`policy` is {text!r}; {name} takes {takes}.")
+        if not plus:
+            return cls(placement=placement)
+        try:
+            reprogram, low = float(given["p"]), int(given["low"])
+        except ValueError as error:
+            raise ValueError(
+                f"`policy` is {text!r}; p must be a number and low a whole one."
+            ) from error
+        draws = given.get("draws", "fresh")
+        return cls(placement=placement, low_columns=low, reprogram=reprogram, draws=draws)
+
+    def __str__(self) -> str:
+        """The text that `parse` reads back."""
+        if not self.low_columns:
+            return self.placement
+        draws = "" if self.draws == "fresh" else f",draws={self.draws}"
+        return f"{self.placement}+stuck:p={self.reprogram!r},low={self.low_columns}{draws}"
+
+
+def validate(config: CrossbarConfig, policy: Policy) -> None:
+    """Checks what neither can check alone.
+
+    Raises:
+      ValueError: bit stucking of more columns than the weight has bits.
+    """
+    if policy.low_columns > config.bits:
+        raise ValueError(
+            f"`low` is {policy.low_columns}, more than the {config.bits} `bits` of a weight; "
+            f"use low <= {config.bits}."
+        )

@@ -1,0 +1,117 @@
+"""Which weight sits in which (section, row). Offline, on the host, once per layer."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int32, Shaped
+
+from memsim.config import CrossbarConfig, Policy
+
+
+class Placement(NamedTuple):
+    """A permutation of a layer's weights into sections, in programming order, and its inverse.
+
+    Weight (input i, output o) of a matrix with n inputs has index `o * n + i`.
+
+    Attributes:
+      weights: int32 [sections, rows], the index of the weight in each row; an unused row (the end
+        of a short section) holds the number of weights, one past the last index.
+      positions: int32 [weights], the inverse: `section * rows + row` of each weight.
+      used_rows: int32 [sections], weights in each section; they fill rows 0..used_rows - 1.
+    """
+
+    weights: Int32[Array, "sections rows"]
+    positions: Int32[Array, " weights"]
+    used_rows: Int32[Array, " sections"]
+
+
+def unsorted_placement(outputs: int, inputs: int, rows: int) -> Placement:
+    """Output by output; within an output section by section, inputs in their own order.
+
+    Args:
+      outputs, inputs: shape of the weight matrix.
+      rows: weights per section.
+    """
+    order = np.arange(outputs * inputs).reshape(outputs, inputs)
+    return _section(order, rows, section_major=False)
+
+
+def sorted_placement(codes: np.ndarray, rows: int, scope: str = "output") -> Placement:
+    """Sorted weight sectioning: similar weights share a section, similar sections follow each other.
+
+    Args:
+      codes: signed integers [outputs, inputs].
+      rows: weights per section.
+      scope: `output` sorts each output (ascending, stable) and goes section-major; `layer` sorts
+        all codes together, ties in output-major order, and is not analog-valid.
+
+    Raises:
+      ValueError: another `scope`.
+
+    References:
+      Farias and Kung, arXiv 2410.21730, sorted weight sectioning.
+    """
+    if scope not in ("output", "layer"):
+        raise ValueError(f"`scope` is {scope!r}; choose 'output' or 'layer'.")
+    groups = codes if scope == "output" else codes.reshape(1, -1)
+    # NumPy's stable sort of integers up to 16 bits is a radix sort
+    order = np.argsort(groups, axis=1, kind="stable")
+    order += np.arange(groups.shape[0])[:, None] * groups.shape[1]
+    return _section(order, rows, section_major=True)
+
+
+def _section(order: np.ndarray, rows: int, section_major: bool) -> Placement:
+    """Cuts each line of `order` [groups, members], the weights of one group, into sections."""
+    groups, members = order.shape
+    per_group = -(-members // rows)
+    weights = np.full((groups, per_group * rows), order.size, np.int32)
+    weights[:, :members] = order
+    used_rows = np.full((groups, per_group), rows, np.int32)
+    used_rows[:, -1] = members - (per_group - 1) * rows
+    slots = np.arange(weights.size, dtype=np.int32)
+    weights = weights.reshape(groups, per_group, rows)
+    if section_major:
+        weights, used_rows = weights.swapaxes(0, 1), used_rows.swapaxes(0, 1)
+        slots = slots.reshape(per_group, groups, rows).swapaxes(0, 1)
+    positions = np.empty(order.size, np.int32)
+    positions[order] = slots.reshape(groups, per_group * rows)[:, :members]
+    return Placement(weights.reshape(-1, rows), positions, used_rows.reshape(-1))
+
+
+def inverse_positions(weights: np.ndarray, size: int) -> np.ndarray:
+    """`Placement.positions` of `Placement.weights` [sections, rows] alone."""
+    positions = np.empty(size + 1, np.int32)  # the one more catches the unused rows
+    positions[weights.reshape(-1)] = np.arange(weights.size, dtype=np.int32)
+    return positions[:size]
+
+
+def place(policy: Policy, config: CrossbarConfig, codes: np.ndarray) -> Placement:
+    """The placement that `policy` gives a layer with these codes, signed integers [outputs, inputs]."""
+    if policy.placement == "unsorted":
+        return unsorted_placement(*codes.shape, config.rows)
+    scope = "output" if policy.placement == "sws" else "layer"
+    return sorted_placement(codes, config.rows, scope)
+
+
+def index_bits(policy: Policy, inputs: int, outputs: int) -> int:
+    """Bits of routing memory per weight that tell each input which row it goes to."""
+    reach = {"unsorted": 1, "sws": inputs, "sws-layer": inputs * outputs}[policy.placement]
+    return (reach - 1).bit_length()
+
+
+def apply_placement(
+    values: Shaped[Array, " weights"], placement: Placement
+) -> Shaped[Array, "sections rows"]:
+    """Values of a layer's weights, in the order of their indices, laid out in sections.
+
+    Unused rows hold 0.
+    """
+    return values.at[jnp.asarray(placement.weights)].get(mode="fill", fill_value=0)
+
+
+def invert_placement(
+    sections: Shaped[Array, "sections rows"], placement: Placement
+) -> Shaped[Array, " weights"]:
+    """The inverse of `apply_placement`: one value per weight, in the order of their indices."""
+    return sections.reshape(-1)[jnp.asarray(placement.positions)]

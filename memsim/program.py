@@ -1,0 +1,211 @@
+"""The kernel: program sections onto crossbars, step after step, and count what changes.
+
+Every programming event is a target word and a write-enable word per row; bit b may change where it
+is 1. An unused row, an idle crossbar, a stuck-at cell and a stucked low-order cell are all 0 there.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float32, Int32, UInt
+
+from memsim.chip import Chip, bernoulli_cells, fold_in
+from memsim.codes import cell_changes, column_counts, word_constant
+from memsim.config import CrossbarConfig
+from memsim.schedule import Slots
+
+# Words per tile: a tile's arrays stay in cache, and a network's never exist all at once.
+_TILE_WORDS = 2**19
+# Bit stucking draws p to this many binary digits.
+_REPROGRAM_DIGITS = 16
+
+
+class Stucking(NamedTuple):
+    """Bit stucking of every layer of a network, in natural order of names; every field is [layers].
+
+    Attributes:
+      reprogram: p.
+      low_mask: words, the bits that may be left alone.
+      fixed: whether stucked cells are drawn once per physical cell.
+    """
+
+    reprogram: Float32[Array, " layers"]
+    low_mask: UInt[Array, " layers"]
+    fixed: Bool[Array, " layers"]
+
+
+class Counts(NamedTuple):
+    """Cell writes, exact.
+
+    Attributes:
+      sets, resets: int32 [..., columns], cells whose level rose, or fell.
+      row_operations: int32 [...], rows of which at least one cell changed.
+    """
+
+    sets: Int32[Array, "*shape columns"]
+    resets: Int32[Array, "*shape columns"]
+    row_operations: Int32[Array, "*shape"]
+
+
+class Programmed(NamedTuple):
+    """What `program_steps` leaves.
+
+    Attributes:
+      achieved: words [steps, crossbars, rows] of the last pass, right after each step.
+      state: words [crossbars, rows] at the end.
+      counts: of each pass, step and crossbar.
+      wear: unsigned [crossbars, rows, columns], writes per cell over all passes, in the smallest dtype
+        that cannot overflow; None if not asked.
+    """
+
+    achieved: UInt[Array, "steps crossbars rows"]
+    state: UInt[Array, "crossbars rows"]
+    counts: Counts
+    wear: UInt[Array, "crossbars rows columns"] | None
+
+
+def program_words(
+    target: UInt[Array, "steps *shape"],
+    enable: UInt[Array, "steps *shape"],
+    state: UInt[Array, "*shape"],
+) -> UInt[Array, "steps *shape"]:
+    """The words held after each step: `(target & enable) | (previous & ~enable)`.
+
+    Args:
+      target: words to program.
+      enable: bits that may change.
+      state: words held before the first step.
+
+    Returns:
+      Achieved words, same shape and dtype as `target`.
+    """
+    # A prefix over (enable, value) pairs, in about sqrt(steps) blocks side by side: a loop over
+    # every single step leaves a GPU idle. First what each block does as a whole, then the state
+    # each block meets, then all blocks again from that state.
+    steps = target.shape[0]
+    if steps == 0:
+        return target
+    block = math.ceil(math.sqrt(steps))
+    blocks = -(-steps // block)
+    pad = [(0, blocks * block - steps)] + [(0, 0)] * state.ndim
+    values = jnp.pad(target & enable, pad).reshape(blocks, block, *state.shape)
+    enables = jnp.pad(enable, pad).reshape(blocks, block, *state.shape)
+
+    def step(words: Array, index: int) -> Array:
+        return jax.lax.dynamic_index_in_dim(words, index, axis=1, keepdims=False)
+
+    def compose(pair, index):
+        value, touched = pair
+        enable = step(enables, index)
+        return (step(values, index) | (value & ~enable), touched | enable), None
+
+    def enter(held, pair):
+        value, touched = pair
+        return value | (held & ~touched), held
+
+    def replay(held, index):
+        held = step(values, index) | (held & ~step(enables, index))
+        return held, held
+
+    indices = jnp.arange(block)
+    nothing = jnp.zeros((blocks, *state.shape), state.dtype)
+    whole, _ = jax.lax.scan(compose, (nothing, nothing), indices)
+    _, entered = jax.lax.scan(enter, state, whole)
+    _, achieved = jax.lax.scan(replay, entered, indices)
+    return achieved.swapaxes(0, 1).reshape(blocks * block, *state.shape)[:steps]
+
+
+def program_steps(
+    target: UInt[Array, "steps crossbars rows"],
+    slots: Slots,
+    stucking: Stucking,
+    chip: Chip,
+    config: CrossbarConfig,
+    passes: int = 1,
+    wear: bool = False,
+) -> Programmed:
+    """Programs a whole network's steps `passes` times onto one chip.
+
+    Args:
+      target: words to program at each step, in programming order.
+      slots: what they are.
+      stucking: by `slots.layer`.
+      chip: the chip before.
+      config, passes, wear: static; `wear` asks for writes per cell.
+    """
+    steps, crossbars, rows = target.shape
+    tiles = max(1, -(-steps * crossbars * rows // _TILE_WORDS))
+    block = math.ceil(math.sqrt(-(-steps // tiles)))
+    tile = block * -(-steps // (tiles * block))  # a whole number of blocks: nothing to pad inside
+    tiles = -(-steps // tile)
+
+    def cut(x: Array) -> Array:
+        pad = [(0, tiles * tile - steps)] + [(0, 0)] * (x.ndim - 1)
+        return jnp.pad(x, pad).reshape(tiles, tile, *x.shape[1:])
+
+    targets, tiled_slots = cut(target), jax.tree.map(cut, slots)
+
+    def program_tile(carry, index):
+        state, achieved, cell_writes = carry
+        here = index % tiles
+        tile_slots = jax.tree.map(lambda x: x[here], tiled_slots)
+        enable = enable_slots(tile_slots, stucking, chip, chip.passes + index // tiles, config)
+        words = program_words(targets[here], enable, state)
+        sets, resets = cell_changes(jnp.concatenate([state[None], words[:-1]]), words, config)
+        counts = Counts(
+            column_counts(sets, config),
+            column_counts(resets, config),
+            jnp.sum((sets | resets) != 0, axis=-1, dtype=jnp.int32),
+        )
+        achieved = jax.lax.dynamic_update_index_in_dim(achieved, words, here, axis=0)
+        if wear:
+            cell_writes = cell_writes + _writes_per_cell(sets | resets, config, wear_dtype)
+        return (words[-1], achieved, cell_writes), counts
+
+    wear_dtype = np.min_scalar_type(passes * steps)
+    cell_writes = jnp.zeros((crossbars, rows, config.columns), wear_dtype) if wear else None
+    start = (chip.state, jnp.zeros_like(targets), cell_writes)
+    (state, achieved, cell_writes), counts = jax.lax.scan(
+        program_tile, start, jnp.arange(passes * tiles)
+    )
+
+    def join(x: Array) -> Array:  # [passes * tiles, tile, ...] to [passes, steps, ...]
+        return x.reshape(passes, tiles * tile, *x.shape[2:])[:, :steps]
+
+    achieved = achieved.reshape(tiles * tile, crossbars, rows)[:steps]
+    return Programmed(achieved, state, jax.tree.map(join, counts), cell_writes)
+
+
+def enable_slots(
+    slots: Slots,
+    stucking: Stucking,
+    chip: Chip,
+    pass_index: Int32[Array, ""],
+    config: CrossbarConfig,
+) -> UInt[Array, "steps crossbars rows"]:
+    """The write-enable word of every row, a function of (chip, pass, layer, section) alone."""
+    reprogram, low_mask, fixed = jax.tree.map(lambda x: x[slots.layer], stucking)
+    # `fixed` cells are drawn by where they are, `fresh` ones by when and as what
+    crossbar = jnp.broadcast_to(jnp.arange(fixed.shape[1], dtype=jnp.int32), fixed.shape)
+    keys = jnp.broadcast_to(chip.key, fixed.shape)
+    keys = fold_in(keys, jnp.where(fixed, 0, pass_index + 1))
+    keys = fold_in(keys, jnp.where(fixed, crossbar, slots.layer))
+    keys = fold_in(keys, jnp.where(fixed, 0, slots.section))
+    drawn = bernoulli_cells(keys, reprogram, config, _REPROGRAM_DIGITS)
+    used = jnp.arange(config.rows)[None, None] < slots.used_rows[..., None]
+    enable = jnp.where(used, word_constant(sum(config.column_masks), config), 0)
+    stucked = low_mask[..., None] & ~drawn
+    return enable & ~stucked & ~(chip.stuck_at_0 | chip.stuck_at_1)[None]
+
+
+def _writes_per_cell(
+    changed: UInt[Array, "steps crossbars rows"], config: CrossbarConfig, dtype: np.dtype
+) -> UInt[Array, "crossbars rows columns"]:
+    columns = [
+        jnp.sum((changed & word_constant(mask & -mask, config)) != 0, axis=0, dtype=dtype)
+        for mask in config.column_masks
+    ]
+    return jnp.stack(columns, axis=-1)

@@ -1,0 +1,113 @@
+"""Which section goes on which crossbar at which step."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int32, Shaped
+
+from memsim.config import CrossbarConfig
+
+
+class Schedule(NamedTuple):
+    """Sections dealt out over steps and crossbars, and the inverse.
+
+    Attributes:
+      sections: int32 [steps, crossbars], the section programmed there; an idle crossbar holds the
+        number of sections, one past the last index.
+      slots: int32 [sections], the inverse: `step * crossbars + crossbar` of each section.
+    """
+
+    sections: Int32[Array, "steps crossbars"]
+    slots: Int32[Array, " sections"]
+
+
+def block_schedule(sections: int, crossbars: int | None) -> Schedule:
+    """Consecutive sections stay on one crossbar: section i goes on crossbar i // steps.
+
+    Args:
+      sections: sections of one layer.
+      crossbars: physical crossbars; None gives every section its own (one step).
+    """
+    crossbars = crossbars or sections
+    steps = -(-sections // crossbars)
+    section = np.arange(sections, dtype=np.int32)
+    return _schedule(section % steps, section // steps, steps, crossbars)
+
+
+def interleaved_schedule(sections: int, crossbars: int | None) -> Schedule:
+    """Sections are dealt in turn: section i goes on crossbar i mod crossbars. See `block_schedule`."""
+    crossbars = crossbars or sections
+    steps = -(-sections // crossbars)
+    section = np.arange(sections, dtype=np.int32)
+    return _schedule(section // crossbars, section % crossbars, steps, crossbars)
+
+
+def _schedule(step: np.ndarray, crossbar: np.ndarray, steps: int, crossbars: int) -> Schedule:
+    slots = (step * crossbars + crossbar).astype(np.int32)
+    sections = np.full(steps * crossbars, slots.size, np.int32)
+    sections[slots] = np.arange(slots.size, dtype=np.int32)
+    return Schedule(sections.reshape(steps, crossbars), slots)
+
+
+class Slots(NamedTuple):
+    """What is programmed at each step on each crossbar; every field is int32 [steps, crossbars].
+
+    Attributes:
+      used_rows: rows the section uses; 0 where the crossbar idles.
+      layer: place of its layer in the natural order of names.
+      section: its number within the layer.
+    """
+
+    used_rows: Int32[Array, "steps crossbars"]
+    layer: Int32[Array, "steps crossbars"]
+    section: Int32[Array, "steps crossbars"]
+
+
+def network_schedule(
+    used_rows: Sequence[np.ndarray], config: CrossbarConfig, first_layer: int = 0
+) -> tuple[Schedule, Slots]:
+    """The schedule of consecutive layers, their sections numbered through, and what is in its slots.
+
+    Layers follow one another in time, each from crossbar 0; if weight stationary
+    (`config.crossbars` is None) they sit side by side.
+
+    Args:
+      used_rows: `Placement.used_rows` of each layer.
+      first_layer: layers of the network before these.
+    """
+    make = block_schedule if config.schedule == "block" else interleaved_schedule
+    total = sum(used.size for used in used_rows)
+    parts, first = [], 0
+    for used in used_rows:
+        part = make(used.size, config.crossbars).sections
+        parts.append(np.where(part < used.size, part + first, total))
+        first += used.size
+    sections = np.concatenate(parts, axis=1 if config.crossbars is None else 0).astype(np.int32)
+    slots = np.empty(total + 1, np.int32)  # the one more catches the idle slots
+    slots[sections.reshape(-1)] = np.arange(sections.size, dtype=np.int32)
+
+    def in_slots(of_layers: list[np.ndarray]) -> np.ndarray:
+        return np.concatenate([*of_layers, [0]]).astype(np.int32)[sections]
+
+    numbers = range(first_layer, first_layer + len(used_rows))
+    return Schedule(sections, slots[:total]), Slots(
+        used_rows=in_slots(list(used_rows)),
+        layer=in_slots([np.full(u.size, i) for i, u in zip(numbers, used_rows, strict=True)]),
+        section=in_slots([np.arange(used.size) for used in used_rows]),
+    )
+
+
+def apply_schedule(
+    values: Shaped[Array, "sections ..."], schedule: Schedule
+) -> Shaped[Array, "steps crossbars ..."]:
+    """Values of each section, at the step and crossbar it is programmed; idle slots hold 0."""
+    return values.at[jnp.asarray(schedule.sections)].get(mode="fill", fill_value=0)
+
+
+def invert_schedule(
+    values: Shaped[Array, "steps crossbars ..."], schedule: Schedule
+) -> Shaped[Array, "sections ..."]:
+    """The inverse of `apply_schedule`."""
+    return values.reshape(-1, *values.shape[2:])[jnp.asarray(schedule.slots)]
