@@ -68,8 +68,8 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in arrays.items()}
         return Checkpoint(shapes, arrays.__getitem__)
     raise ValueError(
-        f"`checkpoint` {path} is not a checkpoint that memsim reads (.safetensors, its .index.json, "
-        "or .npz); save the weights as safetensors first."
+        f"`checkpoint` {path} is not a checkpoint that memsim reads (.safetensors, its "
+        ".index.json, or .npz); save the weights as safetensors first."
     )
 
 
@@ -87,8 +87,8 @@ def _open_safetensors(shards: Mapping[str | None, Path]) -> Checkpoint:
                 sources[name] = source
         except safetensors.SafetensorError as error:
             raise ValueError(
-                f"`checkpoint` {path} is truncated or not a safetensors file: {error}; fetch or save "
-                "it again."
+                f"`checkpoint` {path} is truncated or not a safetensors file: {error}; fetch or "
+                "save it again."
             ) from error
     return Checkpoint(tensors, lambda name: sources[name].get_tensor(name))
 
@@ -218,7 +218,7 @@ def save_plan(path: str | Path, plan: Plan, *, force: bool = False) -> None:
     Raises:
       OSError: as `save_tensors`.
     """
-    tensors: dict[str, np.ndarray] = {}
+    tensors: dict[str, Any] = {}
     layers = []
     for i, name in enumerate(plan.names):
         layer = plan.layers[name]
@@ -245,15 +245,16 @@ def load_plan(path: str | Path) -> Plan:
     layers = {}
     for i, entry in enumerate(description["layers"]):
         name = entry.pop("name")
-        matrix = Matrix(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})
+        shape, axes = tuple(entry.pop("shape")), tuple(entry.pop("axes"))
+        matrix = Matrix(shape, axes, **entry)
         weights, used_rows = tensors[f"{i}.weights"], tensors[f"{i}.used_rows"]
         positions = inverse_positions(weights, matrix.inputs * matrix.outputs)
         fields = {field: tensors[f"{i}.{field}"] for field in _PLAN_FIELDS}
         layers[name] = LayerPlan(
             matrix, placement=Placement(weights, positions, used_rows), **fields
         )
-    used_rows = [layer.placement.used_rows for layer in layers.values()]
-    return jax.tree.map(jnp.asarray, Plan(config, layers, *network_schedule(used_rows, config)))
+    schedule = network_schedule([layer.placement.used_rows for layer in layers.values()], config)
+    return jax.tree.map(jnp.asarray, Plan(config, layers, *schedule))
 
 
 def save_chip(path: str | Path, chip: Chip, config: CrossbarConfig, *, force: bool = False) -> None:
@@ -277,15 +278,15 @@ def load_chip(path: str | Path, config: CrossbarConfig) -> Chip:
     """Loads a chip.
 
     Raises:
-      FileNotFoundError, ValueError: there is no such file; it is not a whole chip; its words are not
-        cut into cells as `config` says.
+      FileNotFoundError, ValueError: there is no such file; it is not a whole chip; its words
+        are not cut into cells as `config` says.
     """
     tensors, description = _load_own(path, "chip")
     if tuple(description["cells"]) != config.column_masks:
         raise ValueError(
             f"`chip` {path} has {len(description['cells'])} other columns than the config's "
-            f"{config.columns} ({config.encoding}, {config.bits} bits, {config.cell_bits} per cell); "
-            "program it with the config that it was made for."
+            f"{config.columns} ({config.encoding}, {config.bits} bits, {config.cell_bits} per "
+            "cell); program it with the config that it was made for."
         )
     key = jax.random.wrap_key_data(jnp.asarray(tensors.pop("key")), impl=description["key"])
     return Chip(key, **{name: jnp.asarray(x) for name, x in tensors.items()})
@@ -294,7 +295,7 @@ def load_chip(path: str | Path, config: CrossbarConfig) -> Chip:
 def save_faults(
     path: str | Path, chip: Chip, config: CrossbarConfig, *, force: bool = False
 ) -> None:
-    """Saves which cells of a chip are stuck: `stuck_at_0`, `stuck_at_1`, bool [crossbars, rows, columns].
+    """Saves which cells are stuck: `stuck_at_0`, `stuck_at_1`, bool [crossbars, rows, columns].
 
     Raises:
       OSError: as `save_tensors`.
@@ -322,8 +323,8 @@ def load_faults(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     if low.shape != high.shape or low.ndim != 3 or not np.isin([*np.unique(low), *np.unique(high)],
                                                               (0, 1)).all():  # fmt: skip
         raise ValueError(
-            f"`faults` {path} holds {low.dtype} {low.shape} and {high.dtype} {high.shape}; both must "
-            "be bool (or 0 and 1) [crossbars, rows, columns]."
+            f"`faults` {path} holds {low.dtype} {low.shape} and {high.dtype} {high.shape}; both "
+            "must be bool (or 0 and 1) [crossbars, rows, columns]."
         )
     low, high = low.astype(bool), high.astype(bool)
     if (low & high).any():

@@ -120,11 +120,11 @@ def bernoulli_cells(
     config: CrossbarConfig,
     digits: int,
 ) -> UInt[Array, "*shape rows"]:
-    """Draws every cell of `config.rows` words per key with a probability; a drawn cell has all bits.
+    """Draws each cell of `config.rows` words per key; a drawn cell has all its bits set.
 
     Args:
       keys: one per section or crossbar; consumed.
-      probability: in 0..1, rounded to `digits` binary digits (at most 31).
+      probability: of a cell to be drawn, rounded to `digits` binary digits (at most 31).
     """
     # Thirty-two cells per random word: from the last binary digit of p to the first, OR with random
     # bits where the digit is 1 and AND where it is 0. p = 1/2 takes one round, 1/4 two.
@@ -150,6 +150,7 @@ def bernoulli_cells(
 
 
 def fold_in(keys: Key[Array, "*shape"], data: Int32[Array, "*shape"]) -> Key[Array, "*shape"]:
+    """`jax.random.fold_in`, elementwise."""
     return jax.vmap(jax.random.fold_in)(keys.reshape(-1), data.reshape(-1)).reshape(keys.shape)
 
 

@@ -123,7 +123,7 @@ def report(
     console.print(policy_table(result.policies))
     if not all(summary.analog_valid for summary in result.policies.values()):
         console.print(
-            "analog-valid NO: sections mix outputs, so that a column current is no sum of one output"
+            "analog-valid NO: sections mix outputs, so a column current is no sum of one output"
         )
     mapped = (f"{name} [{layer.inputs} x {layer.outputs}]" for name, layer in layers.items())
     console.print(f"[bold]programmed[/]: {document['weights']:,} weights in {len(layers)} tensors")
@@ -274,7 +274,7 @@ def _repeated(names: Iterable[str]) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    """Names on one line, those that differ in numbers alone folded: `blocks.*.norm1.weight (12)`."""
+    """Names on one line; those that differ in numbers alone fold: `blocks.*.norm1.weight (12)`."""
     folded = Counter(re.sub(r"(?<=[./_])[0-9]+(?=[./_])", "*", name) for name in names)
     return ", ".join(name if count == 1 else f"{name} ({count})" for name, count in folded.items())
 

@@ -7,6 +7,9 @@ from jaxtyping import Array, Float, Float32, Int, UInt
 
 from memsim.config import CrossbarConfig
 
+# What is planned on the host goes to the device as it is.
+AnyArray = Array | np.ndarray
+
 
 def quantization_scale(
     weights: np.ndarray, bits: int, output_axes: tuple[int, ...] = ()
@@ -32,7 +35,7 @@ def quantization_scale(
 
 
 def quantize(
-    weights: Float[Array, "*shape"], scale: Float32[Array, "..."], config: CrossbarConfig
+    weights: Float[Array, "*shape"], scale: Float32[AnyArray, "..."], config: CrossbarConfig
 ) -> Int[Array, "*shape"]:
     """Codes of `weights`: the IEEE float32 quotient rounded half to even, clipped to +-max_code.
 
@@ -47,7 +50,7 @@ def quantize(
 
 
 def rounded_quotient(
-    weights: Float[Array, "*shape"], scale: Float32[Array, "..."]
+    weights: Float[Array, "*shape"], scale: Float32[AnyArray, "..."]
 ) -> Float32[Array, "*shape"]:
     """`round_half_to_even(weights / scale)`, an IEEE float32 quotient: codes before clipping."""
     # XLA turns a division by a broadcast scalar into a multiplication by its reciprocal, which
@@ -62,7 +65,7 @@ def to_codes(quotients: Float32[Array, "*shape"], config: CrossbarConfig) -> Int
 
 
 def dequantize(
-    codes: Int[Array, "*shape"], scale: Float32[Array, "..."], dtype: np.dtype
+    codes: Int[Array, "*shape"], scale: Float32[AnyArray, "..."], dtype: np.dtype
 ) -> Float[Array, "*shape"]:
     """`codes * scale`, computed in float32 and rounded to `dtype`."""
     return (codes.astype(jnp.float32) * scale).astype(dtype)

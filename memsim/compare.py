@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt
 
 from memsim.chip import Chip, check_rates, fault_words, new_chip, with_faults
-from memsim.codes import rounded_quotient
+from memsim.codes import AnyArray, rounded_quotient
 from memsim.config import CrossbarConfig, Policy, validate
 from memsim.network import (
     LayerPlan,
@@ -102,9 +102,8 @@ def compare(
 
     def make_chip(key: Array, crossbars: int) -> Chip:
         if faults is None:
-            return new_chip(
-                key, crossbars, config, jnp.float32(stuck_at_0), jnp.float32(stuck_at_1)
-            )
+            rates = jnp.asarray([stuck_at_0, stuck_at_1], jnp.float32)
+            return new_chip(key, crossbars, config, rates[0], rates[1])
         low, high = (fault_words(cells, crossbars, config) for cells in faults)
         return with_faults(key, low, high)
 
@@ -119,19 +118,17 @@ def compare(
         )
         streams[policy] = _Stream(config, stucking, passes, keys if drawn else keys[:1], make_chip)
     facts: dict[Policy, dict[str, LayerSummary]] = {policy: {} for policy in wanted}
-    for pass_index in range(passes):
-        planned = _plan_ahead(axes, load or tensors.__getitem__, config, list(wanted))
-        for number, (name, weights, layers) in enumerate(planned):
-            for placement, layer in layers.items():
-                used_rows = [layer.placement.used_rows]
-                schedule, slots = network_schedule(used_rows, config, first_layer=number)
-                target = np.asarray(_target(weights, layer, schedule, config))
-                for policy in wanted:
-                    if policy.placement == placement:
-                        facts[policy] |= layer_facts({name: layer})
-                        streams[policy].add(target, slots)
+    placements = list({policy.placement: policy for policy in wanted}.values())
+    laid_out, parts = 0, passes * len(axes) * len(placements)
+    for _ in range(passes):
+        for part in _lay_out_ahead(axes, load or tensors.__getitem__, config, placements):
+            for policy in wanted:
+                if policy.placement == part.placement:
+                    facts[policy][part.name] = part.facts
+                    streams[policy].add(part.target, part.slots)
+            laid_out += 1
             if progress:
-                progress((pass_index + (number + 1) / len(axes)) / passes)
+                progress(laid_out / parts)
         for stream in streams.values():
             stream.finish_pass()
 
@@ -151,29 +148,39 @@ def compare(
     return Comparison(means, [name for name in tensors if name not in axes])
 
 
-def _plan_ahead(
+class _LaidOut(NamedTuple):
+    """One layer under one placement, ready to program."""
+
+    name: str
+    placement: str
+    facts: LayerSummary
+    target: np.ndarray  # words [steps, crossbars, rows]
+    slots: Slots
+
+
+def _lay_out_ahead(
     axes: Mapping[str, tuple[int, ...]],
     load: Callable[[str], Any],
     config: CrossbarConfig,
     policies: Sequence[Policy],
-) -> Iterator[tuple[str, np.ndarray, dict[str, LayerPlan]]]:
-    """(name, weights, plan by placement) of each layer; the next ones are planned meanwhile."""
+) -> Iterator[_LaidOut]:
+    """Every layer under the placement of every policy; the next ones are laid out meanwhile."""
 
-    def plan_one(name: str) -> tuple[str, np.ndarray, dict[str, LayerPlan]]:
-        weights = np.asarray(load(name))
-        placements = {policy.placement: policy for policy in policies}
-        return name, weights, {
-            placement: plan_layer(name, weights, axes[name], config, policy)
-            for placement, policy in placements.items()
-        }  # fmt: skip
+    def lay_out(number: int, name: str, weights: np.ndarray, policy: Policy) -> _LaidOut:
+        layer = plan_layer(name, weights, axes[name], config, policy)
+        schedule, slots = network_schedule([layer.placement.used_rows], config, first_layer=number)
+        target = np.asarray(_target(weights, layer, schedule, config))
+        return _LaidOut(name, policy.placement, layer_facts({name: layer})[name], target, slots)
 
     ahead = os.cpu_count() or 1
     with ThreadPoolExecutor(ahead) as pool:
-        waiting: deque[Future[tuple[str, np.ndarray, dict[str, LayerPlan]]]] = deque()
-        for name in axes:
-            waiting.append(pool.submit(plan_one, name))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
+        waiting: deque[Future[_LaidOut]] = deque()
+        for number, name in enumerate(axes):
+            weights = np.asarray(load(name))
+            for policy in policies:
+                waiting.append(pool.submit(lay_out, number, name, weights, policy))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
@@ -189,7 +196,7 @@ class _Tally(NamedTuple):
 
     chip: Chip
     counts: Counts
-    wear: UInt[Array, "crossbars rows columns"]
+    wear: UInt[AnyArray, "crossbars rows columns"]
 
 
 class _Stream:
@@ -234,7 +241,7 @@ class _Stream:
                 jax.tree.map(lambda x: np.asarray(x, np.int64), tally.counts)
             )
             chip = tally.chip._replace(passes=tally.chip.passes + 1)
-            nothing = jax.tree.map(jnp.zeros_like, tally.counts)
+            nothing = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), tally.counts)
             self._tallies[number] = tally._replace(chip=chip, counts=nothing)
 
     def summaries(self, facts: Mapping[str, LayerSummary]) -> list[Summary]:
@@ -270,13 +277,13 @@ class _Stream:
 
     def _new_tally(self, key: Array, crossbars: int) -> _Tally:
         rows, columns = self._config.rows, self._config.columns
-        counts = jnp.zeros((self._stucking.fixed.size, columns), jnp.int32)
+        counts = np.zeros((self._stucking.fixed.size, columns), np.int32)
         # weight stationary, a cell is written at most once a pass; the wear is as large as the chip
         wear = np.min_scalar_type(self._passes) if self._config.crossbars is None else np.uint32
         return _Tally(
             self._make_chip(key, crossbars),
             Counts(counts, counts, counts[:, 0]),
-            jnp.zeros((crossbars, rows, columns), wear),
+            np.zeros((crossbars, rows, columns), wear),
         )
 
 
@@ -303,5 +310,5 @@ def _program_chunk(
     return _Tally(
         tally.chip._replace(state=done.state),
         jax.tree.map(add, tally.counts, done.counts),
-        tally.wear + done.wear.astype(tally.wear.dtype),
+        tally.wear + jnp.asarray(done.wear, tally.wear.dtype),
     )

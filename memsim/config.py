@@ -71,7 +71,7 @@ class CrossbarConfig:
 
     @property
     def halves(self) -> tuple[tuple[int, int], ...]:
-        """(first bit, bits) of each separately sliced part of a word: one, or two if differential."""
+        """(first bit, bits) of each part of a word that is sliced apart: two if differential."""
         if self.encoding != "differential":
             return ((0, self.bits),)
         columns = math.ceil((self.bits - 1) / self.cell_bits)
@@ -97,8 +97,8 @@ class CrossbarConfig:
         """What one level of each column counts in a code, column 0 first.
 
         A top column that holds a sign alone counts `-2**(bits - 1)` in `twos_complement` and 0 in
-        `sign_magnitude` (it flips the others). Where wider cells put magnitude bits beside the sign,
-        the weight is that of the lowest bit and the level is read as a signed digit.
+        `sign_magnitude` (it flips the others). Where wider cells put magnitude bits beside the
+        sign, the weight is that of the lowest bit and the level is read as a signed digit.
         """
         lowest = [mask & -mask for mask in self.column_masks]
         if self.encoding == "differential":
@@ -123,7 +123,7 @@ class CrossbarConfig:
         return np.dtype(np.int8 if self.bits <= 8 else np.int16)
 
     def low_mask(self, low_columns: int) -> int:
-        """The bits of a word in its `low_columns` low-order columns (of each half if differential)."""
+        """The bits of a word in its low-order columns (of each half if differential)."""
         per_half = self.columns // len(self.halves)
         return sum(
             mask for column, mask in enumerate(self.column_masks) if column % per_half < low_columns
@@ -215,7 +215,7 @@ class Policy:
         if not self.low_columns:
             return self.placement
         draws = "" if self.draws == "fresh" else f",draws={self.draws}"
-        return f"{self.placement}+stuck:p={self.reprogram!r},low={self.low_columns}{draws}"
+        return f"{self.placement}+stuck:p={float(self.reprogram)!r},low={self.low_columns}{draws}"
 
 
 def validate(config: CrossbarConfig, policy: Policy) -> None:

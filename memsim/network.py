@@ -1,4 +1,4 @@
-"""A whole network: plan it on the host, then program it onto chips under `jit`, `grad` and `vmap`."""
+"""A whole network: plan it on the host, program it onto chips under `jit`, `grad`, `vmap`."""
 
 import dataclasses
 import functools
@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int32, Key, PyTree, Shaped, U
 from memsim import chip as chips
 from memsim.chip import Chip
 from memsim.codes import (
+    AnyArray,
     decode,
     dequantize,
     encode,
@@ -73,13 +74,13 @@ class LayerPlan(NamedTuple):
     """
 
     matrix: Matrix
-    scale: Float32[Array, "..."]
+    scale: Float32[AnyArray, "..."]
     placement: Placement
-    low_columns: Int32[Array, ""]
-    reprogram: Float32[Array, ""]
-    fixed: Bool[Array, ""]
-    index_bits: Int32[Array, ""]
-    analog_valid: Bool[Array, ""]
+    low_columns: Int32[AnyArray, ""]
+    reprogram: Float32[AnyArray, ""]
+    fixed: Bool[AnyArray, ""]
+    index_bits: Int32[AnyArray, ""]
+    analog_valid: Bool[AnyArray, ""]
 
 
 class Plan(NamedTuple):
@@ -212,11 +213,11 @@ def plan_layer(
         matrix=Matrix(tensor.shape, axes, inputs, outputs),
         scale=scale,
         placement=placement,
-        low_columns=np.int32(policy.low_columns),
-        reprogram=np.float32(policy.reprogram),
-        fixed=np.bool_(policy.draws == "fixed"),
-        index_bits=np.int32(index_bits(policy, inputs, outputs)),
-        analog_valid=np.bool_(policy.placement != "sws-layer" or outputs == 1),
+        low_columns=np.asarray(policy.low_columns, np.int32),
+        reprogram=np.asarray(policy.reprogram, np.float32),
+        fixed=np.asarray(policy.draws == "fixed"),
+        index_bits=np.asarray(index_bits(policy, inputs, outputs), np.int32),
+        analog_valid=np.asarray(policy.placement != "sws-layer" or outputs == 1),
     )
 
 
@@ -235,9 +236,9 @@ def with_stucking(plan: Plan, policy: Policy) -> Plan:
 def restuck(layer: LayerPlan, policy: Policy) -> LayerPlan:
     """One layer's plan with the bit stucking of `policy`."""
     return layer._replace(
-        low_columns=np.int32(policy.low_columns),
-        reprogram=np.float32(policy.reprogram),
-        fixed=np.bool_(policy.draws == "fixed"),
+        low_columns=np.asarray(policy.low_columns, np.int32),
+        reprogram=np.asarray(policy.reprogram, np.float32),
+        fixed=np.asarray(policy.draws == "fixed"),
     )
 
 
@@ -416,7 +417,7 @@ def _split(values: Shaped[Array, "sections ..."], layers: list[LayerPlan]) -> li
 
 def sum_per_layer(
     counts: Int32[Array, "steps crossbars *shape"],
-    layer: Int32[Array, "steps crossbars"],
+    layer: Int32[AnyArray, "steps crossbars"],
     layers: int,
 ) -> Int32[Array, "layers *shape"]:
     """Counts of every slot, summed over the slots of each layer."""

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int32, Shaped
 
+from memsim.codes import AnyArray
 from memsim.config import CrossbarConfig, Policy
 
 
@@ -21,9 +22,9 @@ class Placement(NamedTuple):
       used_rows: int32 [sections], weights in each section; they fill rows 0..used_rows - 1.
     """
 
-    weights: Int32[Array, "sections rows"]
-    positions: Int32[Array, " weights"]
-    used_rows: Int32[Array, " sections"]
+    weights: Int32[AnyArray, "sections rows"]
+    positions: Int32[AnyArray, " weights"]
+    used_rows: Int32[AnyArray, " sections"]
 
 
 def unsorted_placement(outputs: int, inputs: int, rows: int) -> Placement:
@@ -38,7 +39,7 @@ def unsorted_placement(outputs: int, inputs: int, rows: int) -> Placement:
 
 
 def sorted_placement(codes: np.ndarray, rows: int, scope: str = "output") -> Placement:
-    """Sorted weight sectioning: similar weights share a section, similar sections follow each other.
+    """Sorted weight sectioning: similar weights share a section, similar sections are neighbours.
 
     Args:
       codes: signed integers [outputs, inputs].
@@ -70,13 +71,15 @@ def _section(order: np.ndarray, rows: int, section_major: bool) -> Placement:
     used_rows = np.full((groups, per_group), rows, np.int32)
     used_rows[:, -1] = members - (per_group - 1) * rows
     slots = np.arange(weights.size, dtype=np.int32)
-    weights = weights.reshape(groups, per_group, rows)
+    sections = weights.reshape(groups, per_group, rows)
     if section_major:
-        weights, used_rows = weights.swapaxes(0, 1), used_rows.swapaxes(0, 1)
-        slots = slots.reshape(per_group, groups, rows).swapaxes(0, 1)
+        sections, used_rows = sections.swapaxes(0, 1), used_rows.swapaxes(0, 1)
+        by_group = slots.reshape(per_group, groups, rows).swapaxes(0, 1)
+    else:
+        by_group = slots.reshape(groups, per_group, rows)
     positions = np.empty(order.size, np.int32)
-    positions[order] = slots.reshape(groups, per_group * rows)[:, :members]
-    return Placement(weights.reshape(-1, rows), positions, used_rows.reshape(-1))
+    positions[order] = by_group.reshape(groups, -1)[:, :members]
+    return Placement(sections.reshape(-1, rows), positions, used_rows.reshape(-1))
 
 
 def inverse_positions(weights: np.ndarray, size: int) -> np.ndarray:
@@ -87,9 +90,10 @@ def inverse_positions(weights: np.ndarray, size: int) -> np.ndarray:
 
 
 def place(policy: Policy, config: CrossbarConfig, codes: np.ndarray) -> Placement:
-    """The placement that `policy` gives a layer with these codes, signed integers [outputs, inputs]."""
+    """The placement `policy` gives a layer with these codes, signed integers [outputs, inputs]."""
     if policy.placement == "unsorted":
-        return unsorted_placement(*codes.shape, config.rows)
+        outputs, inputs = codes.shape
+        return unsorted_placement(outputs, inputs, config.rows)
     scope = "output" if policy.placement == "sws" else "layer"
     return sorted_placement(codes, config.rows, scope)
 

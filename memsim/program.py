@@ -5,7 +5,7 @@ is 1. An unused row, an idle crossbar, a stuck-at cell and a stucked low-order c
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, UInt
 
 from memsim.chip import Chip, bernoulli_cells, fold_in
-from memsim.codes import cell_changes, column_counts, word_constant
+from memsim.codes import AnyArray, cell_changes, column_counts, word_constant
 from memsim.config import CrossbarConfig
 from memsim.schedule import Slots
 
@@ -32,9 +32,9 @@ class Stucking(NamedTuple):
       fixed: whether stucked cells are drawn once per physical cell.
     """
 
-    reprogram: Float32[Array, " layers"]
-    low_mask: UInt[Array, " layers"]
-    fixed: Bool[Array, " layers"]
+    reprogram: Float32[AnyArray, " layers"]
+    low_mask: UInt[AnyArray, " layers"]
+    fixed: Bool[AnyArray, " layers"]
 
 
 class Counts(NamedTuple):
@@ -45,9 +45,9 @@ class Counts(NamedTuple):
       row_operations: int32 [...], rows of which at least one cell changed.
     """
 
-    sets: Int32[Array, "*shape columns"]
-    resets: Int32[Array, "*shape columns"]
-    row_operations: Int32[Array, "*shape"]
+    sets: Int32[AnyArray, "*shape columns"]
+    resets: Int32[AnyArray, "*shape columns"]
+    row_operations: Int32[AnyArray, "*shape"]
 
 
 class Programmed(NamedTuple):
@@ -57,8 +57,8 @@ class Programmed(NamedTuple):
       achieved: words [steps, crossbars, rows] of the last pass, right after each step.
       state: words [crossbars, rows] at the end.
       counts: of each pass, step and crossbar.
-      wear: unsigned [crossbars, rows, columns], writes per cell over all passes, in the smallest dtype
-        that cannot overflow; None if not asked.
+      wear: unsigned [crossbars, rows, columns], writes per cell over all passes, in the smallest
+        dtype that cannot overflow; None if not asked.
     """
 
     achieved: UInt[Array, "steps crossbars rows"]
@@ -94,19 +94,19 @@ def program_words(
     values = jnp.pad(target & enable, pad).reshape(blocks, block, *state.shape)
     enables = jnp.pad(enable, pad).reshape(blocks, block, *state.shape)
 
-    def step(words: Array, index: int) -> Array:
+    def step(words: Array, index: Array) -> Array:
         return jax.lax.dynamic_index_in_dim(words, index, axis=1, keepdims=False)
 
-    def compose(pair, index):
+    def compose(pair: tuple[Array, Array], index: Array) -> tuple[tuple[Array, Array], None]:
         value, touched = pair
         enable = step(enables, index)
         return (step(values, index) | (value & ~enable), touched | enable), None
 
-    def enter(held, pair):
+    def enter(held: Array, pair: tuple[Array, Array]) -> tuple[Array, Array]:
         value, touched = pair
         return value | (held & ~touched), held
 
-    def replay(held, index):
+    def replay(held: Array, index: Array) -> tuple[Array, Array]:
         held = step(values, index) | (held & ~step(enables, index))
         return held, held
 
@@ -148,7 +148,7 @@ def program_steps(
 
     targets, tiled_slots = cut(target), jax.tree.map(cut, slots)
 
-    def program_tile(carry, index):
+    def program_tile(carry: tuple[Array, Array, Any], index: Array) -> tuple[Any, Counts]:
         state, achieved, cell_writes = carry
         here = index % tiles
         tile_slots = jax.tree.map(lambda x: x[here], tiled_slots)

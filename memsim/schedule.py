@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int32, Shaped
 
+from memsim.codes import AnyArray
 from memsim.config import CrossbarConfig
 
 
@@ -19,8 +20,8 @@ class Schedule(NamedTuple):
       slots: int32 [sections], the inverse: `step * crossbars + crossbar` of each section.
     """
 
-    sections: Int32[Array, "steps crossbars"]
-    slots: Int32[Array, " sections"]
+    sections: Int32[AnyArray, "steps crossbars"]
+    slots: Int32[AnyArray, " sections"]
 
 
 def block_schedule(sections: int, crossbars: int | None) -> Schedule:
@@ -37,7 +38,7 @@ def block_schedule(sections: int, crossbars: int | None) -> Schedule:
 
 
 def interleaved_schedule(sections: int, crossbars: int | None) -> Schedule:
-    """Sections are dealt in turn: section i goes on crossbar i mod crossbars. See `block_schedule`."""
+    """Sections are dealt in turn: section i goes on crossbar i mod crossbars."""
     crossbars = crossbars or sections
     steps = -(-sections // crossbars)
     section = np.arange(sections, dtype=np.int32)
@@ -60,15 +61,15 @@ class Slots(NamedTuple):
       section: its number within the layer.
     """
 
-    used_rows: Int32[Array, "steps crossbars"]
-    layer: Int32[Array, "steps crossbars"]
-    section: Int32[Array, "steps crossbars"]
+    used_rows: Int32[AnyArray, "steps crossbars"]
+    layer: Int32[AnyArray, "steps crossbars"]
+    section: Int32[AnyArray, "steps crossbars"]
 
 
 def network_schedule(
-    used_rows: Sequence[np.ndarray], config: CrossbarConfig, first_layer: int = 0
+    used_rows: Sequence[Int32[AnyArray, " sections"]], config: CrossbarConfig, first_layer: int = 0
 ) -> tuple[Schedule, Slots]:
-    """The schedule of consecutive layers, their sections numbered through, and what is in its slots.
+    """The schedule of consecutive layers, their sections numbered through; what is in its slots.
 
     Layers follow one another in time, each from crossbar 0; if weight stationary
     (`config.crossbars` is None) they sit side by side.
@@ -88,12 +89,12 @@ def network_schedule(
     slots = np.empty(total + 1, np.int32)  # the one more catches the idle slots
     slots[sections.reshape(-1)] = np.arange(sections.size, dtype=np.int32)
 
-    def in_slots(of_layers: list[np.ndarray]) -> np.ndarray:
+    def in_slots(of_layers: Sequence[AnyArray]) -> np.ndarray:
         return np.concatenate([*of_layers, [0]]).astype(np.int32)[sections]
 
     numbers = range(first_layer, first_layer + len(used_rows))
     return Schedule(sections, slots[:total]), Slots(
-        used_rows=in_slots(list(used_rows)),
+        used_rows=in_slots(used_rows),
         layer=in_slots([np.full(u.size, i) for i, u in zip(numbers, used_rows, strict=True)]),
         section=in_slots([np.arange(used.size) for used in used_rows]),
     )

@@ -111,7 +111,8 @@ def output_axes(name: str, leaf: Any, selected: int | tuple[int, ...]) -> tuple[
     if isinstance(selected, int):
         first = 0 if name.endswith("weight") else leaf.ndim - selected
         selected = tuple(range(first, first + selected))
-    if not selected or not all(0 <= axis < leaf.ndim for axis in selected):
+    known = all(0 <= axis < leaf.ndim for axis in selected)
+    if not selected or not known or len(set(selected)) < len(selected):
         raise ValueError(
             f"`select` gave output axes {selected} for `{name}` of shape {tuple(leaf.shape)}; "
             f"return a number of output axes from 1 to {leaf.ndim}, or None to leave it digital."

@@ -1,0 +1,116 @@
+"""Counting the writes of `unsorted`, `sws` and `sws+stuck`: time, memory, and how they scale.
+
+    python -m benchmarks.programming
+
+Prints, for the shapes of ViT-Base (86 million seeded weights), the time of a fresh process from its
+start to the counts (imports and compilation included, making up the weights not) and its peak
+memory; then the warm cost per weight from 10^6 to 10^8 weights, weights per second, and the ratio
+to the time of copying the same bytes once.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+POLICIES = ("unsorted", "sws", "sws+stuck:p=0.5,low=3")
+SIZES = (10**6, 10**7, 10**8)
+
+
+def vit_base() -> dict[str, tuple[int, ...]]:
+    """Kernel shapes of ViT-Base, patch 16: 86 million weights in 50 matrices."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for block in range(12):
+        shapes |= {
+            f"blocks/{block}/qkv/kernel": (768, 3 * 768),
+            f"blocks/{block}/proj/kernel": (768, 768),
+            f"blocks/{block}/fc1/kernel": (768, 4 * 768),
+            f"blocks/{block}/fc2/kernel": (4 * 768, 768),
+        }
+    return shapes | {"patch/kernel": (16, 16, 3, 768), "head/kernel": (768, 1000)}
+
+
+def seeded(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Normal float32 weights of these shapes."""
+    rng = np.random.default_rng(0)
+    return {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+
+
+def count(weights: dict[str, np.ndarray]) -> list[int]:
+    """Writes of each policy."""
+    import memsim
+
+    policies = {name: memsim.Policy.parse(name) for name in POLICIES}
+    result = memsim.compare(weights, memsim.CrossbarConfig(), policies)
+    return [summary.writes for summary in result.policies.values()]
+
+
+def cold() -> None:
+    """Run in a fresh process: prints seconds of weights and counting, and peak bytes, as JSON."""
+    start = time.perf_counter()
+    weights = seeded(vit_base())
+    made = time.perf_counter()
+    writes = count(weights)
+    done = time.perf_counter()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(
+        json.dumps({"weights": made - start, "count": done - made, "peak": peak, "writes": writes})
+    )
+
+
+def warm(repeats: int) -> Iterator[tuple[int, float, float]]:
+    """(weights, best seconds to count them, best seconds to copy them) for each size."""
+    for size in SIZES:
+        weights = seeded({f"{i}/kernel": (1000, 1000) for i in range(size // 10**6)})
+        count(weights)
+        times, copies = [], []
+        for _ in range(repeats if size < 10**8 else 3):
+            start = time.perf_counter()
+            count(weights)
+            times.append(time.perf_counter() - start)
+            start = time.perf_counter()
+            for tensor in weights.values():
+                tensor.copy()
+            copies.append(time.perf_counter() - start)
+        yield size, min(times), min(copies)
+
+
+def main() -> None:
+    """Prints the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cold", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--repeats", type=int, default=7)
+    arguments = parser.parse_args()
+    if arguments.cold:
+        cold()
+        return
+    start = time.perf_counter()
+    child = subprocess.run(
+        [sys.executable, "-m", "benchmarks.programming", "--cold"],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    whole = time.perf_counter() - start
+    figures = json.loads(child.stdout)
+    print("ViT-Base's shapes, 86 million weights, cold:")
+    for name, writes in zip(POLICIES, figures["writes"], strict=True):
+        print(f"  {name:24} {writes:>13,} writes")
+    print(f"  three policies together  {whole - figures['weights']:.1f} s from process start")
+    print(f"  peak resident memory     {figures['peak'] / 1e9:.2f} GB (0.35 GB of it the weights)")
+    print("warm, three policies together, layers of 1000 x 1000:")
+    costs = []
+    for size, seconds, copying in warm(arguments.repeats):
+        costs.append(seconds / size)
+        print(
+            f"  {size:>11,} weights: {1e9 * costs[-1]:.1f} ns per weight, "
+            f"{size / seconds / 1e6:.0f} M weights/s, {seconds / copying:.0f}x a copy"
+        )
+    print(f"  most expensive / cheapest size: {max(costs) / min(costs):.2f}")
+
+
+if __name__ == "__main__":
+    main()
