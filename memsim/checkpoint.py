@@ -185,7 +185,7 @@ def save_tensors(
     Raises:
       OSError: the file exists and `force` is off, or its folder cannot be written.
     """
-    arrays = {name: np.ascontiguousarray(x) for name, x in tensors.items()}
+    arrays = {name: np.asarray(x, order="C") for name, x in tensors.items()}
 
     def write(temporary: Path) -> None:
         if temporary.suffix == ".npz":

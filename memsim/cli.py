@@ -10,6 +10,7 @@ from typing import Annotated
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import rich.console
 import rich.progress
 import typer
@@ -184,7 +185,9 @@ def program_command(
             check_output(output, force)
     source = open_checkpoint(checkpoint)
     tensors = {name: source.load(name) for name in source.tensors}
-    with _progress() as bar:
+    # JAX would make float32 of float64 tensors
+    double = any(tensor.dtype == np.float64 for tensor in source.tensors.values())
+    with jax.enable_x64(double), _progress() as bar:
         bar.add_task(f"programming {checkpoint.name}", total=None)
         if plan_file:
             plan_ = with_stucking(load_plan(plan_file), parsed)

@@ -67,8 +67,9 @@ def to_codes(quotients: Float32[Array, "*shape"], config: CrossbarConfig) -> Int
 def dequantize(
     codes: Int[Array, "*shape"], scale: Float32[AnyArray, "..."], dtype: np.dtype
 ) -> Float[Array, "*shape"]:
-    """`codes * scale`, computed in float32 and rounded to `dtype`."""
-    return (codes.astype(jnp.float32) * scale).astype(dtype)
+    """`codes * scale`, computed in float32 (float64 in float64) and rounded to `dtype`."""
+    wide = dtype if dtype == jnp.float64 else jnp.float32
+    return (codes.astype(wide) * scale.astype(wide)).astype(dtype)
 
 
 def encode(codes: Int[Array, "*shape"], config: CrossbarConfig) -> UInt[Array, "*shape"]:

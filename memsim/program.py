@@ -110,7 +110,7 @@ def program_words(
         held = step(values, index) | (held & ~step(enables, index))
         return held, held
 
-    indices = jnp.arange(block)
+    indices = jnp.arange(block, dtype=jnp.int32)
     nothing = jnp.zeros((blocks, *state.shape), state.dtype)
     whole, _ = jax.lax.scan(compose, (nothing, nothing), indices)
     _, entered = jax.lax.scan(enter, state, whole)
@@ -169,7 +169,7 @@ def program_steps(
     cell_writes = jnp.zeros((crossbars, rows, config.columns), wear_dtype) if wear else None
     start = (chip.state, jnp.zeros_like(targets), cell_writes)
     (state, achieved, cell_writes), counts = jax.lax.scan(
-        program_tile, start, jnp.arange(passes * tiles)
+        program_tile, start, jnp.arange(passes * tiles, dtype=jnp.int32)
     )
 
     def join(x: Array) -> Array:  # [passes * tiles, tile, ...] to [passes, steps, ...]
@@ -195,7 +195,7 @@ def enable_slots(
     keys = fold_in(keys, jnp.where(fixed, crossbar, slots.layer))
     keys = fold_in(keys, jnp.where(fixed, 0, slots.section))
     drawn = bernoulli_cells(keys, reprogram, config, _REPROGRAM_DIGITS)
-    used = jnp.arange(config.rows)[None, None] < slots.used_rows[..., None]
+    used = jnp.arange(config.rows, dtype=jnp.int32)[None, None] < slots.used_rows[..., None]
     enable = jnp.where(used, word_constant(sum(config.column_masks), config), 0)
     stucked = low_mask[..., None] & ~drawn
     return enable & ~stucked & ~(chip.stuck_at_0 | chip.stuck_at_1)[None]
