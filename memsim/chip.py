@@ -135,6 +135,7 @@ def bernoulli_cells(
     first_round = jnp.min(trailing_zeros).astype(jnp.int32)
 
     def add_digit(digit: Array, cells: Array) -> Array:
+        digit = jnp.asarray(digit, jnp.int32)  # a Python integer under `jax.disable_jit`
         random = _random_words(fold_in(keys, jnp.broadcast_to(digit, keys.shape)), config)
         is_one = ((threshold >> digit.astype(jnp.uint32)) & 1)[..., None] == 1
         return jnp.where(is_one, cells | random, cells & random)

@@ -425,6 +425,7 @@ def sum_per_layer(
     return jax.ops.segment_sum(flat, layer.reshape(-1), layers)
 
 
+@jax.jit
 def enable_words(plan: Plan, chip: Chip) -> dict[str, UInt[Array, "sections rows"]]:
     """The write-enable words of the chip's next pass: bit b is 1 where that bit may change.
 

@@ -1,0 +1,112 @@
+"""Charts as matplotlib figures: returned, never shown. Needs the extra `plot`."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from memsim.report import Summary
+
+try:
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise ImportError('memsim.plot needs matplotlib: pip install "memsim[plot]"') from error
+
+_INK, _SOFT, _BAR, _GOOD, _BAD = "#1c2430", "#5d6b7d", "#3b6fb6", "#2f8f5b", "#b4552d"
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+
+
+def _tidy(axes, title: str) -> None:  # type: ignore[no-untyped-def]  # matplotlib is untyped here
+    axes.set_title(title, loc="left", fontsize=11, color=_INK, fontweight="bold")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#b8c1cc")
+    axes.tick_params(colors=_SOFT, labelsize=9)
+    axes.xaxis.label.set_color(_SOFT)
+    axes.yaxis.label.set_color(_SOFT)
+
+
+def accuracy_over_chips(float_accuracy: float, series: Mapping[str, Sequence[float]]) -> Figure:
+    """Accuracy of every chip, a row of dots per series, against the float network.
+
+    Args:
+      float_accuracy: share of 1.
+      series: shares of 1, one per chip, by what was done.
+    """
+    figure = _figure(8, 1.2 + 0.75 * len(series))
+    axes = figure.subplots()
+    colours = (_BAD, _GOOD, _BAR, _SOFT)
+    for row, values in enumerate(series.values()):
+        percent = 100 * np.asarray(values)
+        spread = np.linspace(-0.22, 0.22, percent.size)[np.argsort(np.argsort(percent))]
+        colour = colours[row % len(colours)]
+        axes.scatter(percent, row + spread, s=16, color=colour, alpha=0.75, linewidth=0)
+        axes.plot([percent.mean()] * 2, [row - 0.33, row + 0.33], color=colour, linewidth=2)
+    axes.axvline(100 * float_accuracy, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
+    axes.annotate(
+        f"float {100 * float_accuracy:.1f} % ", (100 * float_accuracy, -0.62),
+        color=_INK, fontsize=9, ha="right", va="center",
+    )  # fmt: skip
+    means = {name: 100 * np.mean(values) for name, values in series.items()}
+    labels = [f"{name}\nmean {mean:.1f} %" for name, mean in means.items()]
+    axes.set_yticks(range(len(series)), labels)
+    axes.set_ylim(len(series) - 0.5, -0.8)
+    axes.set_xlabel("test accuracy (%): a dot is a chip, a bar the mean")
+    _tidy(axes, "Accuracy of each chip")
+    return figure
+
+
+def writes_by_policy(policies: Mapping[str, Summary]) -> Figure:
+    """Writes under each policy, labelled with the reduction."""
+    figure = _figure(8, 0.9 + 0.5 * len(policies))
+    axes = figure.subplots()
+    writes = [summary.writes for summary in policies.values()]
+    axes.barh(range(len(policies)), writes, color=_BAR, height=0.62)
+    for row, summary in enumerate(policies.values()):
+        label = "" if summary.reduction is None else f"{summary.reduction:.2f}x fewer"
+        if summary.reduction == 1:
+            label = "baseline"
+        label += "" if summary.analog_valid else ", not analog-valid"
+        axes.annotate(
+            f" {summary.writes:,}  {label}", (summary.writes, row), fontsize=8.5, color=_SOFT,
+            va="center",
+        )  # fmt: skip
+    axes.set_yticks(range(len(policies)), list(policies))
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.45 * max(writes))
+    axes.set_xlabel("cell writes to program the network")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    _tidy(axes, "Writes under each policy")
+    return figure
+
+
+def writes_per_column(policies: Mapping[str, Summary]) -> Figure:
+    """Writes of each crossbar column, one line per policy; column 0 is the low order."""
+    figure = _figure(8, 3.4)
+    axes = figure.subplots()
+    for (name, summary), colour in zip(
+        policies.items(), [_SOFT, _BAR, _GOOD, _BAD] * len(policies), strict=False
+    ):
+        columns = np.arange(len(summary.writes_per_column))
+        axes.plot(columns, summary.writes_per_column, "o-", color=colour, label=name, markersize=4)
+    axes.set_ylim(bottom=0)
+    axes.set_xticks(columns)
+    axes.set_xlabel("column of the crossbar (0: low-order bit)")
+    axes.set_ylabel("cell writes")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.legend(frameon=False, fontsize=8.5, labelcolor=_INK)
+    _tidy(axes, "Where the writes go")
+    return figure
+
+
+def to_svg(figure: Figure) -> str:
+    """The figure as an SVG element, for `to_html`; the same figure gives the same text."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "memsim"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

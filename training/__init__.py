@@ -1,0 +1,1 @@
+"""Training scripts on top of memsim; not part of the installed package."""

@@ -1,0 +1,378 @@
+"""The main job: train a network, program it onto chips with stuck bits, fine-tune it for them.
+
+    python -m training.finetune
+
+Stuck-aware fine-tuning programs inside the loss: the forward pass runs on the weights that the chip
+really holds, the gradient passes straight through to the weights that were asked for. One `vmap`
+does it for all chips, each with its own stuck-at faults and bit-stucking draws.
+"""
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import rich.console
+import rich.progress
+import rich.table
+import typer
+from flax import nnx
+from jaxtyping import Array, Float, Int, PyTree
+
+import memsim
+from memsim import plot
+from memsim.checkpoint import check_output, write_whole
+from memsim.report import policy_table
+from memsim.selection import named_leaves
+from training.data import Dataset, digits, shifted_batches
+from training.models import CNN
+
+Apply = Callable[[PyTree, Array], Array]
+
+
+def cross_entropy(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Array:
+    """Mean over the batch, in nats."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+def stuck_aware_loss(
+    params: PyTree,
+    plan: memsim.Plan,
+    chip: memsim.Chip,
+    images: Array,
+    labels: Array,
+    *,
+    apply: Apply,
+) -> Array:
+    """Loss of the network that `chip` holds when `params` are programmed onto it.
+
+    Args:
+      params: float weights, any pytree that `plan` was made for.
+      apply: `(params, images) -> logits` of any library.
+    """
+    held, _ = memsim.program(params, plan, chip)
+    return cross_entropy(apply(held, images), labels)
+
+
+class TrainState(NamedTuple):
+    """Weights and the optimizer's state."""
+
+    params: PyTree
+    optimizer: optax.OptState
+
+
+def stuck_aware_step(
+    state: TrainState,
+    plan: memsim.Plan,
+    chip: memsim.Chip,
+    images: Array,
+    labels: Array,
+    *,
+    apply: Apply,
+    optimizer: optax.GradientTransformation,
+) -> tuple[TrainState, Array]:
+    """One step of fine-tuning for one chip; `vmap` over `state` and `chip` for many.
+
+    Returns:
+      The state after the step, and the loss before it.
+    """
+    loss = functools.partial(stuck_aware_loss, apply=apply)
+    value, gradient = jax.value_and_grad(loss)(state.params, plan, chip, images, labels)
+    return _update(state, gradient, optimizer), value
+
+
+def float_step(
+    state: TrainState,
+    images: Array,
+    labels: Array,
+    *,
+    apply: Apply,
+    optimizer: optax.GradientTransformation,
+) -> tuple[TrainState, Array]:
+    """One step of ordinary training. Returns the state after it, and the loss before it."""
+
+    def loss(params: PyTree) -> Array:
+        return cross_entropy(apply(params, images), labels)
+
+    value, gradient = jax.value_and_grad(loss)(state.params)
+    return _update(state, gradient, optimizer), value
+
+
+def _update(
+    state: TrainState, gradient: PyTree, optimizer: optax.GradientTransformation
+) -> TrainState:
+    updates, inner = optimizer.update(gradient, state.optimizer, state.params)
+    return TrainState(optax.apply_updates(state.params, updates), inner)
+
+
+def sample_chips(keys: Array, plan: memsim.Plan, stuck_at: float) -> memsim.Chip:
+    """One chip per key, a share `stuck_at` of its cells stuck, half at 0 and half at 1."""
+    return jax.vmap(lambda key: memsim.sample_chip(key, plan, stuck_at / 2, stuck_at / 2))(keys)
+
+
+class Evaluation(NamedTuple):
+    """Chips programmed once and tested on every test image."""
+
+    accuracy: np.ndarray  # [chips]
+    held: PyTree  # weights, a leading axis of chips
+    writes: list[int]  # of each chip
+
+
+def make_evaluate(apply: Apply, data: Dataset) -> Callable[..., Evaluation]:
+    """`(params, plan, chips) -> Evaluation`; `params` have a leading axis of chips."""
+
+    @jax.jit
+    def run(params: PyTree, plan: memsim.Plan, chips: memsim.Chip) -> tuple[Any, ...]:
+        def one(params: PyTree, chip: memsim.Chip) -> tuple[Any, ...]:
+            held, programming = memsim.program(params, plan, chip)
+            logits = apply(held, jnp.asarray(data.test_images))
+            correct = jnp.sum(jnp.argmax(logits, axis=-1) == data.test_labels)
+            return correct, held, programming
+
+        return jax.vmap(one)(params, chips)
+
+    def evaluate(params: PyTree, plan: memsim.Plan, chips: memsim.Chip) -> Evaluation:
+        correct, held, programming = run(params, plan, chips)
+        writes = [
+            memsim.summarize(jax.tree.map(lambda x, i=i: x[i], programming), plan).writes
+            for i in range(correct.size)
+        ]
+        return Evaluation(np.asarray(correct) / data.test_labels.size, held, writes)
+
+    return evaluate
+
+
+def spread(name: str, values: np.ndarray) -> dict[str, Any]:
+    """Mean, minimum and maximum over chips, and every chip, under keys that start with `name`."""
+    return {
+        name: float(values.mean()),
+        f"{name}_min": float(values.min()),
+        f"{name}_max": float(values.max()),
+        f"{name}_per_chip": [float(value) for value in values],
+    }
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="folder of the results")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="of weights, batches and chips")] = 0,
+    chips: Annotated[int, typer.Option(min=1, help="chips, each with its own stuck pattern")] = 32,
+    crossbars: Annotated[int, typer.Option(min=1)] = 16,
+    low: Annotated[int, typer.Option(help="low-order columns under bit stucking")] = 5,
+    p: Annotated[float, typer.Option(help="probability that a cell there is reprogrammed")] = 0.25,
+    stuck_at: Annotated[float, typer.Option(help="share of cells stuck")] = 0.01,
+    epochs: Annotated[int, typer.Option(help="of ordinary training")] = 40,
+    steps: Annotated[int, typer.Option(help="of stuck-aware fine-tuning")] = 300,
+    batch: Annotated[int, typer.Option(help="images per step")] = 64,
+    learning_rate: Annotated[float, typer.Option(help="of Adam at the start of either")] = 3e-3,
+    force: Annotated[bool, typer.Option("--force", help="replace earlier results")] = False,
+) -> None:
+    """Train a CNN on digits, program it onto chips with stuck bits, fine-tune it for them."""
+    out.mkdir(parents=True, exist_ok=True)
+    check_output(out / "report.json", force)
+    data = digits()
+    config = memsim.CrossbarConfig(crossbars=crossbars)
+    stuck = f"+stuck:p={p},low={low}"
+    policies = {
+        name: memsim.Policy.parse(name)
+        for name in ("unsorted", "sws", f"sws{stuck}", f"sws-layer{stuck}")
+    }
+    tuned_policy = f"sws{stuck}"
+
+    graph, params = nnx.split(CNN(nnx.Rngs(seed)), nnx.Param)
+
+    def apply(params: PyTree, images: Array) -> Array:
+        return nnx.merge(graph, params)(images)
+
+    with _progress() as bar:
+        params = train(apply, params, data, seed, epochs, batch, learning_rate, bar)
+        logits = jax.jit(apply)(params, data.test_images)
+        float_accuracy = float(np.mean(np.argmax(logits, axis=-1) == data.test_labels))
+        accuracy: dict[str, Any] = {"float": float_accuracy}
+
+        task = bar.add_task("programming under each policy", total=len(policies) + 1)
+        weights = {name: np.asarray(leaf) for name, leaf in named_leaves(params).items()}
+        comparison = memsim.compare(
+            weights, config, policies, chips=chips, seed=seed,
+            stuck_at_0=stuck_at / 2, stuck_at_1=stuck_at / 2,
+        )  # fmt: skip
+        bar.advance(task)
+        keys = jax.random.split(jax.random.key(seed), chips)  # the chips of `compare`
+        evaluate = make_evaluate(apply, data)
+        everyone = jax.tree.map(lambda x: jnp.broadcast_to(x, (chips, *x.shape)), params)
+        by_policy = {}
+        for name, policy in policies.items():
+            plan = memsim.plan(params, config, policy)
+            result = evaluate(everyone, plan, sample_chips(keys, plan, stuck_at))
+            by_policy[name] = spread("programmed", result.accuracy)
+            bar.advance(task)
+
+        plan = memsim.plan(params, config, policies[tuned_policy])
+        same_draws = sample_chips(keys, plan, stuck_at)
+        fresh_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(same_draws.key)
+        fresh_draws = same_draws._replace(key=fresh_keys)  # the same faults, other draws
+        before = evaluate(everyone, plan, same_draws)
+        tuned = finetune(apply, everyone, plan, same_draws, data, seed, steps, batch,
+                         learning_rate, bar)  # fmt: skip
+        after = evaluate(tuned, plan, same_draws)
+        elsewhere = evaluate(tuned, plan, fresh_draws)
+
+    accuracy |= spread("programmed", before.accuracy)
+    accuracy |= spread("finetuned", after.accuracy)
+    accuracy |= spread("finetuned_fresh_draws", elsewhere.accuracy)
+    document = memsim.to_json(
+        "trained.safetensors", config, comparison.policies, comparison.digital
+    )
+    document |= {
+        "accuracy": accuracy | {"policies": by_policy},
+        "writes": {
+            "policy": tuned_policy,
+            "before_finetuning": float(np.mean(before.writes)),
+            "after_finetuning": float(np.mean(after.writes)),
+        },
+        "settings": {
+            "seed": seed, "chips": chips, "p": p, "low": low, "stuck_at": stuck_at,
+            "epochs": epochs, "steps": steps, "batch": batch, "learning_rate": learning_rate,
+        },
+    }  # fmt: skip
+    save(out, document, comparison.policies, weights, tuned, after)
+    show(out, document, comparison.policies)
+
+
+def train(
+    apply: Apply,
+    params: PyTree,
+    data: Dataset,
+    seed: int,
+    epochs: int,
+    batch: int,
+    learning_rate: float,
+    bar: rich.progress.Progress,
+) -> PyTree:
+    """Ordinary training with Adam and a cosine schedule. Returns the weights."""
+    steps = epochs * (len(data.train_labels) // batch)
+    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
+    step = jax.jit(functools.partial(float_step, apply=apply, optimizer=optimizer))
+    state = TrainState(params, optimizer.init(params))
+    batches = shifted_batches(data, batch, seed)
+    for _ in bar.track(range(steps), description="training the float network"):
+        state, _ = step(state, *next(batches))
+    return state.params
+
+
+def finetune(
+    apply: Apply,
+    params: PyTree,
+    plan: memsim.Plan,
+    chips: memsim.Chip,
+    data: Dataset,
+    seed: int,
+    steps: int,
+    batch: int,
+    learning_rate: float,
+    bar: rich.progress.Progress,
+) -> PyTree:
+    """Stuck-aware fine-tuning of weights with a leading axis of chips, all chips at once."""
+    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
+    one = functools.partial(stuck_aware_step, apply=apply, optimizer=optimizer)
+    step = jax.jit(jax.vmap(one, in_axes=(0, None, 0, None, None)))
+    state = TrainState(params, jax.vmap(optimizer.init)(params))
+    batches: Iterator[tuple[np.ndarray, np.ndarray]] = shifted_batches(data, batch, seed + 1)
+    count = chips.passes.shape[0]
+    for _ in bar.track(range(steps), description=f"fine-tuning {count} chips stuck-aware"):
+        state, _ = jax.block_until_ready(step(state, plan, chips, *next(batches)))
+    return state.params
+
+
+def save(
+    out: Path,
+    document: dict[str, Any],
+    policies: dict[str, memsim.Summary],
+    weights: dict[str, np.ndarray],
+    tuned: PyTree,
+    after: Evaluation,
+) -> None:
+    """Writes the results, `report.json` last."""
+    memsim.save_tensors(out / "trained.safetensors", weights, force=True)
+    memsim.save_tensors(out / "finetuned.safetensors", named_leaves(tuned), force=True)
+    memsim.save_tensors(out / "programmed.safetensors", named_leaves(after.held), force=True)
+    accuracy = document["accuracy"]
+    series = {
+        "programmed": accuracy["programmed_per_chip"],
+        "fine-tuned": accuracy["finetuned_per_chip"],
+        "fine-tuned, fresh draws": accuracy["finetuned_fresh_draws_per_chip"],
+    }
+    figures = {
+        "accuracy": plot.accuracy_over_chips(accuracy["float"], series),
+        "writes": plot.writes_by_policy(policies),
+        "columns": plot.writes_per_column(policies),
+    }
+    for name, figure in figures.items():
+        write_whole(out / f"{name}.png", figure.savefig, force=True)
+    shown = {
+        "float network": accuracy["float"],
+        "programmed, mean of the chips": accuracy["programmed"],
+        "after stuck-aware fine-tuning": accuracy["finetuned"],
+        "the same on fresh draws": accuracy["finetuned_fresh_draws"],
+    }
+    pictures = {"Accuracy of each chip": plot.to_svg(figures["accuracy"])}
+    page = memsim.to_html(document, shown, pictures)
+    write_whole(out / "report.html", lambda path: _write(path, page), force=True)
+    text = json.dumps(document, indent=1)
+    write_whole(out / "report.json", lambda path: _write(path, text), force=True)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def show(out: Path, document: dict[str, Any], policies: dict[str, memsim.Summary]) -> None:
+    """Prints the tables."""
+    accuracy, settings, writes = (document[key] for key in ("accuracy", "settings", "writes"))
+    console = rich.console.Console(width=None if sys.stdout.isatty() else 140)
+    console.print(policy_table(policies))
+    table = rich.table.Table(
+        title=f"Accuracy on {settings['chips']} chips: {writes['policy']}, "
+        f"{100 * settings['stuck_at']:g} % of cells stuck",
+        title_justify="left",
+    )
+    table.add_column("")
+    for heading in ("mean", "worst chip", "best chip"):
+        table.add_column(heading, justify="right")
+    table.add_row("float network", f"{100 * accuracy['float']:.1f} %", "", "")
+    for label, name in (
+        ("programmed", "programmed"),
+        ("after stuck-aware fine-tuning", "finetuned"),
+        ("the same on fresh draws", "finetuned_fresh_draws"),
+    ):
+        figures = (accuracy[name], accuracy[f"{name}_min"], accuracy[f"{name}_max"])
+        table.add_row(label, *(f"{100 * figure:.1f} %" for figure in figures))
+    console.print(table)
+    console.print(
+        f"writes per pass {writes['before_finetuning']:,.0f} before, "
+        f"{writes['after_finetuning']:,.0f} after fine-tuning (same plan); results in {out}/",
+        highlight=False,
+    )
+
+
+def _progress() -> rich.progress.Progress:
+    return rich.progress.Progress(
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TimeElapsedColumn(),
+        console=rich.console.Console(stderr=True),
+        transient=True,
+    )
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except (ValueError, OSError) as error:
+        sys.exit(f"finetune: {error}")
