@@ -199,7 +199,8 @@ def column_counts(
         bits = (packed >> jnp.uint32((mask & -mask).bit_length() - 1)) & ones
         sums = jnp.sum(bits, axis=-1, dtype=jnp.uint32)
         lane_sums = [(sums >> jnp.uint32(lane * lane_bits)) & lane_mask for lane in range(lanes)]
-        counts.append(jnp.sum(sum(lane_sums[1:], lane_sums[0]).astype(jnp.int32), axis=-1))
+        per_group = sum(lane_sums[1:], lane_sums[0])
+        counts.append(jnp.sum(per_group.astype(jnp.int32), axis=-1, dtype=jnp.int32))
     return jnp.stack(counts, axis=-1)
 
 

@@ -103,7 +103,8 @@ def run():
     app = typer.Typer()
     app.command()(main)
     small = ["--epochs", "2", "--steps", "6", "--chips", "2"]
-    return lambda *options: CliRunner().invoke(app, [*small, *map(str, options)])
+    with jax.numpy_dtype_promotion("standard"):  # optax's schedules mix int32 and float
+        yield lambda *options: CliRunner().invoke(app, [*small, *map(str, options)])
 
 
 def test_the_job_leaves_its_results_and_repeats_itself(run, tmp_path):

@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import hypothesis
+import jax
+import numpy as np
+import pytest
+
+import memsim
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# examples are slow where each first compiles, and the same on every machine
+hypothesis.settings.register_profile("memsim", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("memsim")
+
+ASSETS = Path(__file__).resolve().parents[2] / "shared" / "assets"
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
+
+
+@pytest.fixture
+def assets():
+    if not ASSETS.is_dir():
+        pytest.skip("trained weights are not at hand")
+    return ASSETS
+
+
+@pytest.fixture
+def config():
+    return memsim.CrossbarConfig(rows=4, crossbars=2)
+
+
+@pytest.fixture
+def params():
+    """Two layers that leave short sections and idle crossbars; every test that takes them shares
+    its compiled programs with the others.
+    """
+    rng = np.random.default_rng(0)
+    return {
+        "layer2": {"kernel": rng.standard_normal((6, 5)).astype(np.float32)},
+        "layer10": {"kernel": rng.standard_normal((3, 3)).astype(np.float32)},
+        "bias": np.ones(3, np.float32),
+    }

@@ -1,0 +1,226 @@
+"""The definitions as plain loops: one cell at a time, nothing taken from the library."""
+
+import dataclasses
+import math
+import re
+
+import numpy as np
+
+
+def natural_order(names):
+    return sorted(names, key=lambda name: re.sub("[0-9]+", lambda run: run[0].zfill(9), name))
+
+
+def matrix(tensor, axes):
+    """[outputs, inputs], each in the tensor's own order."""
+    outputs = math.prod(tensor.shape[axis] for axis in axes)
+    return np.moveaxis(tensor, axes, range(len(axes))).reshape(outputs, -1)
+
+
+def tensor_of(weights, shape, axes):
+    """The tensor of this shape whose `matrix` is `weights`."""
+    places = matrix(np.arange(math.prod(shape)).reshape(shape), axes)
+    flat = np.zeros(math.prod(shape), weights.dtype)
+    flat[places] = weights
+    return flat.reshape(shape)
+
+
+def scales(weights, config):
+    """One float32 scale per output."""
+    largest = np.float32(2 ** (config.bits - 1) - 1)
+    weights = np.abs(weights.astype(np.float32))
+    if config.scale_per == "output":
+        top = [max(row) for row in weights]
+    else:
+        top = [weights.max()] * len(weights)
+    return np.array([m / largest if m > 0 else 1 for m in top], np.float32)
+
+
+def quantize(weights, scale, config):
+    largest = 2 ** (config.bits - 1) - 1
+    codes = np.rint(weights.astype(np.float32) / scale[:, None])
+    return np.clip(codes, -largest, largest).astype(int)
+
+
+def word(code, config):
+    """The parts of a word that are cut into cells separately: one number, or two."""
+    code, bits = int(code), config.bits
+    match config.encoding:
+        case "twos_complement":
+            return [code % 2**bits]
+        case "offset_binary":
+            return [code + 2 ** (bits - 1)]
+        case "sign_magnitude":
+            return [abs(code) + (2 ** (bits - 1) if code < 0 else 0)]
+        case "differential":
+            return [max(code, 0), max(-code, 0)]
+
+
+def code_of(parts, config):
+    top = 2 ** (config.bits - 1)
+    match config.encoding:
+        case "twos_complement":
+            return parts[0] - 2 * top if parts[0] >= top else parts[0]
+        case "offset_binary":
+            return parts[0] - top
+        case "sign_magnitude":
+            return -(parts[0] - top) if parts[0] >= top else parts[0]
+        case "differential":
+            return parts[0] - parts[1]
+
+
+def part_bits(config):
+    return [config.bits - 1] * 2 if config.encoding == "differential" else [config.bits]
+
+
+def to_cells(parts, config):
+    """Levels, column 0 first: each part cut into `cell_bits` bits from its low end."""
+    levels = []
+    for part, bits in zip(parts, part_bits(config), strict=True):
+        for low in range(0, bits, config.cell_bits):
+            levels.append((part >> low) % 2 ** min(config.cell_bits, bits - low))
+    return levels
+
+
+def to_parts(levels, config):
+    levels, parts = list(levels), []
+    for bits in part_bits(config):
+        lows = range(0, bits, config.cell_bits)
+        parts.append(sum(levels.pop(0) << low for low in lows))
+    return parts
+
+
+def pack(parts, config):
+    """The word as the library packs it: a second part starts above the cells of the first."""
+    shift = math.ceil(part_bits(config)[0] / config.cell_bits) * config.cell_bits
+    return sum(part << (i * shift) for i, part in enumerate(parts))
+
+
+def unpack(packed, config):
+    packed = int(packed)
+    shift = math.ceil(part_bits(config)[0] / config.cell_bits) * config.cell_bits
+    return [(packed >> (i * shift)) % 2**bits for i, bits in enumerate(part_bits(config))]
+
+
+def top_levels(config):
+    return to_cells([2**bits - 1 for bits in part_bits(config)], config)
+
+
+def sections(codes, placement, rows):
+    """In programming order: the (output, input) of the weight in each row."""
+    m, n = codes.shape
+    if placement == "sws-layer":
+        line = [(o, i) for o in range(m) for i in range(n)]
+        line.sort(key=lambda place: codes[place])  # stable: ties stay output-major
+        return [line[first : first + rows] for first in range(0, m * n, rows)]
+    per_output = []
+    for o in range(m):
+        line = [(o, i) for i in range(n)]
+        if placement == "sws":
+            line.sort(key=lambda place: codes[place])
+        per_output.append([line[first : first + rows] for first in range(0, n, rows)])
+    if placement == "sws":
+        return [output[s] for s in range(len(per_output[0])) for output in per_output]
+    return [section for output in per_output for section in output]
+
+
+def crossbar_of(section, count, config):
+    """The crossbar that a layer's section goes on, of `count` sections."""
+    if config.crossbars is None:
+        return section
+    if config.schedule == "interleaved":
+        return section % config.crossbars
+    return section // math.ceil(count / config.crossbars)
+
+
+@dataclasses.dataclass
+class LayerCounts:
+    sets: list
+    resets: list
+    row_operations: int = 0
+
+
+@dataclasses.dataclass
+class Programmed:
+    counts: list  # per pass: name -> LayerCounts
+    wear: np.ndarray  # [crossbars, rows, columns]
+    state: np.ndarray  # packed words [crossbars, rows]
+    effective: dict  # name -> tensor of its own dtype
+
+
+def program(
+    tensors, axes, config, placement, enable=None, stuck=None, state=None, passes=1, plans=None
+):
+    """Programs every tensor `passes` times, one cell after another.
+
+    Args:
+      tensors: name -> NumPy array.
+      axes: name -> its output axes.
+      config: rows, bits, cell_bits, encoding, crossbars, schedule, scale_per.
+      placement: unsorted, sws or sws-layer.
+      enable: (pass, name, section) -> packed words [rows] of the cells bit stucking leaves enabled.
+      stuck: packed words [crossbars, rows] (1: stuck cell) and the words they are stuck at.
+      state: packed words [crossbars, rows] before the first pass; erased without it.
+      plans: name -> tensor that scale and placement were planned from, where not its own.
+    """
+    names, rows = natural_order(tensors), config.rows
+    scale, codes, placed, first, total = {}, {}, {}, {}, 0
+    for name in names:
+        planned = matrix((plans or tensors)[name], axes[name])
+        scale[name] = scales(planned, config)
+        codes[name] = quantize(matrix(tensors[name], axes[name]), scale[name], config)
+        placed[name] = sections(quantize(planned, scale[name], config), placement, rows)
+        first[name] = total if config.crossbars is None else 0
+        total += len(placed[name])
+    crossbars = config.crossbars or total
+    columns = len(top_levels(config))
+
+    level, broken = {}, set()
+    nothing = np.zeros((crossbars, rows), int)
+    is_stuck, stuck_at = (nothing, nothing) if stuck is None else stuck
+    for c, r in np.ndindex(crossbars, rows):
+        held = to_cells(unpack((nothing if state is None else state)[c, r], config), config)
+        at = to_cells(unpack(stuck_at[c, r], config), config)
+        for b, here in enumerate(to_cells(unpack(is_stuck[c, r], config), config)):
+            level[c, r, b] = at[b] if here else held[b]
+            if here:
+                broken.add((c, r, b))
+
+    wear = np.zeros((crossbars, rows, columns), int)
+    counts, achieved = [], {name: np.zeros_like(codes[name]) for name in names}
+    for k in range(passes):
+        counts.append({})
+        for name in names:
+            tally = counts[k][name] = LayerCounts([0] * columns, [0] * columns)
+            for s, section in enumerate(placed[name]):
+                c = first[name] + crossbar_of(s, len(placed[name]), config)
+                for r, place in enumerate(section):
+                    target = to_cells(word(codes[name][place], config), config)
+                    may = [1] * columns
+                    if enable is not None:
+                        may = to_cells(unpack(enable[k, name, s][r], config), config)
+                    changed = False
+                    for b in range(columns):
+                        old = level[c, r, b]
+                        if (c, r, b) in broken or not may[b] or target[b] == old:
+                            continue
+                        level[c, r, b] = target[b]
+                        (tally.sets if target[b] > old else tally.resets)[b] += 1
+                        wear[c, r, b] += 1
+                        changed = True
+                    tally.row_operations += changed
+                    now = [level[c, r, b] for b in range(columns)]
+                    achieved[name][place] = code_of(to_parts(now, config), config)
+
+    after = np.zeros((crossbars, rows), np.int64)
+    for c, r in np.ndindex(crossbars, rows):
+        after[c, r] = pack(to_parts([level[c, r, b] for b in range(columns)], config), config)
+    effective = {
+        name: tensor_of(
+            achieved[name].astype(np.float32) * scale[name][:, None],
+            tensors[name].shape,
+            axes[name],
+        ).astype(tensors[name].dtype)
+        for name in names
+    }
+    return Programmed(counts, wear, after, effective)

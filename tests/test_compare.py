@@ -1,0 +1,183 @@
+import importlib
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import memsim
+
+POLICIES = {
+    text: memsim.Policy.parse(text)
+    for text in (
+        "unsorted",
+        "sws",
+        "sws-layer",
+        "sws+stuck:p=0.5,low=3",
+        "sws-layer+stuck:p=0.25,low=2",
+        "unsorted+stuck:p=0.5,low=3,draws=fixed",
+    )
+}
+
+
+@pytest.fixture
+def tensors():
+    rng = np.random.default_rng(0)
+    return {
+        "layer10.weight": rng.standard_normal((4, 7)).astype(np.float32),
+        "bias": np.zeros(3, np.float32),
+        "layer2.weight": rng.standard_normal((3, 2, 3)).astype(ml_dtypes.bfloat16),
+        "attention/query/kernel": rng.standard_normal((5, 2, 2)).astype(np.float16),
+    }
+
+
+def one_by_one(tensors, config, policies, passes, keys, make_chip):
+    """What `compare` should say, from whole networks: plan, program, summarize."""
+
+    def summary(policy, key, baseline=None):
+        plan = memsim.plan(tensors, config, policy)
+        chip = make_chip(key, plan)
+        _, programming = memsim.program(tensors, plan, chip, passes=passes, wear=True)
+        return memsim.summarize(programming, plan, baseline)
+
+    baselines = [summary(memsim.Policy.unsorted(), key) for key in keys]
+    return {
+        name: memsim.mean_over_chips(
+            [summary(policy, key, base) for key, base in zip(keys, baselines, strict=True)]
+        )
+        for name, policy in policies.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("config", "passes", "chips", "rates"),
+    [
+        (memsim.CrossbarConfig(rows=4), 1, 1, (0.0, 0.0)),
+        (memsim.CrossbarConfig(rows=4, crossbars=3, schedule="interleaved"), 2, 3, (0.1, 0.05)),
+        (memsim.CrossbarConfig(rows=4, crossbars=None, scale_per="output"), 2, 2, (0.0, 0.1)),
+        (
+            memsim.CrossbarConfig(rows=3, crossbars=2, encoding="differential", cell_bits=2),
+            2,
+            2,
+            (0.0, 0.0),
+        ),
+    ],
+    ids=["plain", "several", "stationary", "differential"],
+)
+@pytest.mark.parametrize("chunk_words", [24, 2**19])
+def test_streamed_counts_equal_the_whole_network(
+    monkeypatch, tensors, config, passes, chips, rates, chunk_words
+):
+    monkeypatch.setattr(importlib.import_module("memsim.compare"), "_CHUNK_WORDS", chunk_words)
+    low, high = rates
+    result = memsim.compare(
+        tensors,
+        config,
+        POLICIES,
+        passes=passes,
+        chips=chips,
+        seed=5,
+        stuck_at_0=low,
+        stuck_at_1=high,
+    )
+    expected = one_by_one(
+        tensors,
+        config,
+        POLICIES,
+        passes,
+        jax.random.split(jax.random.key(5), chips),
+        lambda key, plan: memsim.sample_chip(key, plan, low, high),
+    )
+    assert result.policies == expected
+    assert result.digital == ["bias"]
+    assert list(expected["sws"].layers) == [
+        "attention/query/kernel",
+        "layer2.weight",
+        "layer10.weight",
+    ]
+
+
+def test_a_fault_map_is_that_of_every_chip(tensors):
+    config = memsim.CrossbarConfig(rows=4, crossbars=2)
+    drawn = np.random.default_rng(0).random((2, 4, 8))
+    faults = drawn < 0.1, drawn > 0.8
+    policies = {name: POLICIES[name] for name in ("sws", "sws+stuck:p=0.5,low=3")}
+    result = memsim.compare(tensors, config, policies, chips=2, faults=faults)
+    words = [memsim.fault_words(cells, 2, config) for cells in faults]
+    keys = jax.random.split(jax.random.key(0), 2)
+    expected = one_by_one(
+        tensors, config, policies, 1, keys, lambda key, plan: memsim.with_faults(key, *words)
+    )
+    assert result.policies == expected
+
+
+def test_reduction_is_unsorted_writes_over_these_on_the_same_chips(tensors):
+    config = memsim.CrossbarConfig(rows=4)
+    result = memsim.compare(tensors, config, POLICIES, stuck_at_0=0.1).policies
+    for summary in result.values():
+        assert summary.reduction == result["unsorted"].writes / summary.writes
+    alone = memsim.compare(tensors, config, {"sws": POLICIES["sws"]}, stuck_at_0=0.1).policies
+    assert alone == {"sws": result["sws"]}
+
+
+def test_one_policy_may_have_two_names(tensors):
+    policies = {"a": memsim.Policy.sws(), "b": memsim.Policy.sws()}
+    result = memsim.compare(tensors, memsim.CrossbarConfig(rows=4), policies).policies
+    assert result["a"] == result["b"]
+
+
+def test_tensors_may_be_loaded_one_at_a_time(tensors):
+    shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in tensors.items()}
+    asked = []
+
+    def load(name):
+        asked.append(name)
+        return tensors[name]
+
+    config = memsim.CrossbarConfig(rows=4)
+    result = memsim.compare(shapes, config, POLICIES, load=load)
+    assert result == memsim.compare(tensors, config, POLICIES)
+    assert sorted(asked) == sorted(set(tensors) - {"bias"})
+
+
+def test_progress_rises_to_one(tensors):
+    seen = []
+    config = memsim.CrossbarConfig(rows=4)
+    memsim.compare(tensors, config, {"sws": POLICIES["sws"]}, passes=2, progress=seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == 1
+
+
+@pytest.mark.parametrize(
+    ("network", "bits", "writes", "sws", "sws_layer"),
+    [
+        ("resnet20_cifar10", 8, 1_058_119, 1.68, 3.54),
+        pytest.param("deit_tiny_patch16_224", 8, 22_520_218, 2.12, 16.8, marks=pytest.mark.slow),
+        pytest.param("resnet50_stages1to4", 8, 36_078_675, 2.82, 47.5, marks=pytest.mark.slow),
+        pytest.param("resnet50_stages1to4", 10, 45_087_476, 2.07, 21.2, marks=pytest.mark.slow),
+    ],
+)
+def test_trained_weights_cost_what_others_count(assets, network, bits, writes, sws, sws_layer):
+    tensors = safetensors.numpy.load_file(assets / f"{network}.safetensors")
+    policies = {name: POLICIES[name] for name in ("unsorted", "sws", "sws-layer")}
+    result = memsim.compare(tensors, memsim.CrossbarConfig(bits=bits), policies).policies
+    assert result["unsorted"].writes == writes
+    assert float(f"{result['sws'].reduction:.3g}") == sws
+    assert float(f"{result['sws-layer'].reduction:.3g}") == sws_layer
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"passes": 0}, "`passes` is 0; give at least 1"),
+        ({"chips": -1}, "`chips` is -1; give at least 1"),
+        ({"stuck_at_0": 2.0}, "`stuck_at_0` is 2.0; a probability lies in 0..1"),
+        ({"stuck_at_0": 0.6, "stuck_at_1": 0.6}, "the rates sum to at most 1"),
+        ({"faults": (np.zeros((2, 4, 8), bool),) * 2}, r"`faults` has shape \(2, 4, 8\)"),
+        ({"select": lambda name, leaf: None}, "None of 4 tensors is a weight matrix"),
+    ],
+)
+def test_a_wrong_argument_says_what_is_wrong(tensors, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        memsim.compare(tensors, memsim.CrossbarConfig(rows=4), POLICIES, **arguments)

@@ -1,0 +1,365 @@
+import importlib
+import itertools
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import oracles
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import memsim
+
+ENCODINGS = ("twos_complement", "offset_binary", "sign_magnitude", "differential")
+PLACEMENTS = ("unsorted", "sws", "sws-layer")
+
+# name -> (shape, dtype, output axes), by section 2 of the design; natural order differs from ASCII
+BLOCKS = {
+    "block10.weight": ((3, 2, 3), np.float32, (0,)),
+    "block2.weight": ((2, 9), ml_dtypes.bfloat16, (0,)),
+    "query/kernel": ((5, 2, 2), np.float16, (1, 2)),
+}
+DECODER = {
+    "decoder/conv_transpose.weight": ((3, 2, 4), np.float32, (1,)),
+    "decoder/out/kernel": ((2, 2, 3), ml_dtypes.bfloat16, (2,)),
+    "a/kernel": ((1, 4), np.float32, (1,)),
+}
+
+
+def cases():
+    """Every encoding with every width of cell, every precision; each compiles its own program."""
+    kinds = [*itertools.product(ENCODINGS, (1, 2, 4)), *itertools.product(ENCODINGS[:3], (1,))]
+    for i, (encoding, cell_bits) in enumerate(kinds):
+        config = memsim.CrossbarConfig(
+            rows=(4, 3, 1, 8, 5, 16, 2)[i % 7],
+            bits=i * 7 % 15 + 2,
+            cell_bits=cell_bits,
+            encoding=encoding,
+            crossbars=(1, 3, None, 2, 11)[i % 5],
+            schedule=("block", "interleaved")[i // 3 % 2],
+            scale_per=("tensor", "output")[i // 5 % 2],
+        )
+        network, passes = (BLOCKS, DECODER)[i % 2], i // 2 % 3 + 1
+        name = f"{encoding}-{cell_bits}-of-{config.bits}"
+        yield pytest.param(config, network, passes, ("unsorted", "sws"), id=name)
+        if i in (0, 4, 7, 8, 11):
+            yield pytest.param(config, network, passes, ("sws-layer",), id=f"{name}-by-layer")
+
+
+def draw_weights(network, rng, kind="normal"):
+    def tensor(shape, dtype):
+        values = rng.standard_normal(shape)
+        if kind == "ties":
+            values = np.round(values)
+        if kind == "zero":
+            values = np.zeros(shape)
+        return values.astype(dtype)
+
+    return {name: tensor(shape, dtype) for name, (shape, dtype, _) in network.items()}
+
+
+def output_axes(network):
+    return {name: axes for name, (_, _, axes) in network.items()}
+
+
+def enabled_cells(plan, chip, passes):
+    """(pass, name, section) -> packed words, for the oracle."""
+    enable = {}
+    for k in range(passes):
+        words = memsim.enable_words(plan, chip._replace(passes=chip.passes + k))
+        for name, sections in words.items():
+            enable |= {(k, name, s): row for s, row in enumerate(np.asarray(sections))}
+    return enable
+
+
+def draw_chip(rng, plan, faults, used):
+    """A chip with cells stuck at these rates; if `used`, an earlier network has left its words."""
+    config = plan.config
+    drawn = rng.random((plan.crossbars, config.rows, config.columns))
+    cells = drawn < faults[0], drawn > 1 - faults[1]
+    stuck = [memsim.fault_words(marked, plan.crossbars, config) for marked in cells]
+    chip = memsim.with_faults(jax.random.key(rng.integers(2**31)), *stuck)
+    if used:
+        words = rng.integers(0, 2**31, chip.state.shape) & sum(config.column_masks)
+        words = jnp.asarray(words, config.word_dtype)
+        chip = chip._replace(state=(words & ~stuck[0]) | stuck[1], passes=jnp.int32(7))
+    return chip
+
+
+def assert_equals_oracle(params, planned, network, config, policy, chip, passes):
+    plan = memsim.plan(planned, config, policy)
+    effective, programming = memsim.program(params, plan, chip, passes=passes, wear=True)
+    expected = oracles.program(
+        params,
+        output_axes(network),
+        config,
+        policy.placement,
+        enable=enabled_cells(plan, chip, passes) if policy.low_columns else None,
+        stuck=(np.asarray(chip.stuck_at_0 | chip.stuck_at_1), np.asarray(chip.stuck_at_1)),
+        state=np.asarray(chip.state),
+        passes=passes,
+        plans=planned,
+    )
+    counts = programming.counts
+    names = oracles.natural_order(network)
+    assert plan.names == names
+    for k, (i, name) in itertools.product(range(passes), enumerate(names)):
+        layer = expected.counts[k][name]
+        np.testing.assert_array_equal(counts.sets[k, i], layer.sets)
+        np.testing.assert_array_equal(counts.resets[k, i], layer.resets)
+        assert counts.row_operations[k, i] == layer.row_operations
+    np.testing.assert_array_equal(programming.wear, expected.wear)
+    np.testing.assert_array_equal(programming.chip.state, expected.state)
+    assert programming.chip.passes == chip.passes + passes
+    for name in names:
+        assert effective[name].dtype == params[name].dtype
+        np.testing.assert_array_equal(effective[name], expected.effective[name])
+
+
+@pytest.mark.parametrize(("config", "network", "passes", "placements"), list(cases()))
+@settings(max_examples=30)
+@given(data=st.data())
+def test_everything_counted_equals_the_oracle(config, network, passes, placements, data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), label="seed"))
+    kind = data.draw(st.sampled_from(["normal", "ties", "zero"]), label="weights")
+    planned = draw_weights(network, rng, kind)
+    moved = data.draw(st.booleans(), label="moved")
+    params = draw_weights(network, rng) if moved else planned
+    policy = memsim.Policy(
+        placement=data.draw(st.sampled_from(placements), label="placement"),
+        low_columns=data.draw(st.integers(0, config.bits), label="low"),
+        reprogram=data.draw(st.sampled_from([0.5, 0.3, 0.0, 1.0]), label="p"),
+        draws=data.draw(st.sampled_from(["fresh", "fixed"]), label="draws"),
+    )
+    faults = data.draw(st.sampled_from([(0, 0), (0.1, 0.1), (0, 0.4)]), label="faults")
+    plan = memsim.plan(planned, config, policy)
+    chip = draw_chip(rng, plan, faults, used=data.draw(st.booleans(), label="used"))
+    assert_equals_oracle(params, planned, network, config, policy, chip, passes)
+
+
+def test_a_network_larger_than_a_tile_equals_the_oracle(monkeypatch):
+    # shapes of its own: what is compiled for another size of tile cannot serve it
+    monkeypatch.setattr(importlib.import_module("memsim.program"), "_TILE_WORDS", 64)
+    network = {"weight": ((7, 33), np.float32, (0,))}
+    rng = np.random.default_rng(0)
+    for crossbars, policy in [
+        (2, memsim.Policy.sws(3, 0.5)),
+        (None, memsim.Policy.unsorted(8, 0.5)),
+    ]:
+        config = memsim.CrossbarConfig(rows=3, crossbars=crossbars)
+        params = draw_weights(network, rng)
+        chip = draw_chip(rng, memsim.plan(params, config, policy), (0.1, 0.1), used=True)
+        assert_equals_oracle(params, params, network, config, policy, chip, passes=2)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 7, 16, 17])
+def test_programmed_words_follow_the_definition(steps):
+    rng = np.random.default_rng(steps)
+    target, enable = rng.integers(0, 256, (2, steps, 3, 5)).astype(np.uint8)
+    held = state = rng.integers(0, 256, (3, 5)).astype(np.uint8)
+    achieved = memsim.program_words(*map(jnp.asarray, (target, enable, state)))
+    assert achieved.shape == target.shape
+    for step in range(steps):
+        held = (target[step] & enable[step]) | (held & ~enable[step])
+        np.testing.assert_array_equal(achieved[step], held)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_without_stucking_weights_are_exactly_the_dequantized_ones(encoding, key):
+    weights = np.random.default_rng(0).standard_normal((11, 3)).astype(np.float32)
+    config = memsim.CrossbarConfig(rows=4, encoding=encoding)
+    scale = np.abs(weights).max() / np.float32(127)
+    for policy in (memsim.Policy.unsorted(), memsim.Policy.sws(3, 1.0)):
+        plan = memsim.plan({"kernel": weights}, config, policy)
+        effective, _ = memsim.program({"kernel": weights}, plan, memsim.sample_chip(key, plan))
+        np.testing.assert_array_equal(effective["kernel"], np.rint(weights / scale) * scale)
+
+
+def test_digital_tensors_pass_through_unchanged(params, config, key):
+    plan = memsim.plan(params, config, memsim.Policy.sws())
+    effective, _ = memsim.program(params, plan, memsim.sample_chip(key, plan))
+    assert plan.names == ["layer2/kernel", "layer10/kernel"]
+    assert effective["bias"] is params["bias"]
+
+
+def test_cells_carry_over_from_layer_to_layer(key):
+    weights = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    params = {"layer2.weight": weights[:1], "layer10.weight": weights[:1] * 7}
+    plan = memsim.plan(params, memsim.CrossbarConfig(rows=4), memsim.Policy.unsorted())
+    _, programming = memsim.program(params, plan, memsim.sample_chip(key, plan))
+    writes = programming.counts.sets + programming.counts.resets
+    assert plan.names == ["layer2.weight", "layer10.weight"]
+    assert writes[0, 0].sum() > 0
+    assert writes[0, 1].sum() == 0
+    assert programming.counts.row_operations[0, 1] == 0
+
+
+def test_a_pass_over_stationary_weights_overwrites_nothing(params, key):
+    plan = memsim.plan(params, memsim.CrossbarConfig(rows=4, crossbars=None), memsim.Policy.sws())
+    _, programming = memsim.program(params, plan, memsim.sample_chip(key, plan), passes=3)
+    assert plan.crossbars == 13
+    assert programming.counts.resets.sum() == 0
+    assert programming.counts.sets[0].sum() > 0
+    assert programming.counts.sets[1:].sum() == 0
+
+
+def test_a_redeployment_writes_what_differs_from_the_old_model(params, key):
+    config = memsim.CrossbarConfig(rows=4, crossbars=None)
+    plan = memsim.plan(params, config, memsim.Policy.sws())
+    _, old = memsim.program(params, plan, memsim.sample_chip(key, plan))
+    new_params = jax.tree.map(lambda w: w[::-1].copy(), params)
+    new_plan = memsim.plan(new_params, config, memsim.Policy.sws())
+    _, new = memsim.program(new_params, new_plan, old.chip)
+    differing = memsim.hamming_distance(old.chip.state, new.chip.state, config)
+    assert memsim.summarize(new, new_plan).writes == np.sum(differing, dtype=int)
+    _, again = memsim.program(params, plan, old.chip)
+    assert memsim.summarize(again, plan).writes == 0
+
+
+@pytest.mark.parametrize("draws", ["fresh", "fixed"])
+def test_programming_twice_is_programming_two_passes(params, config, key, draws):
+    plan = memsim.plan(params, config, memsim.Policy.sws(3, 0.5, draws))
+    chip = memsim.sample_chip(key, plan, 0.05, 0.05)
+    effective, both = memsim.program(params, plan, chip, passes=2)
+    _, first = memsim.program(params, plan, chip)
+    last, second = memsim.program(params, plan, first.chip)
+    for passes, one, two in zip(both.counts, first.counts, second.counts, strict=True):
+        np.testing.assert_array_equal(passes, jnp.concatenate([one, two]))
+    np.testing.assert_array_equal(both.chip.state, second.chip.state)
+    assert both.chip.passes == second.chip.passes == 2
+    jax.tree.map(np.testing.assert_array_equal, effective, last)
+
+
+def test_wear_is_off_by_default_and_sums_to_the_writes(params, config, key):
+    plan = memsim.plan(params, config, memsim.Policy.unsorted())
+    chip = memsim.sample_chip(key, plan)
+    assert memsim.program(params, plan, chip)[1].wear is None
+    _, programming = memsim.program(params, plan, chip, wear=True)
+    assert programming.wear.shape == (2, 4, 8)
+    writes = programming.counts.sets + programming.counts.resets
+    np.testing.assert_array_equal(programming.wear.sum((0, 1)), writes.sum((0, 1)))
+
+
+def test_wear_past_255_writes_does_not_wrap(key):
+    params = {"kernel": np.tile(np.array([1, -1], np.float32), 200)[None]}
+    plan = memsim.plan(params, memsim.CrossbarConfig(rows=1), memsim.Policy.unsorted())
+    _, programming = memsim.program(params, plan, memsim.sample_chip(key, plan), wear=True)
+    np.testing.assert_array_equal(programming.wear[0, 0], [1, *[400] * 6, 399])
+
+
+def test_idle_crossbars_stay_erased(key):
+    params = {"kernel": np.ones((4, 2), np.float32)}
+    plan = memsim.plan(params, memsim.CrossbarConfig(rows=4, crossbars=5), memsim.Policy.sws())
+    _, programming = memsim.program(params, plan, memsim.sample_chip(key, plan), wear=True)
+    np.testing.assert_array_equal(programming.chip.state[:, 0], [127, 127, 0, 0, 0])
+    np.testing.assert_array_equal(programming.wear[2:], 0)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("cell_bits", [1, 2, 4])
+def test_only_low_cells_that_work_are_ever_left_alone(encoding, cell_bits):
+    config = memsim.CrossbarConfig(
+        rows=4, bits=7, cell_bits=cell_bits, encoding=encoding, crossbars=2
+    )
+    params = {"kernel": np.ones((6, 3), np.float32)}
+    plan = memsim.plan(params, config, memsim.Policy.sws())
+    chip = draw_chip(np.random.default_rng(0), plan, (0.1, 0.1), used=False)
+    low, high = memsim.fault_cells(chip, config)
+    broken = low | high
+    half = config.columns // len(oracles.part_bits(config))
+    full = oracles.top_levels(config)
+    for policy in (memsim.Policy.sws(1, 0.5), memsim.Policy.sws(1, 0.5, "fixed")):
+        words = memsim.enable_words(memsim.with_stucking(plan, policy), chip)["kernel"]
+        left_alone = 0
+        for (s, row), word in np.ndenumerate(words):
+            crossbar = oracles.crossbar_of(s, 6, config)
+            used = row < (4 if s < 3 else 2)
+            for b, level in enumerate(oracles.to_cells(oracles.unpack(word, config), config)):
+                works = used and not broken[crossbar, row, b]
+                if works and b % half < 1:
+                    assert level in (0, full[b])
+                    left_alone += level == 0
+                else:
+                    assert level == (full[b] if works else 0)
+        assert left_alone > 0
+
+
+def test_new_stucking_on_a_plan_is_the_plan_with_that_stucking(params, config):
+    policy = memsim.Policy.sws(3, 0.25, "fixed")
+    expected = memsim.plan(params, config, policy)
+    plan = memsim.with_stucking(memsim.plan(params, config, memsim.Policy.sws()), policy)
+    assert jax.tree.structure(plan) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, plan, expected)
+
+
+def test_jax_and_numpy_tensors_are_planned_alike(params, config):
+    policy = memsim.Policy.sws(2, 0.5)
+    plans = [
+        memsim.plan(tree, config, policy) for tree in (params, jax.tree.map(jnp.asarray, params))
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *plans)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_scales_are_float32_whatever_the_dtype(dtype):
+    weights = np.random.default_rng(0).standard_normal((6, 3)).astype(dtype)
+    for scale_per, axis in [("tensor", None), ("output", 0)]:
+        config = memsim.CrossbarConfig(scale_per=scale_per)
+        plan = memsim.plan({"kernel": weights}, config, memsim.Policy.sws())
+        largest = np.abs(weights.astype(np.float32)).max(axis)
+        scale = plan.layers["kernel"].scale
+        assert scale.dtype == jnp.float32
+        np.testing.assert_array_equal(scale.reshape(largest.shape), largest / np.float32(127))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_no_numbers_are_refused(value):
+    params = {"a.weight": np.array([[1, value]], np.float32)}
+    message = "`a.weight` holds NaN or infinite weights; mend them before planning"
+    for policy in (memsim.Policy.unsorted(), memsim.Policy.sws()):
+        for config in (memsim.CrossbarConfig(), memsim.CrossbarConfig(scale_per="output")):
+            with pytest.raises(ValueError, match=message):
+                memsim.plan(params, config, policy)
+
+
+def test_planning_traced_tensors_is_refused(params, config):
+    with pytest.raises(ValueError, match="`layer2/kernel` is traced; call `plan` outside `jit`"):
+        jax.jit(lambda tree: memsim.plan(tree, config, memsim.Policy.sws()))(params)
+
+
+def test_too_many_rows_for_32_bits_are_refused(monkeypatch):
+    class Huge:
+        weights = np.broadcast_to(np.int32(0), (2**16, 2**15))
+
+    monkeypatch.setattr(
+        importlib.import_module("memsim.network"), "place", lambda policy, config, codes: Huge
+    )
+    params = {"weight": np.ones((2, 2), np.float32)}
+    with pytest.raises(ValueError, match="`weight` fills 2147483648 rows; the limit is"):
+        memsim.plan(params, memsim.CrossbarConfig(), memsim.Policy.sws())
+
+
+def test_another_network_or_chip_is_refused(params, config, key):
+    plan = memsim.plan(params, config, memsim.Policy.sws())
+    chip = memsim.sample_chip(key, plan)
+    program = memsim.program
+    with pytest.raises(ValueError, match="`passes` is 0; program the network at least once"):
+        program(params, plan, chip, passes=0)
+    message = r"`plan` belongs to another network: it has `layer2/kernel` of shape \(6, 5\), but "
+    with pytest.raises(ValueError, match=message + "there is no such tensor"):
+        program({"layer10": params["layer10"]}, plan, chip)
+    other = params | {"layer2": {"kernel": np.ones((5, 6), np.float32)}}
+    with pytest.raises(ValueError, match=message + r"the tensor is \(5, 6\); plan this network"):
+        program(other, plan, chip)
+    for config in (
+        memsim.CrossbarConfig(rows=4, crossbars=3),
+        memsim.CrossbarConfig(rows=4, crossbars=2, bits=9),
+    ):
+        stranger = memsim.sample_chip(key, memsim.plan(params, config, memsim.Policy.sws()))
+        message = r"`chip` belongs to another network or config: .* the plan needs uint8 \(2, 4\)"
+        with pytest.raises(ValueError, match=message):
+            program(params, plan, stranger)
+        with pytest.raises(ValueError, match=message):
+            memsim.enable_words(plan, stranger)

@@ -1,0 +1,167 @@
+import dataclasses
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+import memsim
+
+LIMIT = 2**31 - 1
+
+
+@pytest.fixture
+def plan(params, config):
+    return memsim.plan(params, config, memsim.Policy.sws())
+
+
+def programming_of(plan, sets, resets, row_operations, wear=None):
+    counts = memsim.Counts(*(jnp.asarray(x, jnp.int32) for x in (sets, resets, row_operations)))
+    chip = memsim.sample_chip(jax.random.key(0), plan)
+    return memsim.Programming(counts, wear, chip)
+
+
+def test_sums_are_exact_past_32_bits(plan):
+    everything = np.full((3, 2, 8), LIMIT)
+    summary = memsim.summarize(
+        programming_of(plan, everything, everything, everything[..., 0]), plan
+    )
+    assert summary.sets == summary.resets == 48 * LIMIT
+    assert summary.writes == 96 * LIMIT > 2**32
+    assert summary.writes_per_pass == [32 * LIMIT] * 3
+    assert summary.writes_per_column == [12 * LIMIT] * 8
+    assert summary.row_operations == 6 * LIMIT
+    assert [layer.writes for layer in summary.layers.values()] == [48 * LIMIT] * 2
+    assert [layer.row_operations for layer in summary.layers.values()] == [3 * LIMIT] * 2
+
+
+def test_figures_are_python_integers(plan):
+    counts = np.ones((1, 2, 8))
+    wear = jnp.full((2, 4, 8), 2**32 - 1, jnp.uint32)
+    summary = memsim.summarize(programming_of(plan, counts, counts, counts[..., 0], wear), plan)
+    assert summary.max_cell_writes == 2**32 - 1
+    figures = jax.tree.leaves(dataclasses.asdict(summary), is_leaf=lambda x: x is None)
+    assert {type(figure) for figure in figures} == {int, float, bool, type(None)}
+
+
+def test_a_summary_sums_the_counts_of_the_programming(params, config, key):
+    plan = memsim.plan(params, config, memsim.Policy.sws_layer(2, 0.5))
+    _, programming = memsim.program(
+        params, plan, memsim.sample_chip(key, plan), passes=2, wear=True
+    )
+    summary = memsim.summarize(programming, plan)
+    sets, resets, row_operations = (np.asarray(count, int) for count in programming.counts)
+    assert (summary.sets, summary.resets) == (sets.sum(), resets.sum())
+    assert summary.writes == summary.sets + summary.resets == programming.wear.sum()
+    assert summary.writes_per_pass == (sets + resets).sum((1, 2)).tolist()
+    assert summary.writes_per_column == (sets + resets).sum((0, 1)).tolist()
+    assert summary.row_operations == row_operations.sum()
+    assert summary.max_cell_writes == programming.wear.max()
+    assert not summary.analog_valid
+    assert summary.index_bits_per_weight == (30 * 5 + 9 * 4) / 39
+    layer = summary.layers["layer10/kernel"]
+    assert (layer.inputs, layer.outputs, layer.weights, layer.index_bits) == (3, 3, 9, 4)
+    assert layer.writes == (sets + resets)[:, 1].sum()
+    assert list(summary.layers) == plan.names
+
+
+def test_without_wear_the_most_written_cell_is_unknown(plan):
+    counts = np.ones((1, 2, 8))
+    summary = memsim.summarize(programming_of(plan, counts, counts, counts[..., 0]), plan)
+    assert summary.max_cell_writes is None
+    assert summary.reduction is None
+
+
+def test_reduction_is_against_the_baseline(plan):
+    def summary(count, baseline=None):
+        counts = np.full((1, 2, 8), count)
+        programming = programming_of(plan, counts, counts, counts[..., 0])
+        return memsim.summarize(programming, plan, baseline)
+
+    assert summary(2, baseline=summary(5)).reduction == 2.5
+    assert summary(5, baseline=summary(5)).reduction == 1
+    assert summary(0, baseline=summary(0)).reduction == 1
+    assert summary(0, baseline=summary(5)).reduction == math.inf
+
+
+def chip_summaries(plan, writes):
+    summaries = []
+    for count in writes:
+        sets = np.zeros((2, 2, 8))
+        sets[1, 0, 3] = count
+        summary = memsim.summarize(programming_of(plan, sets, sets * 0, sets[..., 3]), plan)
+        summaries.append(dataclasses.replace(summary, reduction=1000 / count))
+    return summaries
+
+
+def test_means_over_chips_come_with_their_interval(plan):
+    writes = [100, 140, 150, 133]
+    mean = memsim.mean_over_chips(chip_summaries(plan, writes))
+    assert mean.chips == 4
+    assert mean.writes == mean.sets == mean.writes_per_pass[1] == 131  # 130.75
+    assert mean.writes_per_column == [0, 0, 0, 131, 0, 0, 0, 0]
+    assert mean.layers["layer2/kernel"].writes == 131
+    assert mean.layers["layer2/kernel"].inputs == 6
+    assert mean.analog_valid is True
+    assert mean.max_cell_writes is None
+    reductions = [1000 / count for count in writes]
+    assert mean.reduction == pytest.approx(np.mean(reductions))
+    for name, values in (("writes", writes), ("reduction", reductions)):
+        expected = scipy.stats.t.interval(0.95, 3, np.mean(values), scipy.stats.sem(values))
+        assert mean.intervals[name] == pytest.approx(expected)
+
+
+def test_one_chip_is_its_own_mean(plan):
+    (summary,) = chip_summaries(plan, [7])
+    assert memsim.mean_over_chips([summary]) == summary
+    assert summary.chips == 1
+
+
+def test_means_of_large_counts_are_exact(plan):
+    summaries = chip_summaries(plan, [LIMIT, LIMIT - 2])
+    summaries = [dataclasses.replace(s, writes=s.writes * 2**10) for s in summaries]
+    assert memsim.mean_over_chips(summaries).writes == (LIMIT - 1) * 2**10
+
+
+def test_json_has_the_keys_the_design_fixes(plan):
+    counts = np.full((2, 2, 8), LIMIT)
+    summary = memsim.summarize(programming_of(plan, counts, counts, counts[..., 0]), plan)
+    name = "sws+stuck:p=0.50,low=3"
+    report = memsim.to_json("model.safetensors", plan.config, {name: summary}, ["bias"])
+    assert json.loads(json.dumps(report)) == report
+    assert report["checkpoint"] == "model.safetensors"
+    assert report["weights"] == 39
+    assert report["digital"] == ["bias"]
+    assert memsim.CrossbarConfig(**report["config"]) == plan.config
+    assert {
+        "writes",
+        "sets",
+        "resets",
+        "writes_per_pass",
+        "row_operations",
+        "reduction",
+        "index_bits_per_weight",
+        "analog_valid",
+        "max_cell_writes",
+        "writes_per_column",
+        "layers",
+    } <= set(report["policies"][name])
+    layer = report["policies"][name]["layers"]["layer2/kernel"]
+    assert {"inputs", "outputs", "weights", "writes"} <= set(layer)
+    assert report["policies"][name]["writes"] == 64 * LIMIT
+
+
+def test_a_programming_of_many_chips_or_another_plan_is_refused(params, plan, key):
+    chips = jax.vmap(lambda k: memsim.sample_chip(k, plan))(jax.random.split(key, 2))
+    _, programming = jax.vmap(lambda chip: memsim.program(params, plan, chip))(chips)
+    message = r"`programming` counts have shape \(2, 1, 2\), expected \[passes, 2 layers\]"
+    with pytest.raises(ValueError, match=message):
+        memsim.summarize(programming, plan)
+    first = jax.tree.map(lambda x: x[0], programming)
+    assert memsim.summarize(first, plan).writes > 0
+    other = memsim.plan({"kernel": np.ones((2, 2))}, plan.config, memsim.Policy.sws())
+    with pytest.raises(ValueError, match=r"shape \(1, 2\), expected \[passes, 1 layers\]"):
+        memsim.summarize(first, other)
