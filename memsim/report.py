@@ -210,7 +210,7 @@ def policy_table(policies: Mapping[str, Summary]) -> rich.table.Table:
     for name, summary in policies.items():
         interval = summary.intervals.get("reduction")
         half = (interval[1] - interval[0]) / 2 if interval else 0.0
-        spread = f" ±{half:.2g}" if half else ""
+        spread = f" ±{half:.2f}" if half >= 0.005 else ""
         table.add_row(
             name,
             f"{summary.writes:,}",

@@ -320,7 +320,7 @@ def save(
         "after stuck-aware fine-tuning": accuracy["finetuned"],
         "the same on fresh draws": accuracy["finetuned_fresh_draws"],
     }
-    pictures = {"Accuracy of each chip": plot.to_svg(figures["accuracy"])}
+    pictures = {"Every chip, before and after": plot.to_svg(figures["accuracy"])}
     page = memsim.to_html(document, shown, pictures)
     write_whole(out / "report.html", lambda path: _write(path, page), force=True)
     text = json.dumps(document, indent=1)
