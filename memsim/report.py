@@ -38,7 +38,7 @@ class Summary:
       writes, sets, resets: cells that changed, rose, fell.
       writes_per_pass: writes of each pass.
       row_operations: rows programmed of which at least one cell changed.
-      reduction: writes of `unsorted` divided by these; None without a baseline.
+      reduction: writes of `unsorted` divided by these; None without a baseline or any writes.
       index_bits_per_weight: routing memory, mean over weights.
       analog_valid: whether every section holds weights of one output only.
       max_cell_writes: writes of the most written cell; None if `program` ran without `wear`.
@@ -137,10 +137,10 @@ def summarize_counts(
 
 
 def with_reduction(summary: Summary, baseline: Summary) -> Summary:
-    """The summary with its reduction against `baseline`; infinite where nothing is written."""
+    """The summary with its reduction against `baseline`; None if it alone writes nothing."""
     if summary.writes == baseline.writes:
         return dataclasses.replace(summary, reduction=1.0)
-    reduction = baseline.writes / summary.writes if summary.writes else math.inf
+    reduction = baseline.writes / summary.writes if summary.writes else None  # JSON has no infinity
     return dataclasses.replace(summary, reduction=reduction)
 
 
@@ -150,8 +150,8 @@ def mean_over_chips(summaries: Sequence[Summary]) -> Summary:
         return summaries[0]
 
     def mean(*values: Any) -> Any:
-        if isinstance(values[0], (bool, type(None))):
-            return values[0]
+        if None in values or isinstance(values[0], bool):
+            return None if None in values else values[0]
         average = math.fsum(values) / len(values)
         return round(average) if isinstance(values[0], int) else average
 
@@ -159,16 +159,17 @@ def mean_over_chips(summaries: Sequence[Summary]) -> Summary:
     figures = [dataclasses.asdict(summary) for summary in summaries]
     layers = [figure.pop("layers") for figure in figures]
     averaged = jax.tree.map(mean, *figures, is_leaf=lambda x: x is None)
+    intervals = {"writes": confidence_interval([summary.writes for summary in summaries])}
+    reductions = [summary.reduction for summary in summaries if summary.reduction is not None]
+    if len(reductions) == len(summaries):
+        intervals["reduction"] = confidence_interval(reductions)
     averaged |= {
         "layers": {
             name: LayerSummary(**jax.tree.map(mean, *(layer[name] for layer in layers)))
             for name in layers[0]
         },
         "chips": len(summaries),
-        "intervals": {
-            "writes": confidence_interval([summary.writes for summary in summaries]),
-            "reduction": confidence_interval([summary.reduction or 0.0 for summary in summaries]),
-        },
+        "intervals": intervals,
     }
     return Summary(**averaged)
 

@@ -1,6 +1,5 @@
 import dataclasses
 import json
-import math
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +83,7 @@ def test_reduction_is_against_the_baseline(plan):
     assert summary(2, baseline=summary(5)).reduction == 2.5
     assert summary(5, baseline=summary(5)).reduction == 1
     assert summary(0, baseline=summary(0)).reduction == 1
-    assert summary(0, baseline=summary(5)).reduction == math.inf
+    assert summary(0, baseline=summary(5)).reduction is None  # not infinity, which JSON lacks
 
 
 def chip_summaries(plan, writes):
