@@ -47,12 +47,12 @@ def new_chip(
       stuck_at_0, stuck_at_1: probabilities of a cell to be stuck at its lowest or highest level;
         exclusive, so their sum is at most 1.
     """
-    draw_key, fault_key, level_key = jax.random.split(key, 3)
+    _, fault_key, level_key = jax.random.split(key, 3)
     either = stuck_at_0 + stuck_at_1
     high_share = stuck_at_1 / jnp.maximum(either, jnp.finfo(jnp.float32).tiny)
     faulty = _cells_of_crossbars(fault_key, either, crossbars, config)
     high = _cells_of_crossbars(level_key, high_share, crossbars, config)
-    return with_faults(draw_key, faulty & ~high, faulty & high)
+    return with_faults(key, faulty & ~high, faulty & high)
 
 
 def with_faults(
@@ -60,8 +60,14 @@ def with_faults(
     stuck_at_0: UInt[Array, "crossbars rows"],
     stuck_at_1: UInt[Array, "crossbars rows"],
 ) -> Chip:
-    """A chip never programmed, with these stuck cells (words, all bits of a stuck cell set)."""
-    return Chip(key, jnp.int32(0), stuck_at_0, stuck_at_1, state=stuck_at_1)
+    """A chip never programmed, with these stuck cells.
+
+    Args:
+      key: consumed; draws bit stucking as `sample_chip` does with the same key.
+      stuck_at_0, stuck_at_1: words, all bits of a stuck cell set.
+    """
+    draw_key = jax.random.split(key, 3)[0]
+    return Chip(draw_key, jnp.int32(0), stuck_at_0, stuck_at_1, state=stuck_at_1)
 
 
 def _cells_of_crossbars(

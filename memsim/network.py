@@ -321,7 +321,7 @@ def check_chip(plan: Plan, chip: Chip) -> None:
     """Checks that a chip has the crossbars a plan needs.
 
     Raises:
-      ValueError: another number of crossbars, rows or columns.
+      ValueError: another number of crossbars or rows, or words of another dtype.
     """
     needed = (plan.crossbars, plan.config.rows)
     if chip.state.shape != needed or chip.state.dtype != plan.config.word_dtype:

@@ -202,9 +202,10 @@ def test_a_fault_map_survives_its_file(tmp_path, tensors, key, suffix, config):
     assert low.any()
     assert high.any()
     again = memsim.with_faults(
-        chip.key, memsim.fault_words(low, 3, config), memsim.fault_words(high, 3, config)
+        key, memsim.fault_words(low, 3, config), memsim.fault_words(high, 3, config)
     )
     assert equal(again._replace(key=0), chip._replace(key=0))
+    assert jnp.array_equal(jax.random.key_data(again.key), jax.random.key_data(chip.key))
 
 
 def test_a_bad_fault_map_is_refused(tmp_path):

@@ -74,8 +74,10 @@ program = jax.jit(memsim.program, static_argnames=("passes", "wear"))
 def test_jit_equals_eager(params, plan, chip, key):
     expected = memsim.program(params, plan, chip, passes=2, wear=True)
     assert_same(program(params, plan, chip, passes=2, wear=True), expected)
+    expected = memsim.program(params, plan, chip)
+    assert_same(program(params, plan, chip), expected)
     with jax.disable_jit():
-        plain = memsim.program(params, plan, chip, passes=2, wear=True)
+        plain = memsim.program(params, plan, chip)
     assert_same(plain, expected)
     words = memsim.enable_words(plan, chip)
     assert_same(jax.jit(lambda chip: memsim.enable_words(plan, chip))(chip), words)
