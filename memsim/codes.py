@@ -26,12 +26,12 @@ def quantization_scale(
       A scale below the smallest normal float32 counts as zero: processors flush it.
     """
     axes = tuple(axis for axis in range(weights.ndim) if axis not in output_axes)
-    keep = bool(output_axes)
     # two reductions instead of abs(): no copy of the tensor, and NaN comes through
-    high = weights.max(axis=axes, keepdims=keep).astype(np.float32)
-    low = weights.min(axis=axes, keepdims=keep).astype(np.float32)
+    high = weights.max(axis=axes, keepdims=True).astype(np.float32)
+    low = weights.min(axis=axes, keepdims=True).astype(np.float32)
     scale = np.maximum(high, -low) / np.float32(2 ** (bits - 1) - 1)
-    return np.where(scale < np.finfo(np.float32).tiny, np.float32(1), scale)
+    scale = np.where(scale < np.finfo(np.float32).tiny, np.float32(1), scale)
+    return scale if output_axes else scale.reshape(())
 
 
 def quantize(
