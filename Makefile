@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint notebooks clean
+.PHONY: demo test test-all lint clean
 
 demo: .venv/installed  ## train, program, fine-tune 32 chips: runs/demo/
 	$(BIN)/python -m training.finetune --force
