@@ -46,8 +46,8 @@ def convolve_patches(
 ) -> Float[Array, "batch height width outputs"]:
     """A plain convolution as patches times a matrix; takes what `lax.conv_general_dilated` does.
 
-    With a kernel for each chip under `vmap`, it is much faster on a CPU than the grouped convolution
-    that XLA makes of that.
+    With a kernel for each chip under `vmap`, much faster on a CPU than the grouped convolution that
+    XLA makes of it.
     """
     pads = jax.lax.padtype_to_pads(images.shape[1:3], kernel.shape[:2], strides, padding)
     images = jnp.pad(images, [(0, 0), *pads, (0, 0)])
