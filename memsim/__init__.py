@@ -25,6 +25,7 @@ from memsim.codes import (
 )
 from memsim.compare import Comparison, compare
 from memsim.config import CrossbarConfig, Policy
+from memsim.device import ConstantPulses, write_energy, write_time
 from memsim.network import (
     LayerPlan,
     Plan,
@@ -58,6 +59,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Chip",
     "Comparison",
+    "ConstantPulses",
     "Counts",
     "CrossbarConfig",
     "LayerPlan",
@@ -109,4 +111,6 @@ __all__ = [
     "unsorted_placement",
     "with_faults",
     "with_stucking",
+    "write_energy",
+    "write_time",
 ]

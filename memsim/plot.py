@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from memsim.config import Policy
 from memsim.report import Summary
 
 try:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 except ImportError as error:
     raise ImportError('memsim.plot needs matplotlib: pip install "memsim[plot]"') from error
 
@@ -79,6 +81,73 @@ def writes_by_policy(policies: Mapping[str, Summary]) -> Figure:
     axes.set_xlabel("cell writes to program the network")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     _tidy(axes, "Writes under each policy")
+    return figure
+
+
+def accuracy_against_reduction(
+    policies: Mapping[str, Summary],
+    accuracy: Mapping[str, tuple[float, float, float]],
+    float_accuracy: float,
+) -> Figure:
+    """What each policy saves in writes against what it keeps of the accuracy.
+
+    Args:
+      policies: by name; sorting without bit stucking starts a line, one line per p.
+      accuracy: mean and ends of its 95 % interval, shares of 1, by the same names.
+      float_accuracy: share of 1.
+    """
+    figure = _figure(7, 4.4)
+    axes = figure.subplots()
+    styles = {"unsorted": (_SOFT, "s"), "sws": (_BAR, "o"), "sws-layer": (_BAD, "D")}
+    parsed = {name: Policy.parse(name) for name in policies}
+    order = sorted(policies, key=lambda name: parsed[name].low_columns)
+    shares: dict[str, list[float]] = {policy.placement: [] for policy in parsed.values()}
+    for policy in parsed.values():
+        if policy.low_columns and policy.reprogram not in shares[policy.placement]:
+            shares[policy.placement].append(policy.reprogram)
+    lines = [
+        (placement, i, p) for placement in shares for i, p in enumerate(shares[placement] or [1])
+    ]
+    for placement, number, p in lines:
+        names = [
+            name
+            for name in order
+            if parsed[name].placement == placement
+            and (parsed[name].reprogram == p or not parsed[name].low_columns)
+        ]
+        colour, marker = styles[placement]
+        dashes = ("-", "--", ":", "-.")[number % 4]
+        reduction = [policies[name].reduction or np.nan for name in names]
+        percent = 100 * np.asarray([accuracy[name] for name in names])
+        mean, ends = percent[:, 0], np.abs(percent[:, 1:] - percent[:, :1]).T
+        valid = all(policies[name].analog_valid for name in names)
+        label = placement if p == 1 else f"{placement}, p = {p:g}"
+        axes.errorbar(
+            reduction, mean, yerr=ends, color=colour, linestyle=dashes, marker=marker,
+            markersize=5.5, markerfacecolor=colour if valid else "white", linewidth=1.1,
+            elinewidth=0.9, capsize=2.5, label=label if valid else f"{label} (not analog-valid)",
+        )  # fmt: skip
+        for name, x, y in zip(names, reduction, mean, strict=True):
+            if low := parsed[name].low_columns:
+                axes.annotate(
+                    f"{low}", (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8,
+                    color=colour,
+                )  # fmt: skip
+    axes.axhline(100 * float_accuracy, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
+    axes.annotate(
+        f"float {100 * float_accuracy:.1f} % ", (1, 100 * float_accuracy), color=_INK, fontsize=9,
+        xycoords=("axes fraction", "data"), ha="right", va="bottom",
+    )  # fmt: skip
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")
+    axes.set_xlabel("reduction in cell writes (numbers: low columns under bit stucking)")
+    axes.set_ylabel("accuracy (%)")
+    axes.grid(color="#edf0f3", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.legend(frameon=False, fontsize=8.5, labelcolor=_INK, loc="lower left")
+    _tidy(axes, "Accuracy kept against writes saved")
     return figure
 
 

@@ -14,7 +14,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 hypothesis.settings.register_profile("memsim", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("memsim")
 
-ASSETS = Path(__file__).resolve().parents[2] / "shared" / "assets"
+SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture
@@ -24,9 +24,19 @@ def key():
 
 @pytest.fixture
 def assets():
-    if not ASSETS.is_dir():
-        pytest.skip("trained weights are not at hand")
-    return ASSETS
+    """Folder of trained weights and real images."""
+    if not (SHARED / "assets").is_dir():
+        pytest.skip(f"no trained weights in {SHARED / 'assets'}")
+    return SHARED / "assets"
+
+
+@pytest.fixture(scope="session")
+def reference_logits():
+    """Logits that timm and torchvision compute, by weights and model."""
+    path = SHARED / "oracles" / "logits.npz"
+    if not path.is_file():
+        pytest.skip(f"no reference logits in {path}")
+    return np.load(path)
 
 
 @pytest.fixture

@@ -72,30 +72,6 @@ def test_patches_times_a_matrix_is_a_convolution(key, strides):
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_digits_are_split_by_class_and_normalised():
-    data = digits()
-    assert data.train_images.shape == (1297, 8, 8, 1)
-    assert data.test_images.shape == (500, 8, 8, 1)
-    assert abs(data.train_images.mean()) < 1e-5
-    assert abs(data.train_images.std() - 1) < 1e-5
-    assert np.bincount(data.test_labels).min() > 40
-
-
-def test_a_shifted_batch_moves_each_image_by_at_most_one_pixel():
-    data = digits()
-    images, labels = next(shifted_batches(data, 16, seed=1))
-    padded = np.pad(
-        data.train_images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=data.train_images.min()
-    )
-    windows = {
-        padded[i, y : y + 8, x : x + 8].tobytes(): data.train_labels[i]
-        for i in range(len(padded))
-        for y in range(3)
-        for x in range(3)
-    }
-    assert [windows[image.tobytes()] for image in images] == list(labels)
-
-
 @pytest.fixture
 def run():
     import typer

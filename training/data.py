@@ -1,12 +1,18 @@
-"""Data sets as NumPy arrays."""
+"""Data sets: digits in memory, TensorFlow Datasets and `.npz` files read image by image."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Float32, Int32, UInt8
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+
+from memsim import open_checkpoint
+from training.preprocessing import Preprocessing, crop
+
+Batch: TypeAlias = tuple[np.ndarray, np.ndarray]  # images [batch, ...], labels [batch]
 
 
 class Dataset(NamedTuple):
@@ -39,9 +45,7 @@ def digits() -> Dataset:
     )  # fmt: skip
 
 
-def shifted_batches(
-    data: Dataset, size: int, seed: int
-) -> Iterator[tuple[Float32[np.ndarray, "size height width channels"], Int32[np.ndarray, " size"]]]:
+def shifted_batches(data: Dataset, size: int, seed: int) -> Iterator[Batch]:
     """Shuffled training batches without end, each image moved by up to one pixel either way."""
     rng = np.random.default_rng(seed)
     images, labels = data.train_images, data.train_labels
@@ -56,3 +60,135 @@ def shifted_batches(
             rows = down + np.arange(height)[:, None]
             columns = right + np.arange(width)
             yield padded[chosen[:, None, None], rows, columns], labels[chosen]
+
+
+class Images(NamedTuple):
+    """Labelled images, read when asked for.
+
+    Attributes:
+      examples: each has an `image`, uint8 [height, width, channels], and a `label`.
+      classes: number of classes.
+    """
+
+    examples: Sequence[dict[str, Any]]
+    classes: int
+
+
+def open_images(data: str, split: str | None = None, data_dir: str | None = None) -> Images:
+    """Opens a data set to evaluate on.
+
+    Args:
+      data: an `.npz` file of `image`, uint8 [images, height, width, channels], and `label`; or the
+        name of a classification set of TensorFlow Datasets, such as `cifar10` or `imagenet2012`.
+      split: of TensorFlow Datasets, such as `validation[:5000]`; by default `validation` where
+        there is one, else `test`.
+      data_dir: where TensorFlow Datasets are prepared, by default its own place.
+
+    Raises:
+      FileNotFoundError: no such file, or a set that is not prepared (the message says how to).
+      ValueError: an unknown set or split, or one without `image` and `label`.
+    """
+    if data.endswith(".npz"):
+        if split is not None:
+            raise ValueError(f"`split` is {split!r}, but {data} has none; leave it out.")
+        return _open_npz(data)
+    return _open_tfds(data, split, data_dir)
+
+
+class _Arrays(Sequence[dict[str, Any]]):
+    """Arrays as a sequence of examples."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+        self._images, self._labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: Any) -> Any:
+        return {"image": self._images[index], "label": self._labels[index]}
+
+
+def _open_npz(path: str) -> Images:
+    source = open_checkpoint(path)
+    if not {"image", "label"} <= set(source.tensors):
+        raise ValueError(
+            f"`data` {path} holds {sorted(source.tensors)}; name them image and label."
+        )
+    images, labels = source.load("image"), source.load("label")
+    fits = images.ndim == 4 and images.shape[-1] in (1, 3) and labels.shape == images.shape[:1]
+    whole = images.dtype == np.uint8 and np.issubdtype(labels.dtype, np.integer)
+    if not fits or not whole or not labels.size:
+        raise ValueError(
+            f"`data` {path} holds image {images.dtype} {images.shape} and label {labels.dtype} "
+            f"{labels.shape}; they must be uint8 [images, height, width, 1 or 3] and integers "
+            "[images]."
+        )
+    return Images(_Arrays(images, labels), int(labels.max()) + 1)
+
+
+def _open_tfds(name: str, split: str | None, data_dir: str | None) -> Images:
+    import tensorflow_datasets as tfds  # slow to import
+
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        raise ValueError(
+            f"`data` is {name!r}, which is no .npz file and no set of TensorFlow Datasets; see "
+            "https://www.tensorflow.org/datasets/catalog for their names."
+        ) from error
+    features = dict(builder.info.features)
+    if "image" not in features or not hasattr(features.get("label"), "num_classes"):
+        raise ValueError(
+            f"`data` {name} gives {', '.join(features)}; choose a set of an image and its class."
+        )
+    default = "validation" if "validation" in builder.info.splits else "test"
+    try:
+        examples = builder.as_data_source(split=split or default)
+    except NotImplementedError as error:  # not prepared, or in a format without random access
+        raise FileNotFoundError(_how_to_prepare(builder, name, data_dir)) from error
+    return Images(examples, features["label"].num_classes)
+
+
+def _how_to_prepare(builder: Any, name: str, data_dir: str | None) -> str:
+    root = data_dir or str(builder.data_dir_root)
+    if builder.is_prepared():
+        state = f"is prepared as {builder.info.file_format.value}, which has no random access"
+        data_dir = os.path.join(root, "array_record")
+    else:
+        state = "is not prepared"
+    given = f"data_dir={data_dir!r}, " if data_dir else ""
+    lines = [
+        f"`data` {name} {state} in {root}; prepare it with",
+        "  pip install tensorflow importlib_resources",
+        '  python -c "import tensorflow_datasets as tfds; '
+        f"tfds.builder({name!r}, {given}file_format='array_record').download_and_prepare()\"",
+    ]
+    if data_dir:
+        lines.append(f"and give --data-dir {data_dir}")
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        manual = os.path.join(data_dir or root, "downloads", "manual")
+        instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+        lines.append(f"after fetching its files into manual_dir {manual}: {instructions}")
+    return "\n".join(lines)
+
+
+def read_batches(
+    images: Images, preprocessing: Preprocessing, size: int, limit: int | None = None
+) -> Iterator[Batch]:
+    """The images in their own order, decoded and cropped in threads, ahead of their use.
+
+    Args:
+      size: images per batch; the last batch may be smaller.
+      limit: read the first so many images only.
+
+    Returns:
+      (images, labels): uint8 [size, height, width, 3] and int32 [size].
+    """
+    import grain  # slow to import
+
+    def prepare(example: dict[str, Any]) -> tuple[UInt8[np.ndarray, "..."], np.int32]:
+        return crop(example["image"], preprocessing), np.int32(example["label"])
+
+    examples = grain.MapDataset.source(images.examples)[:limit].map(prepare)
+    reading = grain.ReadOptions(num_threads=os.cpu_count() or 1, prefetch_buffer_size=2 * size)
+    yield from examples.to_iter_dataset(reading).batch(size)

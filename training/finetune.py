@@ -10,7 +10,7 @@ does it for all chips, each with its own stuck-at faults and bit-stucking draws.
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -31,9 +31,8 @@ from memsim.checkpoint import check_output, write_whole
 from memsim.report import policy_table
 from memsim.selection import named_leaves
 from training.data import Dataset, digits, shifted_batches
+from training.evaluation import Apply, make_classify, program_chips, unstack
 from training.models import CNN
-
-Apply = Callable[[PyTree, Array], Array]
 
 
 def cross_entropy(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Array:
@@ -120,30 +119,19 @@ class Evaluation(NamedTuple):
     """Chips programmed once and tested on every test image."""
 
     accuracy: np.ndarray  # [chips]
-    held: PyTree  # weights, a leading axis of chips
+    held: list[PyTree]  # weights of each chip
     writes: list[int]  # of each chip
 
 
 def make_evaluate(apply: Apply, data: Dataset) -> Callable[..., Evaluation]:
-    """`(params, plan, chips) -> Evaluation`; `params` have a leading axis of chips."""
+    """`(networks, plan, chips) -> Evaluation`, a network for each chip."""
+    classify = make_classify(apply)
 
-    @jax.jit
-    def run(params: PyTree, plan: memsim.Plan, chips: memsim.Chip) -> tuple[Any, ...]:
-        def one(params: PyTree, chip: memsim.Chip) -> tuple[Any, ...]:
-            held, programming = memsim.program(params, plan, chip)
-            logits = apply(held, jnp.asarray(data.test_images))
-            correct = jnp.sum(jnp.argmax(logits, axis=-1) == data.test_labels)
-            return correct, held, programming
-
-        return jax.vmap(one)(params, chips)
-
-    def evaluate(params: PyTree, plan: memsim.Plan, chips: memsim.Chip) -> Evaluation:
-        correct, held, programming = run(params, plan, chips)
-        writes = [
-            memsim.summarize(jax.tree.map(lambda x, i=i: x[i], programming), plan).writes
-            for i in range(correct.size)
-        ]
-        return Evaluation(np.asarray(correct) / data.test_labels.size, held, writes)
+    def evaluate(networks: Sequence[PyTree], plan: memsim.Plan, chips: memsim.Chip) -> Evaluation:
+        held, programmings = program_chips(networks, plan, chips)
+        correct = classify(held, [(data.test_images, data.test_labels)])
+        writes = [memsim.summarize(programming, plan).writes for programming in programmings]
+        return Evaluation(correct.mean(axis=1), held, writes)
 
     return evaluate
 
@@ -189,11 +177,10 @@ def main(
     def apply(params: PyTree, images: Array) -> Array:
         return nnx.merge(graph, params)(images)
 
-    with _progress() as bar:
+    with progress_bar() as bar:
         params = train(apply, params, data, seed, epochs, batch, learning_rate, bar)
-        logits = jax.jit(apply)(params, data.test_images)
-        float_accuracy = float(np.mean(np.argmax(logits, axis=-1) == data.test_labels))
-        accuracy: dict[str, Any] = {"float": float_accuracy}
+        (correct,) = make_classify(apply)([params], [(data.test_images, data.test_labels)])
+        accuracy: dict[str, Any] = {"float": float(correct.mean())}
 
         task = bar.add_task("programming under each policy", total=len(policies) + 1)
         weights = {name: np.asarray(leaf) for name, leaf in named_leaves(params).items()}
@@ -204,11 +191,10 @@ def main(
         bar.advance(task)
         keys = jax.random.split(jax.random.key(seed), chips)  # the chips of `compare`
         evaluate = make_evaluate(apply, data)
-        everyone = jax.tree.map(lambda x: jnp.broadcast_to(x, (chips, *x.shape)), params)
         by_policy = {}
         for name, policy in policies.items():
             plan = memsim.plan(params, config, policy)
-            result = evaluate(everyone, plan, sample_chips(keys, plan, stuck_at))
+            result = evaluate([params] * chips, plan, sample_chips(keys, plan, stuck_at))
             by_policy[name] = spread("programmed", result.accuracy)
             bar.advance(task)
 
@@ -216,11 +202,12 @@ def main(
         same_draws = sample_chips(keys, plan, stuck_at)
         fresh_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(same_draws.key)
         fresh_draws = same_draws._replace(key=fresh_keys)  # the same faults, other draws
-        before = evaluate(everyone, plan, same_draws)
+        before = evaluate([params] * chips, plan, same_draws)
+        everyone = jax.tree.map(lambda x: jnp.broadcast_to(x, (chips, *x.shape)), params)
         tuned = finetune(apply, everyone, plan, same_draws, data, seed, steps, batch,
                          learning_rate, bar)  # fmt: skip
-        after = evaluate(tuned, plan, same_draws)
-        elsewhere = evaluate(tuned, plan, fresh_draws)
+        after = evaluate(unstack(tuned), plan, same_draws)
+        elsewhere = evaluate(unstack(tuned), plan, fresh_draws)
 
     accuracy |= spread("programmed", before.accuracy)
     accuracy |= spread("finetuned", after.accuracy)
@@ -300,7 +287,8 @@ def save(
     """Writes the results, `report.json` last."""
     memsim.save_tensors(out / "trained.safetensors", weights, force=True)
     memsim.save_tensors(out / "finetuned.safetensors", named_leaves(tuned), force=True)
-    memsim.save_tensors(out / "programmed.safetensors", named_leaves(after.held), force=True)
+    held = jax.tree.map(lambda *chips: np.stack(chips), *after.held)
+    memsim.save_tensors(out / "programmed.safetensors", named_leaves(held), force=True)
     accuracy = document["accuracy"]
     series = {
         "programmed": accuracy["programmed_per_chip"],
@@ -360,7 +348,8 @@ def show(out: Path, document: dict[str, Any], policies: dict[str, memsim.Summary
     )
 
 
-def _progress() -> rich.progress.Progress:
+def progress_bar() -> rich.progress.Progress:
+    """On stderr, gone when done."""
     return rich.progress.Progress(
         rich.progress.TextColumn("{task.description}"),
         rich.progress.BarColumn(),

@@ -1,0 +1,344 @@
+"""The published experiment: writes saved, accuracy kept, time and energy, under each policy.
+
+    python -m training.reproduce --model resnet50 --weights FILE --data imagenet2012
+
+Policies are those of Farias and Kung, arXiv 2410.21730: sorted weight sectioning within an output
+and over the whole layer, alone and with bit stucking over p and low. Without a model it is the
+ResNet-20 of `--assets`, or the digits CNN of the demo.
+"""
+
+import dataclasses
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import rich.console
+import rich.progress
+import rich.table
+import typer
+from flax import nnx
+from jaxtyping import Array, Bool, PyTree
+from matplotlib.ticker import EngFormatter
+
+import memsim
+from memsim import plot
+from memsim.checkpoint import check_output, write_whole
+from memsim.selection import named_leaves
+from training.data import Batch, digits, open_images, read_batches
+from training.evaluation import Apply, Interval, accuracy_change, make_classify, program_chips
+from training.finetune import progress_bar, train
+from training.models import CNN
+from training.models.pretrained import MODELS, open_network
+
+_RESNET20, _CIFAR10 = "resnet20_cifar10.safetensors", "cifar10_test2000.npz"
+_PULSES = memsim.ConstantPulses()
+# Images up to this size are decoded once and kept.
+_KEEP_BYTES = 2**30
+
+
+class Task(NamedTuple):
+    """A trained network and the images it is tested on.
+
+    Attributes:
+      name: of the network, or its checkpoint.
+      params: its weights.
+      apply: `(params, images) -> logits`.
+      batches: reads the images, from the first.
+      rounds: batches there are.
+    """
+
+    name: str
+    params: PyTree
+    apply: Apply
+    batches: Callable[[], Iterable[Batch]]
+    rounds: int
+
+
+class Outcome(NamedTuple):
+    """What one policy came to.
+
+    Attributes:
+      summary: its writes, means over chips.
+      accuracy: share of 1, mean over chips, with its interval: that of the change from the float
+        network on the same images.
+      seconds, joules: of writing.
+    """
+
+    summary: memsim.Summary
+    accuracy: Interval
+    seconds: float
+    joules: float
+
+
+class Result(NamedTuple):
+    """What the experiment found.
+
+    Attributes:
+      images: tested on.
+      float_accuracy: of the float network, share of 1.
+      outcomes: by policy.
+      digital: tensors left out.
+    """
+
+    images: int
+    float_accuracy: float
+    outcomes: dict[str, Outcome]
+    digital: list[str]
+
+
+def digits_task(seed: int, bar: rich.progress.Progress) -> Task:
+    """The CNN of the demo, trained on the spot."""
+    data = digits()
+    graph, params = nnx.split(CNN(nnx.Rngs(seed)), nnx.Param)
+
+    def apply(params: PyTree, images: Array) -> Array:
+        return nnx.merge(graph, params)(images)
+
+    params = train(apply, params, data, seed, epochs=40, batch=64, learning_rate=3e-3, bar=bar)
+    return Task("digits CNN", params, apply, lambda: [(data.test_images, data.test_labels)], 1)
+
+
+def open_task(
+    model: str,
+    weights: str,
+    data: str,
+    split: str | None = None,
+    data_dir: str | None = None,
+    limit: int | None = None,
+    batch: int = 250,
+) -> Task:
+    """A public checkpoint on a data set.
+
+    Args:
+      model, weights: see `open_network`.
+      data, split, data_dir: see `open_images`.
+      limit: test on the first so many images only.
+      batch: images at once.
+
+    Raises:
+      ValueError, FileNotFoundError: as `open_network` and `open_images`; more classes of images
+        than the network tells apart.
+    """
+    network = open_network(model, weights)
+    images = open_images(data, split, data_dir)
+    if images.classes > network.classes:
+        raise ValueError(
+            f"`data` {data} has {images.classes} classes, but {weights} tells {network.classes} "
+            "apart; choose weights and data of the same classes."
+        )
+    count = min(len(images.examples), limit or len(images.examples))
+
+    def batches() -> Iterator[Batch]:
+        return read_batches(images, network.preprocessing, batch, count)
+
+    kept = list(batches()) if count * 3 * network.preprocessing.size**2 <= _KEEP_BYTES else None
+    params = jax.tree.map(jnp.asarray, network.tensors)
+    return Task(weights, params, network.apply, lambda: kept or batches(), -(-count // batch))
+
+
+def run(
+    task: Task,
+    config: memsim.CrossbarConfig,
+    policies: Mapping[str, memsim.Policy],
+    chips: int,
+    seed: int,
+    passes: int,
+    pulses: memsim.ConstantPulses,
+    bar: rich.progress.Progress,
+) -> Result:
+    """Programs the network under each policy and tests what the chips hold.
+
+    Args:
+      policies: by name; `unsorted` first, those of one placement together.
+      chips: programmed where bit stucking draws; elsewhere one stands for all.
+    """
+    classify = make_classify(task.apply)
+    draws = [policy.low_columns > 0 and policy.reprogram < 1 for policy in policies.values()]
+    progress = bar.add_task("", total=task.rounds * (1 + sum(draws) + (not all(draws))))
+
+    def test(what: str, networks: Sequence[PyTree]) -> Bool[np.ndarray, "networks images"]:
+        def ticking() -> Iterator[Batch]:
+            for batch in task.batches():
+                yield batch
+                bar.advance(progress)
+
+        bar.update(progress, description=what)
+        return classify(networks, ticking())
+
+    (reference,) = test("testing the float network", [task.params])
+    keys = jax.random.split(jax.random.key(seed), chips)
+    plan = memsim.plan(task.params, config, memsim.Policy.unsorted())
+    placement, baseline, exact = "unsorted", None, None
+    outcomes: dict[str, Outcome] = {}
+    for (name, policy), drawn in zip(policies.items(), draws, strict=True):
+        bar.update(progress, description=f"programming {name}")
+        if placement != policy.placement:
+            plan, placement = memsim.plan(task.params, config, policy), policy.placement
+        plan = memsim.with_stucking(plan, policy)
+        count = chips if drawn else 1
+        some = jax.vmap(functools.partial(memsim.sample_chip, plan=plan))(keys[:count])
+        held, programmings = program_chips([task.params] * count, plan, some, passes)
+        baseline = baseline or memsim.summarize(programmings[0], plan)
+        summary = memsim.mean_over_chips(
+            [memsim.summarize(programming, plan, baseline) for programming in programmings]
+        )
+        if drawn:
+            correct = test(f"testing {name}", held)
+        else:  # every placement holds the same weights: one test for all
+            exact = correct = test(f"testing {name}", held) if exact is None else exact
+        change = accuracy_change(correct, reference)
+        outcomes[name] = Outcome(
+            summary,
+            Interval(*(float(reference.mean()) + value for value in change)),
+            memsim.write_time(summary, pulses),
+            memsim.write_energy(summary, pulses),
+        )
+    digital = [name for name in named_leaves(task.params) if name not in plan.layers]
+    return Result(reference.size, float(reference.mean()), outcomes, digital)
+
+
+def grid(shares: Sequence[float], low: Sequence[int]) -> dict[str, memsim.Policy]:
+    """The policies of the experiment: three placements, two of them with bit stucking as well."""
+    names = ["unsorted"]
+    for placement in ("sws", "sws-layer"):
+        names.append(placement)
+        names += [f"{placement}+stuck:p={p:g},low={columns}" for p in shares for columns in low]
+    return {name: memsim.Policy.parse(name) for name in names}
+
+
+def main(
+    model: Annotated[str | None, typer.Option(help=f"one of {', '.join(MODELS)}")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help=".safetensors, .npz or the id of a Hugging Face repository")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help=".npz of image and label, or a set of TensorFlow Datasets")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="of the data set, by default its test")] = None,
+    data_dir: Annotated[str | None, typer.Option(help="where TensorFlow Datasets are")] = None,
+    assets: Annotated[
+        Path | None, typer.Option(help=f"folder of {_RESNET20} and {_CIFAR10}: runs that ResNet-20")
+    ] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="test on the first so many")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="images at once")] = 250,
+    p: Annotated[list[float], typer.Option(help="share reprogrammed; repeatable")] = [0.5, 0.25],  # noqa: B006
+    low: Annotated[list[int], typer.Option(help="low columns; repeatable")] = [1, 2, 3],  # noqa: B006
+    chips: Annotated[int, typer.Option(min=1, help="chips under each bit-stucking policy")] = 8,
+    passes: Annotated[int, typer.Option(min=1, help="times the network is programmed")] = 1,
+    rows: Annotated[int, typer.Option(help="rows of a crossbar")] = 128,
+    bits: Annotated[int, typer.Option(help="bits per weight, sign included")] = 8,
+    crossbars: Annotated[int, typer.Option(help="number of crossbars")] = 1,
+    set_width: Annotated[float, typer.Option(help="seconds")] = _PULSES.set_width,
+    reset_width: Annotated[float, typer.Option(help="seconds")] = _PULSES.reset_width,
+    set_energy: Annotated[float, typer.Option(help="joules")] = _PULSES.set_energy,
+    reset_energy: Annotated[float, typer.Option(help="joules")] = _PULSES.reset_energy,
+    parallel_rows: Annotated[int, typer.Option(help="rows at once")] = _PULSES.parallel_rows,
+    seed: Annotated[int, typer.Option(help="of the chips' draws")] = 0,
+    out: Annotated[Path, typer.Option(help="folder of the results")] = Path("runs/reproduce"),
+    force: Annotated[bool, typer.Option("--force", help="replace earlier results")] = False,
+) -> None:
+    """Writes saved, accuracy kept, write time and energy, under each policy of the paper."""
+    if assets:
+        model = model or "resnet20"
+        weights, data = weights or str(assets / _RESNET20), data or str(assets / _CIFAR10)
+    named = {"--model": model, "--weights": weights, "--data": data}
+    missing = [option for option, value in named.items() if value is None]
+    if 0 < len(missing) < len(named):
+        raise ValueError(f"{', '.join(missing)} missing; a network takes {', '.join(named)}.")
+    out.mkdir(parents=True, exist_ok=True)
+    check_output(out / "reproduce.json", force)
+    config = memsim.CrossbarConfig(rows=rows, bits=bits, crossbars=crossbars)
+    pulses = memsim.ConstantPulses(
+        set_width=set_width, reset_width=reset_width, set_energy=set_energy,
+        reset_energy=reset_energy, parallel_rows=parallel_rows,
+    )  # fmt: skip
+    policies = grid(p, low)
+    with progress_bar() as bar:
+        if model and weights and data:
+            task = open_task(model, weights, data, split, data_dir, images, batch)
+        else:
+            task = digits_task(seed, bar)
+        result = run(task, config, policies, chips, seed, passes, pulses, bar)
+    save(out, task, config, pulses, result)
+    show(out, task, result)
+
+
+def save(
+    out: Path,
+    task: Task,
+    config: memsim.CrossbarConfig,
+    pulses: memsim.ConstantPulses,
+    result: Result,
+) -> None:
+    """Writes the chart, as PNG and PDF, and `reproduce.json` last."""
+    summaries = {name: outcome.summary for name, outcome in result.outcomes.items()}
+    accuracy = {name: outcome.accuracy for name, outcome in result.outcomes.items()}
+    figure = plot.accuracy_against_reduction(summaries, accuracy, result.float_accuracy)
+    for kind in ("png", "pdf"):
+        write_whole(out / f"accuracy_against_reduction.{kind}", figure.savefig, force=True)
+    document = memsim.to_json(task.name, config, summaries, result.digital)
+    document |= {
+        "images": result.images,
+        "float_accuracy": result.float_accuracy,
+        "pulses": dataclasses.asdict(pulses),
+    }
+    for name, outcome in result.outcomes.items():
+        document["policies"][name] |= {
+            "accuracy": outcome.accuracy.mean,
+            "accuracy_interval": [outcome.accuracy.low, outcome.accuracy.high],
+            "write_seconds": outcome.seconds,
+            "write_joules": outcome.joules,
+        }
+    text = json.dumps(document, indent=1)
+    write_whole(out / "reproduce.json", lambda path: _write(path, text), force=True)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def show(out: Path, task: Task, result: Result) -> None:
+    """Prints the table."""
+    table = rich.table.Table(
+        title=f"{task.name}: float network {100 * result.float_accuracy:.2f} % on "
+        f"{result.images:,} images",
+        title_justify="left",
+    )
+    table.add_column("policy", no_wrap=True)
+    for heading in ("reduction", "accuracy", "change (95 %)", "write time", "energy", "index bits"):
+        table.add_column(heading, justify="right")
+    table.add_column("analog-valid")
+    seconds, joules = EngFormatter(unit="s", places=1), EngFormatter(unit="J", places=1)
+    for name, outcome in result.outcomes.items():
+        summary, accuracy = outcome.summary, outcome.accuracy
+        change, low, high = (100 * (value - result.float_accuracy) for value in accuracy)
+        table.add_row(
+            name,
+            "" if summary.reduction is None else f"{summary.reduction:.2f}x",
+            f"{100 * accuracy.mean:.2f} %",
+            f"{change:+.2f} ({low:+.2f} to {high:+.2f})",
+            seconds(outcome.seconds),
+            joules(outcome.joules),
+            f"{summary.index_bits_per_weight:.1f}",
+            "yes" if summary.analog_valid else "NO",
+        )
+    console = rich.console.Console(width=None if sys.stdout.isatty() else 140)
+    console.print(table)
+    chips = max(outcome.summary.chips for outcome in result.outcomes.values())
+    console.print(
+        f"means over {chips} chips; one constant-amplitude pulse per write; results in {out}/",
+        highlight=False,
+    )
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except (ValueError, OSError) as error:
+        sys.exit(f"reproduce: {error}")
