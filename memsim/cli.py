@@ -70,11 +70,21 @@ def report(
     policy: Annotated[
         list[str] | None, typer.Option(help='may be repeated; "sws+stuck:p=0.5,low=3"')
     ] = None,
+    old: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="OLD", help="count deploying CKPT over this version of it"),
+    ] = None,
+    keep_placement: Annotated[
+        bool, typer.Option("--keep-placement", help="new weights take the places of the old ones")
+    ] = False,
     rows: Rows = 128,
     bits: Bits = 8,
     cell_bits: CellBits = 1,
     encoding: Encoding = "twos_complement",
-    crossbars: Crossbars = "1",
+    crossbars: Annotated[
+        str | None,
+        typer.Option(help="number, or all: one per section", show_default="1; all with --from"),
+    ] = None,
     schedule: ScheduleOption = "block",
     scale_per: ScalePer = "tensor",
     passes: Passes = 1,
@@ -91,17 +101,22 @@ def report(
     html_out: Annotated[Path | None, typer.Option("--html", metavar="OUT.html")] = None,
     force: Force = False,
 ) -> None:
-    """Cell writes of programming a checkpoint under each policy."""
+    """Cell writes of programming a checkpoint under each policy.
+
+    With --from, of deploying it over an older version, weight stationary.
+    """
     names = policy or ["unsorted", "sws", "sws-layer"]
     if len(set(names)) < len(names):
         raise ValueError(f"`--policy` names {_repeated(names)} twice; give each policy once.")
     policies = {name: Policy.parse(name) for name in names}
+    crossbars = crossbars or ("all" if old else "1")
     config = _config(rows, bits, cell_bits, encoding, crossbars, schedule, scale_per)
     select = select_by_name(layout, include, exclude, transposed)
     for output in (json_out, html_out):
         if output:
             check_output(output, force)
     source = open_checkpoint(checkpoint)
+    before = open_checkpoint(old) if old else None
     with _progress() as bar:
         task = bar.add_task(f"programming {checkpoint.name}", total=1.0)
         result = compare(
@@ -109,6 +124,9 @@ def report(
             config,
             policies,
             load=source.load,
+            old=before.tensors if before else None,
+            load_old=before.load if before else None,
+            keep_placement=keep_placement,
             select=select,
             passes=passes,
             chips=chips,
@@ -119,9 +137,14 @@ def report(
             progress=lambda fraction: bar.update(task, completed=fraction),
         )
     document = to_json(str(checkpoint), config, result.policies, result.digital)
+    if old:
+        document |= {"from": str(old), "keep_placement": keep_placement}
     layers = next(iter(result.policies.values())).layers
     console = _console()
     console.print(policy_table(result.policies))
+    if old:
+        placed = "in the places of the old weights" if keep_placement else "placed afresh"
+        console.print(f"writes of deploying over {old}, weight stationary, {placed}")
     if not all(summary.analog_valid for summary in result.policies.values()):
         console.print(
             "analog-valid NO: sections mix outputs, so a column current is no sum of one output"

@@ -60,6 +60,9 @@ def compare(
     policies: Mapping[str, Policy],
     *,
     load: Callable[[str], Any] | None = None,
+    old: Mapping[str, Any] | None = None,
+    load_old: Callable[[str], Any] | None = None,
+    keep_placement: bool = False,
     select: Select | None = None,
     passes: int = 1,
     chips: int = 1,
@@ -71,11 +74,17 @@ def compare(
 ) -> Comparison:
     """Counts what each policy writes to program a network, on the same chips.
 
+    With `old`, what it writes to deploy the network over an older version of it, weight stationary:
+    the chips hold the old one, programmed under the same policy, and only what follows is counted.
+
     Args:
       tensors: by name, arrays or anything with their `shape`, `dtype`, `ndim` and `size`.
       config: the crossbars.
       policies: by the name to report them under.
       load: gives the array of a name; by default it is in `tensors`.
+      old, load_old: the older version, in the same form.
+      keep_placement: the new weights take the places of the old ones, instead of being placed
+        afresh: the index in the routing memory stays.
       select: see `plan`.
       passes: times the network is programmed, state carrying over.
       chips: chips to average over.
@@ -87,7 +96,7 @@ def compare(
 
     Raises:
       ValueError: as `plan` and `sample_chip`; `passes` or `chips` below 1; a fault map of another
-        shape.
+        shape; an `old` network with other weight matrices, or on shared crossbars.
     """
     for argument, value in (("passes", passes), ("chips", chips)):
         if value < 1:
@@ -96,6 +105,10 @@ def compare(
         validate(config, policy)
     check_rates(stuck_at_0, stuck_at_1)
     axes = select_layers(tensors, select or select_by_name())
+    if old is not None:
+        _check_old(old, tensors, axes, config)
+    elif keep_placement:
+        raise ValueError("`keep_placement` keeps that of `old`; give the older version too.")
     keys = jax.random.split(jax.random.key(seed), chips)
     baseline = Policy.unsorted()
     wanted = dict.fromkeys((baseline, *policies.values()))
@@ -119,9 +132,15 @@ def compare(
         streams[policy] = _Stream(config, stucking, passes, keys if drawn else keys[:1], make_chip)
     facts: dict[Policy, dict[str, LayerSummary]] = {policy: {} for policy in wanted}
     placements = list({policy.placement: policy for policy in wanted}.values())
-    laid_out, parts = 0, passes * len(axes) * len(placements)
-    for _ in range(passes):
-        for part in _lay_out_ahead(axes, load or tensors.__getitem__, config, placements):
+
+    load = load or tensors.__getitem__
+    rounds = [(load, load)] * passes  # what is programmed, and by which weights it is placed
+    if old is not None:
+        load_old = load_old or old.__getitem__
+        rounds = [(load_old, load_old), *[(load, load_old if keep_placement else load)] * passes]
+    laid_out, parts = 0, len(rounds) * len(axes) * len(placements)
+    for number, (load_weights, load_placed) in enumerate(rounds):
+        for part in _lay_out_ahead(axes, load_weights, load_placed, config, placements):
             for policy in wanted:
                 if policy.placement == part.placement:
                     facts[policy][part.name] = part.facts
@@ -131,6 +150,8 @@ def compare(
                 progress(laid_out / parts)
         for stream in streams.values():
             stream.finish_pass()
+            if old is not None and number == 0:
+                stream.forget_counts()
 
     summaries = {}
     for policy in wanted:
@@ -158,16 +179,46 @@ class _LaidOut(NamedTuple):
     slots: Slots
 
 
+def _check_old(
+    old: Mapping[str, Any],
+    tensors: Mapping[str, Any],
+    axes: Mapping[str, tuple[int, ...]],
+    config: CrossbarConfig,
+) -> None:
+    if config.crossbars is not None:
+        raise ValueError(
+            f"`crossbars` is {config.crossbars}, but deploying over an `old` network is weight "
+            "stationary; use None (command line: all)."
+        )
+    for name in axes:
+        shape = tuple(tensors[name].shape)
+        if name not in old or tuple(old[name].shape) != shape:
+            found = f"is {tuple(old[name].shape)}" if name in old else "is missing"
+            raise ValueError(
+                f"`old` is no older version of this network: `{name}` {found} there and {shape} "
+                "here; give a checkpoint with the same weight matrices, or leave others digital."
+            )
+
+
 def _lay_out_ahead(
     axes: Mapping[str, tuple[int, ...]],
     load: Callable[[str], Any],
+    load_placed: Callable[[str], Any],
     config: CrossbarConfig,
     policies: Sequence[Policy],
 ) -> Iterator[_LaidOut]:
-    """Every layer under the placement of every policy; the next ones are laid out meanwhile."""
+    """Every layer under the placement of every policy; the next ones are laid out meanwhile.
 
-    def lay_out(number: int, name: str, weights: np.ndarray, policy: Policy) -> _LaidOut:
-        layer = plan_layer(name, weights, axes[name], config, policy)
+    `load_placed` gives the weights that are placed; those of `load` take their places.
+    """
+
+    def lay_out(
+        number: int, name: str, weights: np.ndarray, placed: np.ndarray, policy: Policy
+    ) -> _LaidOut:
+        layer = plan_layer(name, placed, axes[name], config, policy)
+        if placed is not weights:
+            own = plan_layer(name, weights, axes[name], config, Policy.unsorted())
+            layer = layer._replace(scale=own.scale)
         schedule, slots = network_schedule([layer.placement.used_rows], config, first_layer=number)
         target = np.asarray(_target(weights, layer, schedule, config))
         return _LaidOut(name, policy.placement, layer_facts({name: layer})[name], target, slots)
@@ -177,8 +228,9 @@ def _lay_out_ahead(
         waiting: deque[Future[_LaidOut]] = deque()
         for number, name in enumerate(axes):
             weights = np.asarray(load(name))
+            placed = weights if load_placed is load else np.asarray(load_placed(name))
             for policy in policies:
-                waiting.append(pool.submit(lay_out, number, name, weights, policy))
+                waiting.append(pool.submit(lay_out, number, name, weights, placed, policy))
                 if len(waiting) > ahead:
                     yield waiting.popleft().result()
         while waiting:
@@ -243,6 +295,14 @@ class _Stream:
             chip = tally.chip._replace(passes=tally.chip.passes + 1)
             nothing = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), tally.counts)
             self._tallies[number] = tally._replace(chip=chip, counts=nothing)
+
+    def forget_counts(self) -> None:
+        """What was written so far no longer counts; the chips stay as they are."""
+        self._counts = [[] for _ in self._keys]
+        self._tallies = [
+            tally._replace(wear=np.zeros(tally.wear.shape, tally.wear.dtype))
+            for tally in self._tallies
+        ]
 
     def summaries(self, facts: Mapping[str, LayerSummary]) -> list[Summary]:
         """One for each chip."""

@@ -108,6 +108,31 @@ def test_report_on_crossbars_all_writes_every_set_bit_once(run, checkpoint, tmp_
         assert entry["max_cell_writes"] == 1
 
 
+def test_report_counts_deploying_over_an_older_version(run, checkpoint, tmp_path):
+    tensors = safetensors.numpy.load_file(checkpoint)
+    tensors["fc.weight"][0, 0] += 0.5
+    new, out, page = (tmp_path / name for name in ("new.safetensors", "out.json", "page.html"))
+    safetensors.numpy.save_file(tensors, new)
+    options = ["--rows", 16, "--json", out, "--html", page, "--force"]
+    writes = {}
+    for keep in ([], ["--keep-placement"]):
+        code, printed, _ = run("report", new, "--from", checkpoint, *keep, *options)
+        assert code == 0
+        assert "writes of deploying over" in printed
+        document = json.loads(out.read_text())
+        assert document["config"]["crossbars"] is None
+        assert document["from"] == str(checkpoint)
+        assert document["keep_placement"] is bool(keep)
+        writes[bool(keep)] = {name: x["writes"] for name, x in document["policies"].items()}
+        assert f"deployed over <b>{checkpoint}</b>" in page.read_text()
+    assert len(set(writes[True].values())) == 1  # the bits of one weight
+    assert 1 <= writes[True]["sws"] <= 8
+    assert writes[False]["unsorted"] == writes[True]["unsorted"]
+    code, _, error = run("report", new, "--from", checkpoint, "--crossbars", 4)
+    assert code == 1
+    assert "deploying over an `old` network is weight stationary" in error
+
+
 def test_report_html_is_self_contained_and_escapes_names(run, tmp_path):
     path = tmp_path / "x.npz"
     np.savez(path, **{"<script>alert(1)</script>.weight": np.ones((3, 4), np.float32)})

@@ -150,6 +150,69 @@ def test_progress_rises_to_one(tensors):
     assert seen[-1] == 1
 
 
+@pytest.fixture
+def newer(tensors):
+    rng = np.random.default_rng(1)
+    return {name: (x + 0.1 * rng.standard_normal(x.shape)).astype(x.dtype)
+            for name, x in tensors.items()}  # fmt: skip
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_deploying_counts_what_follows_the_older_version(tensors, newer, keep):
+    config = memsim.CrossbarConfig(rows=4, crossbars=None)
+    result = memsim.compare(
+        newer, config, POLICIES, old=tensors, keep_placement=keep, passes=2, chips=2, stuck_at_1=0.1
+    )
+
+    def deploy(policy, key, baseline=None):
+        before, plan = (memsim.plan(x, config, policy) for x in (tensors, newer))
+        if keep:
+            layers = {
+                name: layer._replace(placement=before.layers[name].placement)
+                for name, layer in plan.layers.items()
+            }
+            plan = plan._replace(layers=layers)
+        chip = memsim.sample_chip(key, before, 0.0, 0.1)
+        _, deployed = memsim.program(tensors, before, chip)
+        _, programming = memsim.program(newer, plan, deployed.chip, passes=2, wear=True)
+        return memsim.summarize(programming, plan, baseline)
+
+    keys = jax.random.split(jax.random.key(0), 2)
+    baselines = [deploy(memsim.Policy.unsorted(), key) for key in keys]
+    for name, policy in POLICIES.items():
+        of_chips = [deploy(policy, key, base) for key, base in zip(keys, baselines, strict=True)]
+        assert result.policies[name] == memsim.mean_over_chips(of_chips)
+    for name in ("unsorted", "sws"):
+        assert result.policies[name].writes_per_pass[1] == 0
+
+
+def test_in_the_places_of_the_old_weights_every_policy_writes_the_changed_bits(tensors, newer):
+    config = memsim.CrossbarConfig(rows=4, crossbars=None)
+    policies = {name: POLICIES[name] for name in ("unsorted", "sws", "sws-layer")}
+    result = memsim.compare(newer, config, policies, old=tensors, keep_placement=True)
+    changed = 0
+    for name in result.policies["sws"].layers:
+        old, new = (np.float32(x[name]) for x in (tensors, newer))
+        words = [np.rint(x / np.float32(abs(x).max() / 127)).astype(np.int8) for x in (old, new)]
+        changed += int(np.unpackbits((words[0] ^ words[1]).view(np.uint8)).sum())
+    assert {summary.writes for summary in result.policies.values()} == {changed}
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "message"),
+    [
+        ({}, {"crossbars": 2}, "`crossbars` is 2, but deploying over an `old`"),
+        ({"layer2.weight": None}, {}, r"`layer2.weight` is missing there and \(3, 2, 3\) here"),
+        ({"layer2.weight": np.ones((3, 3))}, {}, r"`layer2.weight` is \(3, 3\) there"),
+    ],
+)
+def test_a_network_is_deployed_over_one_of_its_own_shapes(tensors, change, arguments, message):
+    old = {name: x for name, x in (tensors | change).items() if x is not None}
+    config = memsim.CrossbarConfig(**{"rows": 4, "crossbars": None} | arguments)
+    with pytest.raises(ValueError, match=message):
+        memsim.compare(tensors, config, POLICIES, old=old)
+
+
 @pytest.mark.parametrize(
     ("network", "bits", "writes", "sws", "sws_layer"),
     [
@@ -176,6 +239,7 @@ def test_trained_weights_cost_what_others_count(assets, network, bits, writes, s
         ({"stuck_at_0": 2.0}, "`stuck_at_0` is 2.0; a probability lies in 0..1"),
         ({"stuck_at_0": 0.6, "stuck_at_1": 0.6}, "the rates sum to at most 1"),
         ({"faults": (np.zeros((2, 4, 8), bool),) * 2}, r"`faults` has shape \(2, 4, 8\)"),
+        ({"keep_placement": True}, "`keep_placement` keeps that of `old`; give the older version"),
         ({"select": lambda name, leaf: None}, "None of 4 tensors is a weight matrix"),
     ],
 )
