@@ -55,7 +55,7 @@ Include = Annotated[str | None, typer.Option(metavar="RE", help="map only names 
 Exclude = Annotated[str | None, typer.Option(metavar="RE", help="leave names that match digital")]
 Layout = Annotated[str, typer.Option(help=f"{', '.join(LAYOUTS)}: auto goes by the names")]
 Transposed = Annotated[
-    str | None, typer.Option(metavar="RE", help="torch weights [in, out, ...] that match")
+    str | None, typer.Option(metavar="RE", help=r"torch weights \[in, out, ...] that match")
 ]
 StuckAt0 = Annotated[float, typer.Option("--stuck-at-0", help="share of cells stuck at 0")]
 StuckAt1 = Annotated[float, typer.Option("--stuck-at-1", help="share of cells stuck at 1")]
@@ -116,7 +116,10 @@ def report(
         if output:
             check_output(output, force)
     source = open_checkpoint(checkpoint)
-    before = open_checkpoint(old) if old else None
+    try:
+        before = open_checkpoint(old) if old else None
+    except (ValueError, OSError) as error:
+        raise type(error)(f"--from: {error}") from error
     with _progress() as bar:
         task = bar.add_task(f"programming {checkpoint.name}", total=1.0)
         result = compare(
@@ -141,10 +144,12 @@ def report(
         document |= {"from": str(old), "keep_placement": keep_placement}
     layers = next(iter(result.policies.values())).layers
     console = _console()
-    console.print(policy_table(result.policies))
     if old:
         placed = "in the places of the old weights" if keep_placement else "placed afresh"
-        console.print(f"writes of deploying over {old}, weight stationary, {placed}")
+        title = f"Cell writes to deploy the network over {old.name}, weight stationary, {placed}"
+        console.print(policy_table(result.policies, title))
+    else:
+        console.print(policy_table(result.policies))
     if not all(summary.analog_valid for summary in result.policies.values()):
         console.print(
             "analog-valid NO: sections mix outputs, so a column current is no sum of one output"

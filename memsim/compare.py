@@ -20,6 +20,7 @@ from memsim.codes import AnyArray, rounded_quotient
 from memsim.config import CrossbarConfig, Policy, validate
 from memsim.network import (
     LayerPlan,
+    layer_scale,
     plan_layer,
     select_layers,
     sum_per_layer,
@@ -107,8 +108,10 @@ def compare(
     axes = select_layers(tensors, select or select_by_name())
     if old is not None:
         _check_old(old, tensors, axes, config)
-    elif keep_placement:
-        raise ValueError("`keep_placement` keeps that of `old`; give the older version too.")
+    elif keep_placement or load_old:
+        raise ValueError(
+            "`keep_placement` and `load_old` are of `old`; give the older version too."
+        )
     keys = jax.random.split(jax.random.key(seed), chips)
     baseline = Policy.unsorted()
     wanted = dict.fromkeys((baseline, *policies.values()))
@@ -196,7 +199,8 @@ def _check_old(
             found = f"is {tuple(old[name].shape)}" if name in old else "is missing"
             raise ValueError(
                 f"`old` is no older version of this network: `{name}` {found} there and {shape} "
-                "here; give a checkpoint with the same weight matrices, or leave others digital."
+                "here; give a checkpoint with the same weight matrices, or leave this one digital "
+                "(`select`; command line: --exclude)."
             )
 
 
@@ -217,8 +221,7 @@ def _lay_out_ahead(
     ) -> _LaidOut:
         layer = plan_layer(name, placed, axes[name], config, policy)
         if placed is not weights:
-            own = plan_layer(name, weights, axes[name], config, Policy.unsorted())
-            layer = layer._replace(scale=own.scale)
+            layer = layer._replace(scale=layer_scale(name, weights, axes[name], config))
         schedule, slots = network_schedule([layer.placement.used_rows], config, first_layer=number)
         target = np.asarray(_target(weights, layer, schedule, config))
         return _LaidOut(name, policy.placement, layer_facts({name: layer})[name], target, slots)

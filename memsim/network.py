@@ -194,14 +194,11 @@ def plan_layer(
     Raises:
       ValueError: NaN or infinite weights; too many weights for 32-bit positions.
     """
-    weights = tensor.astype(np.float32, copy=False)
-    scale = quantization_scale(weights, config.bits, axes if config.scale_per == "output" else ())
-    if not np.all(np.isfinite(scale)):
-        raise ValueError(f"`{name}` holds NaN or infinite weights; mend them before planning.")
+    scale = layer_scale(name, tensor, axes, config)
     if policy.placement == "unsorted":
         codes = np.broadcast_to(np.int8(0), tensor.shape)  # only their number matters
     else:
-        codes = weights / scale
+        codes = tensor.astype(np.float32, copy=False) / scale
         np.clip(np.rint(codes, out=codes), -config.max_code, config.max_code, out=codes)
         codes = codes.astype(config.code_dtype)
     codes = by_output(codes, axes)
@@ -219,6 +216,21 @@ def plan_layer(
         index_bits=np.asarray(index_bits(policy, inputs, outputs), np.int32),
         analog_valid=np.asarray(policy.placement != "sws-layer" or outputs == 1),
     )
+
+
+def layer_scale(
+    name: str, tensor: np.ndarray, axes: tuple[int, ...], config: CrossbarConfig
+) -> Float32[np.ndarray, "..."]:
+    """The quantization scale of a layer, broadcastable to the tensor.
+
+    Raises:
+      ValueError: NaN or infinite weights.
+    """
+    weights = tensor.astype(np.float32, copy=False)
+    scale = quantization_scale(weights, config.bits, axes if config.scale_per == "output" else ())
+    if not np.all(np.isfinite(scale)):
+        raise ValueError(f"`{name}` holds NaN or infinite weights; mend them before planning.")
+    return scale
 
 
 def with_stucking(plan: Plan, policy: Policy) -> Plan:

@@ -1,6 +1,7 @@
 """Charts as matplotlib figures: returned, never shown. Needs the extra `plot`."""
 
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -84,51 +85,60 @@ def writes_by_policy(policies: Mapping[str, Summary]) -> Figure:
     return figure
 
 
+def _lines(policies: Mapping[str, Policy]) -> dict[str, list[str]]:
+    """Names that a chart joins by a line, by its label: bit stucking at one p, low rising."""
+    lines: dict[tuple[str, str], list[str]] = {}
+    for name, policy in policies.items():
+        stucking = f", p = {policy.reprogram:g}" if policy.low_columns else ""
+        stucking += ", fixed" if stucking and policy.draws == "fixed" else ""
+        lines.setdefault((policy.placement, stucking), []).append(name)
+    for (placement, stucking), names in lines.items():
+        if stucking:  # a line starts where nothing is stucked
+            names[:0] = lines.get((placement, ""), [])
+        names.sort(key=lambda name: policies[name].low_columns)
+    continued = {placement for placement, stucking in lines if stucking}
+    return {
+        placement + stucking: names
+        for (placement, stucking), names in lines.items()
+        if stucking or placement not in continued
+    }
+
+
 def accuracy_against_reduction(
-    policies: Mapping[str, Summary],
-    accuracy: Mapping[str, tuple[float, float, float]],
+    policies: Mapping[str, Policy],
+    summaries: Mapping[str, Summary],
+    change: Mapping[str, tuple[float, float, float]],
     float_accuracy: float,
 ) -> Figure:
     """What each policy saves in writes against what it keeps of the accuracy.
 
     Args:
-      policies: by name; sorting without bit stucking starts a line, one line per p.
-      accuracy: mean and ends of its 95 % interval, shares of 1, by the same names.
+      policies: by name; one without bit stucking starts the lines, one for each p.
+      summaries: what they write.
+      change: of the accuracy against the float network, with the ends of its 95 % interval; shares
+        of 1.
       float_accuracy: share of 1.
     """
     figure = _figure(7, 4.4)
     axes = figure.subplots()
     styles = {"unsorted": (_SOFT, "s"), "sws": (_BAR, "o"), "sws-layer": (_BAD, "D")}
-    parsed = {name: Policy.parse(name) for name in policies}
-    order = sorted(policies, key=lambda name: parsed[name].low_columns)
-    shares: dict[str, list[float]] = {policy.placement: [] for policy in parsed.values()}
-    for policy in parsed.values():
-        if policy.low_columns and policy.reprogram not in shares[policy.placement]:
-            shares[policy.placement].append(policy.reprogram)
-    lines = [
-        (placement, i, p) for placement in shares for i, p in enumerate(shares[placement] or [1])
-    ]
-    for placement, number, p in lines:
-        names = [
-            name
-            for name in order
-            if parsed[name].placement == placement
-            and (parsed[name].reprogram == p or not parsed[name].low_columns)
-        ]
+    drawn: Counter[str] = Counter()
+    for label, names in _lines(policies).items():
+        placement = policies[names[0]].placement
         colour, marker = styles[placement]
-        dashes = ("-", "--", ":", "-.")[number % 4]
-        reduction = [policies[name].reduction or np.nan for name in names]
-        percent = 100 * np.asarray([accuracy[name] for name in names])
-        mean, ends = percent[:, 0], np.abs(percent[:, 1:] - percent[:, :1]).T
-        valid = all(policies[name].analog_valid for name in names)
-        label = placement if p == 1 else f"{placement}, p = {p:g}"
+        dashes = ("-", "--", ":", "-.")[drawn[placement] % 4]
+        drawn[placement] += 1
+        reduction = [summaries[name].reduction or np.nan for name in names]
+        points = 100 * np.asarray([change[name] for name in names])
+        percent, ends = 100 * float_accuracy + points[:, 0], np.abs(points[:, 1:] - points[:, :1]).T
+        valid = all(summaries[name].analog_valid for name in names)
         axes.errorbar(
-            reduction, mean, yerr=ends, color=colour, linestyle=dashes, marker=marker,
+            reduction, percent, yerr=ends, color=colour, linestyle=dashes, marker=marker,
             markersize=5.5, markerfacecolor=colour if valid else "white", linewidth=1.1,
             elinewidth=0.9, capsize=2.5, label=label if valid else f"{label} (not analog-valid)",
         )  # fmt: skip
-        for name, x, y in zip(names, reduction, mean, strict=True):
-            if low := parsed[name].low_columns:
+        for name, x, y in zip(names, reduction, percent, strict=True):
+            if low := policies[name].low_columns:
                 axes.annotate(
                     f"{low}", (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8,
                     color=colour,
@@ -143,7 +153,7 @@ def accuracy_against_reduction(
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")
     axes.set_xlabel("reduction in cell writes (numbers: low columns under bit stucking)")
-    axes.set_ylabel("accuracy (%)")
+    axes.set_ylabel("accuracy (%); bars: 95 % of its change")
     axes.grid(color="#edf0f3", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.legend(frameon=False, fontsize=8.5, labelcolor=_INK, loc="lower left")

@@ -200,9 +200,11 @@ def to_json(
     }
 
 
-def policy_table(policies: Mapping[str, Summary]) -> rich.table.Table:
+def policy_table(
+    policies: Mapping[str, Summary], title: str = "Cell writes to program the network"
+) -> rich.table.Table:
     """One row per policy: writes, reduction and what they cost."""
-    table = rich.table.Table(title="Cell writes to program the network", title_justify="left")
+    table = rich.table.Table(title=title, title_justify="left")
     table.add_column("policy", no_wrap=True)
     headings = ("writes", "reduction", "SETs", "RESETs", "row ops", "max/cell", "index bits")
     for heading in headings:

@@ -118,7 +118,7 @@ def test_report_counts_deploying_over_an_older_version(run, checkpoint, tmp_path
     for keep in ([], ["--keep-placement"]):
         code, printed, _ = run("report", new, "--from", checkpoint, *keep, *options)
         assert code == 0
-        assert "writes of deploying over" in printed
+        assert f"Cell writes to deploy the network over {checkpoint.name}" in printed
         document = json.loads(out.read_text())
         assert document["config"]["crossbars"] is None
         assert document["from"] == str(checkpoint)

@@ -4,7 +4,15 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from training.data import Images, digits, open_images, read_batches, shifted_batches
-from training.preprocessing import CIFAR, DEIT, TORCHVISION, VIT, crop, normalise, read_timm_config
+from training.preprocessing import (
+    CIFAR,
+    DEIT,
+    TORCHVISION,
+    VIT,
+    central_crop,
+    normalise,
+    read_timm_config,
+)
 
 
 def test_digits_are_split_by_class_and_normalised():
@@ -48,7 +56,7 @@ def test_sets_of_tensorflow_datasets_come_in_batches(name, classes, split):
     assert labels.dtype == np.int32
     assert list(labels) == [example["label"] for example in stored]
     for picture, example in zip(pictures, stored, strict=True):
-        np.testing.assert_array_equal(picture, crop(example["image"], TORCHVISION))
+        np.testing.assert_array_equal(picture, central_crop(example["image"], TORCHVISION))
 
 
 def test_a_set_that_is_not_prepared_says_how_to_prepare_it(tmp_path):
@@ -84,9 +92,15 @@ def test_an_npz_file_comes_in_batches(npz):
 
 
 def test_an_error_in_the_middle_of_the_images_is_raised():
-    broken = Images([{"image": np.zeros((4, 4, 3), np.uint8), "label": 0}, {"label": 1}], 2)
+    broken = Images([{"image": np.zeros((4, 4, 3), np.uint8), "label": 0}, {"label": 1}], 2, True)
     with pytest.raises(KeyError, match="image"):
         list(read_batches(broken, CIFAR, size=2))
+
+
+def test_an_image_without_a_label_is_refused():
+    hidden = Images([{"image": np.zeros((4, 4, 3), np.uint8), "label": -1}], 2, True)
+    with pytest.raises(ValueError, match="label -1; choose a labelled split"):
+        list(read_batches(hidden, CIFAR, size=2))
 
 
 PICTURE, LABEL = np.zeros((3, 4, 4, 3), np.uint8), np.zeros(3, int)
@@ -103,6 +117,7 @@ PICTURE, LABEL = np.zeros((3, 4, 4, 3), np.uint8), np.zeros(3, int)
             r"label int64 \(2,\); they must be uint8 \[images",
         ),
         ({"image": PICTURE, "label": LABEL / 1.0}, "label float64"),
+        ({"image": PICTURE, "label": LABEL - 1}, "integers from 0"),
         ({"image": PICTURE[:0], "label": LABEL[:0]}, r"image uint8 \(0, 4, 4, 3\)"),
     ],
 )
@@ -118,6 +133,11 @@ def test_wrong_names_are_refused(npz, tmp_path):
         open_images(npz(image=PICTURE, label=LABEL), split="test")
     with pytest.raises(ValueError, match="`data` is 'cifar11', which is no"):
         open_images("cifar11", data_dir=str(tmp_path))
+    for name in ("./images.zip", "huggingface:cifar10", "cifar10:9.9.9", "coco"):
+        with pytest.raises(ValueError, match=f"`data` is '{name}', which is no"):
+            open_images(name)
+    with pytest.raises(ValueError, match="`data_dir` is '/data', but"):
+        open_images(npz(image=PICTURE, label=LABEL), data_dir="/data")
     with pytest.raises(ValueError, match="choose a set of an image and its class"):
         open_images("lfw", data_dir=str(tmp_path))
 
@@ -130,7 +150,7 @@ def test_the_middle_of_the_resized_image_is_cut_out(shape, preprocessing):
     down, across = np.mgrid[:height, :width] + 0.5
     ramps = [down / height, across / width, 0 * down]
     image = np.stack([np.floor(256 * ramp) for ramp in ramps], axis=-1).astype(np.uint8)
-    cut = crop(image, preprocessing)
+    cut = central_crop(image, preprocessing)
     assert cut.shape == (224, 224, 3)
     target = {0.875: 256, 0.9: 248}[preprocessing.crop]  # torchvision's and timm's shorter side
     scale = target / min(shape)
@@ -148,7 +168,7 @@ def test_bicubic_is_not_bilinear():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (60, 50, 3), np.uint8)
     cuts = [
-        crop(image, DEIT._replace(interpolation=kind)).astype(int)
+        central_crop(image, DEIT._replace(interpolation=kind)).astype(int)
         for kind in ("bilinear", "bicubic")
     ]
     assert np.abs(cuts[0] - cuts[1]).max() > 10
@@ -158,7 +178,7 @@ def test_bicubic_is_not_bilinear():
 
 def test_grey_images_become_rgb():
     grey = np.arange(32 * 32, dtype=np.uint8).reshape(32, 32, 1)
-    np.testing.assert_array_equal(crop(grey, CIFAR), np.repeat(grey, 3, axis=-1))
+    np.testing.assert_array_equal(central_crop(grey, CIFAR), np.repeat(grey, 3, axis=-1))
 
 
 def test_normalised_images_have_the_stated_mean_and_deviation():
@@ -175,9 +195,19 @@ def test_normalised_images_have_the_stated_mean_and_deviation():
         ("{", "does not state a preprocessing as timm's config.json does"),
         ('{"architecture": "resnet18"}', "KeyError"),
         (
-            '{"pretrained_cfg": {"input_size": [3, 32, 32], "crop_pct": 1, "mean": [0], "std": [1],'
-            ' "interpolation": "bicubic", "crop_mode": "squash"}}',
-            "asks for bicubic interpolation and crop mode squash",
+            '{"pretrained_cfg": {"input_size": [3, 32, 32], "crop_pct": 1, "mean": [0, 0, 0],'
+            ' "std": [1, 1, 1], "interpolation": "bicubic", "crop_mode": "squash"}}',
+            "asks for bicubic interpolation, crop mode squash and images of 32 x 32",
+        ),
+        (
+            '{"pretrained_cfg": {"input_size": [3, 32, 48], "crop_pct": 1, "mean": [0, 0, 0],'
+            ' "std": [1, 1, 1], "interpolation": "bicubic"}}',
+            "images of 32 x 48",
+        ),
+        (
+            '{"pretrained_cfg": {"input_size": [3, 32, 32], "crop_pct": 1, "mean": [0, 0, 0],'
+            ' "std": [1, 0, 1], "interpolation": "bicubic"}}',
+            "does not state a preprocessing",
         ),
     ],
 )

@@ -11,6 +11,11 @@ def test_pulses_are_positive(name, value):
         memsim.ConstantPulses(**{name: value})
 
 
+def test_rows_are_whole():
+    with pytest.raises(ValueError, match=r"`parallel_rows` is 1\.5; give a whole number"):
+        memsim.ConstantPulses(parallel_rows=1.5)
+
+
 def test_writes_take_the_time_and_energy_of_their_pulses(key):
     codes = np.array([-7, -4, 2, -1, 0, 1, 3, -5, 7])
     weights = {"kernel": codes.astype(np.float32)[:, None]}

@@ -1,5 +1,6 @@
 import jax
 import numpy as np
+import pytest
 import scipy.stats
 
 import memsim
@@ -38,14 +39,18 @@ def test_chips_are_programmed_as_one_by_one(key, config, params):
     assert not np.array_equal(held[0]["layer2"]["kernel"], held[1]["layer2"]["kernel"])
 
 
-def test_on_one_chip_the_interval_is_that_of_a_paired_test():
+def test_on_one_chip_the_interval_is_newcombes():
     rng = np.random.default_rng(0)
     reference = rng.random(400) < 0.9
     programmed = np.where(rng.random(400) < 0.1, rng.random(400) < 0.5, reference)
-    change = accuracy_change(programmed[None], reference)
-    paired = scipy.stats.ttest_rel(programmed * 1.0, reference * 1.0).confidence_interval(0.95)
-    np.testing.assert_allclose(change.mean, programmed.mean() - reference.mean(), atol=1e-12)
-    np.testing.assert_allclose([change.low, change.high], [paired.low, paired.high], rtol=1e-9)
+    mean, low, high = accuracy_change(programmed[None], reference)
+    gained, lost = np.sum(programmed & ~reference), np.sum(~programmed & reference)
+    up, down = (scipy.stats.binomtest(int(x), 400).proportion_ci(method="wilson")
+                for x in (gained, lost))  # fmt: skip
+    gain, loss = gained / 400, lost / 400
+    np.testing.assert_allclose(mean, gain - loss, atol=1e-12)
+    np.testing.assert_allclose(mean - low, np.hypot(gain - up.low, down.high - loss), rtol=0.01)
+    np.testing.assert_allclose(high - mean, np.hypot(up.high - gain, loss - down.low), rtol=0.01)
 
 
 def test_the_interval_covers_other_chips_and_other_images():
@@ -62,6 +67,22 @@ def test_the_interval_covers_other_chips_and_other_images():
     assert 0.94 <= covered / trials <= 0.99
 
 
-def test_nothing_changed_is_no_change():
-    reference = np.arange(10) < 7
-    assert accuracy_change(np.stack([reference] * 3), reference) == (0, 0, 0)
+@pytest.mark.parametrize(
+    ("images", "chips", "flips"), [(200, 1, 0.005), (500, 4, 0.003), (200, 8, 0.05)]
+)
+def test_the_interval_covers_where_few_images_change(images, chips, flips):
+    rng = np.random.default_rng(0)
+    covered, trials = 0, 1000
+    for _ in range(trials):
+        reference = rng.random(images) < 0.9
+        programmed = reference & (rng.random((chips, images)) >= flips)
+        change = accuracy_change(programmed, reference)
+        covered += change.low <= -0.9 * flips <= change.high
+    assert covered / trials >= 0.94
+
+
+def test_no_change_on_few_images_is_not_certainty():
+    reference = np.arange(200) < 180
+    mean, low, high = accuracy_change(np.stack([reference] * 3), reference)
+    assert mean == 0
+    assert -0.02 < low < -0.005 < 0.005 < high < 0.02

@@ -21,7 +21,7 @@ from memsim.selection import named_leaves
 from training.models import CifarResNet, ResNet, VisionTransformer
 from training.models.pretrained import MODELS, build, open_network, torch_shapes
 from training.models.resnet import BasicBlock
-from training.preprocessing import CIFAR, DEIT, TORCHVISION, VIT, Preprocessing
+from training.preprocessing import CIFAR, DEIT, TORCHVISION, VIT, Preprocessing, normalise
 
 
 def shapes(model):
@@ -213,6 +213,8 @@ def test_tensors_that_do_not_fit_are_named(small, tmp_path):
         assert text in str(error.value)
     with pytest.raises(ValueError, match="`model` is 'resnet19'; choose one of resnet20, "):
         open_network("resnet19", path)
+    with pytest.raises(ValueError, match=r"weights/resnet20\.pth is a PyTorch file"):
+        open_network("resnet20", "weights/resnet20.pth")
     with pytest.raises(FileNotFoundError, match=r"runs/x\.safetensors is not a file"):
         open_network("resnet20", "runs/x.safetensors")
 
@@ -256,6 +258,23 @@ def test_a_vit_of_torchvision_loads_by_its_own_names(monkeypatch, tmp_path):
     assert network.classes == 10
     plan = memsim.plan(network.tensors, memsim.CrossbarConfig(), memsim.Policy.unsorted())
     assert len(plan.layers) == 50  # all four of every block among them
+    images = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
+    called = {
+        "class_token": "cls_token", "conv_proj": "patch_embed.proj", "encoder.ln": "norm",
+        "encoder.pos_embedding": "pos_embed", "encoder.layers.encoder_layer_": "blocks.",
+        "heads.head": "head", "ln_1": "norm1", "ln_2": "norm2", "mlp.linear_": "mlp.fc",
+        "self_attention.in_proj_": "attn.qkv.", "self_attention.out_proj": "attn.proj",
+    }  # fmt: skip
+    renamed = {}
+    for name, tensor in tensors.items():
+        timm = name
+        for torchvision, other in called.items():
+            timm = timm.replace(torchvision, other)
+        renamed[timm] = tensor
+    np.testing.assert_array_equal(
+        network.apply(tensors, images),
+        build("vit", renamed)(normalise(images, TORCHVISION)),
+    )
 
 
 def test_imagenet_shortcuts_project_and_cifar_shortcuts_pad():
@@ -282,8 +301,9 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
     def answer(self, body):
         content = self.files.get(self.path)
-        self.send_response(200 if content is not None else 404)
-        if content is None:
+        broken = self.path in self.files and content is None
+        self.send_response(400 if broken else 200 if content is not None else 404)
+        if content is None and not broken:
             known = any(self.path.rsplit("/", 1)[0] in path for path in self.files)
             self.send_header("X-Error-Code", "EntryNotFound" if known else "RepoNotFound")
         self.send_header("X-Repo-Commit", "0" * 40)
@@ -343,6 +363,10 @@ def test_weights_come_from_the_hub_with_their_preprocessing(fetched, small):
         ).encode(),
         "/some/plain/resolve/main/model.safetensors": content,
     }
+    files["/some/half/resolve/main/model.safetensors"] = content
+    files["/some/half/resolve/main/config.json"] = None  # the hub answers neither yes nor no
+    half = fetched(files, "some/half")
+    assert "did not give its model.safetensors and config.json" in half[0]
     lines = fetched(files, "some/resnet20.cifar", "some/plain", "some/missing")
     assert Path(lines[0]).read_bytes() == content
     assert lines[1] == str(Preprocessing(32, 0.875, "bicubic", (0.5,) * 3, (0.25,) * 3))

@@ -3,10 +3,12 @@ import json
 import jax
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 import typer
 from typer.testing import CliRunner
 
 import memsim
+from memsim import plot
 from training.reproduce import grid, main, open_task
 
 
@@ -33,7 +35,7 @@ def test_without_arguments_it_is_the_digits_cnn(run, tmp_path):
     }  # fmt: skip
     report = json.loads((tmp_path / "reproduce.json").read_text())
     assert report["float_accuracy"] > 0.97
-    assert report["images"] == 500
+    assert report["settings"]["images"] == 500
     policies = report["policies"]
     assert list(policies) == list(grid([0.25], [5]))
     for placement in ("sws", "sws-layer"):
@@ -42,8 +44,8 @@ def test_without_arguments_it_is_the_digits_cnn(run, tmp_path):
         assert stuck["reduction"] > policies[placement]["reduction"] > 1
         assert stuck["chips"] == 3
         assert stuck["accuracy"] < policies[placement]["accuracy"] - 0.01
-        low, high = stuck["accuracy_interval"]
-        assert low < stuck["accuracy"] < high
+        low, high = stuck["accuracy_change_interval"]
+        assert low < stuck["accuracy_change"] < high
         assert stuck["write_joules"] < policies["unsorted"]["write_joules"]
         assert stuck["write_seconds"] < policies["unsorted"]["write_seconds"]
     for text in ("digits CNN: float network 9", "sws-layer+stuck:p=0.25,low=5", "NO", "µJ"):
@@ -53,11 +55,12 @@ def test_without_arguments_it_is_the_digits_cnn(run, tmp_path):
 
 
 def test_resnet20_on_real_images(run, assets, tmp_path):
-    options = ["--images", 250, "--chips", 2, "--p", 0.5, "--low", 3, "--batch", 100]
+    options = ["--limit", 250, "--chips", 2, "--p", 0.5, "--low", 3, "--batch", 100]
     result = run("--assets", assets, "--out", tmp_path, *options)
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "reproduce.json").read_text())
-    assert report["images"] == 250
+    assert report["settings"]["images"] == 250
+    assert report["settings"]["preprocessing"]["size"] == 32
     assert len(report["digital"]) == 77
     policies = report["policies"]
     tensors = memsim.open_checkpoint(assets / "resnet20_cifar10.safetensors")
@@ -80,8 +83,8 @@ def test_bit_stucking_of_resnet20_agrees_with_an_independent_count(run, assets, 
         ("sws-layer+stuck:p=0.25,low=3", 6.8, -0.034),
     ):
         assert abs(policies[name]["reduction"] / reduction - 1) < 0.01
-        low, high = policies[name]["accuracy_interval"]
-        assert low < float_accuracy + change < high
+        low, high = policies[name]["accuracy_change_interval"]
+        assert low < change < high
 
 
 def test_data_of_more_classes_than_logits_are_refused(assets, tmp_path):
@@ -91,8 +94,56 @@ def test_data_of_more_classes_than_logits_are_refused(assets, tmp_path):
     weights = assets / "resnet20_cifar10.safetensors"
     with pytest.raises(ValueError, match="has 11 classes, but .* tells 10 apart"):  # noqa: RUF043
         open_task("resnet20", str(weights), str(tmp_path / "data.npz"))
+    with tfds.testing.mock_data(num_examples=2), pytest.raises(ValueError, match="has 100 classes"):
+        open_task("resnet20", str(weights), "cifar100")
+    with tfds.testing.mock_data(num_examples=3):
+        task = open_task("resnet20", str(weights), "cifar10", limit=2, batch=1)
+    assert task.rounds == 2
+    assert [len(labels) for _, labels in task.batches()] == [1, 1]
 
 
-def test_a_network_takes_model_weights_and_data(run, tmp_path):
-    result = run("--model", "resnet50", "--out", tmp_path)
-    assert "--weights, --data missing; a network takes" in str(result.exception)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "resnet50"], "--weights, --data missing; a network takes"),
+        (["--model", "resnet50", "--assets", "."], "brings its own model, weights and data"),
+        (["--limit", 3], "are of `--data`; the digits have none"),
+        (["--low", 12], "`low` is 12, more than the 8 `bits`"),
+        (["--p", 2], "`p` is 2.0; a probability"),
+    ],
+)
+def test_wrong_options_are_refused_before_any_work(run, tmp_path, options, message):
+    result = run(*options, "--out", tmp_path / "out")
+    assert message in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_chart_shows_the_accuracy_and_its_change():
+    policies = {
+        name: memsim.Policy.parse(name)
+        for name in (
+            "unsorted", "sws", "sws+stuck:p=0.5,low=3", "sws+stuck:p=0.5,low=1",
+            "sws+stuck:p=0.5,low=3,draws=fixed", "sws-layer",
+        )
+    }  # fmt: skip
+    weights = {"kernel": np.random.default_rng(0).standard_normal((300, 8)).astype(np.float32)}
+    summaries = memsim.compare(weights, memsim.CrossbarConfig(), policies).policies
+    change = {name: (-i / 100, -(i + 1) / 100, -(i - 2) / 100) for i, name in enumerate(policies)}
+    figure = plot.accuracy_against_reduction(policies, summaries, change, 0.9)
+    (axes,) = figure.axes
+    lines = dict(zip(axes.get_legend_handles_labels()[1], axes.containers, strict=True))
+    expected = {
+        "unsorted": ["unsorted"],
+        "sws, p = 0.5": ["sws", "sws+stuck:p=0.5,low=1", "sws+stuck:p=0.5,low=3"],
+        "sws, p = 0.5, fixed": ["sws", "sws+stuck:p=0.5,low=3,draws=fixed"],
+        "sws-layer (not analog-valid)": ["sws-layer"],
+    }
+    assert set(lines) == set(expected)
+    for label, names in expected.items():
+        line, _, (bars,) = lines[label]
+        reductions = [float(x) for x in line.get_xdata()]
+        np.testing.assert_allclose(reductions, [summaries[name].reduction for name in names])
+        middle = np.array([90 + 100 * change[name][0] for name in names])
+        np.testing.assert_allclose(np.asarray(line.get_ydata(), float), middle)
+        ends = [[float(y) for _, y in segment] for segment in bars.get_segments()]
+        np.testing.assert_allclose(ends, np.stack([middle - 1, middle + 2], axis=1))

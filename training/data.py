@@ -1,6 +1,7 @@
 """Data sets: digits in memory, TensorFlow Datasets and `.npz` files read image by image."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -10,7 +11,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from memsim import open_checkpoint
-from training.preprocessing import Preprocessing, crop
+from training.preprocessing import Preprocessing, central_crop
 
 Batch: TypeAlias = tuple[np.ndarray, np.ndarray]  # images [batch, ...], labels [batch]
 
@@ -67,11 +68,13 @@ class Images(NamedTuple):
 
     Attributes:
       examples: each has an `image`, uint8 [height, width, channels], and a `label`.
-      classes: number of classes.
+      classes: number of classes; of an `.npz`, one more than the largest label.
+      stated: whether the data set itself states its classes.
     """
 
     examples: Sequence[dict[str, Any]]
     classes: int
+    stated: bool
 
 
 def open_images(data: str, split: str | None = None, data_dir: str | None = None) -> Images:
@@ -89,8 +92,9 @@ def open_images(data: str, split: str | None = None, data_dir: str | None = None
       ValueError: an unknown set or split, or one without `image` and `label`.
     """
     if data.endswith(".npz"):
-        if split is not None:
-            raise ValueError(f"`split` is {split!r}, but {data} has none; leave it out.")
+        for argument, value in (("split", split), ("data_dir", data_dir)):
+            if value is not None:
+                raise ValueError(f"`{argument}` is {value!r}, but {data} has none; leave it out.")
         return _open_npz(data)
     return _open_tfds(data, split, data_dir)
 
@@ -117,36 +121,39 @@ def _open_npz(path: str) -> Images:
     images, labels = source.load("image"), source.load("label")
     fits = images.ndim == 4 and images.shape[-1] in (1, 3) and labels.shape == images.shape[:1]
     whole = images.dtype == np.uint8 and np.issubdtype(labels.dtype, np.integer)
-    if not fits or not whole or not labels.size:
+    if not fits or not whole or not labels.size or labels.min() < 0:
         raise ValueError(
             f"`data` {path} holds image {images.dtype} {images.shape} and label {labels.dtype} "
-            f"{labels.shape}; they must be uint8 [images, height, width, 1 or 3] and integers "
-            "[images]."
+            f"{labels.shape}; they must be uint8 [images, height, width, 1 or 3] and integers from "
+            "0 [images]."
         )
-    return Images(_Arrays(images, labels), int(labels.max()) + 1)
+    return Images(_Arrays(images, labels), int(labels.max()) + 1, stated=False)
 
 
 def _open_tfds(name: str, split: str | None, data_dir: str | None) -> Images:
     import tensorflow_datasets as tfds  # slow to import
 
+    unknown = (
+        f"`data` is {name!r}, which is no .npz file and no set (or version) of TensorFlow Datasets "
+        "that can be read without TensorFlow; see https://www.tensorflow.org/datasets/catalog."
+    )
+    if not re.fullmatch(r"[a-z0-9_]+(/[\w.+-]+)?(:[0-9.*]+)?", name):
+        raise ValueError(unknown)
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError as error:
-        raise ValueError(
-            f"`data` is {name!r}, which is no .npz file and no set of TensorFlow Datasets; see "
-            "https://www.tensorflow.org/datasets/catalog for their names."
-        ) from error
+    except (tfds.core.DatasetNotFoundError, AssertionError, ImportError) as error:
+        raise ValueError(unknown) from error
     features = dict(builder.info.features)
     if "image" not in features or not hasattr(features.get("label"), "num_classes"):
         raise ValueError(
             f"`data` {name} gives {', '.join(features)}; choose a set of an image and its class."
         )
-    default = "validation" if "validation" in builder.info.splits else "test"
+    split = split or ("validation" if "validation" in builder.info.splits else "test")
     try:
-        examples = builder.as_data_source(split=split or default)
+        examples = builder.as_data_source(split=split)
     except NotImplementedError as error:  # not prepared, or in a format without random access
         raise FileNotFoundError(_how_to_prepare(builder, name, data_dir)) from error
-    return Images(examples, features["label"].num_classes)
+    return Images(examples, features["label"].num_classes, stated=True)
 
 
 def _how_to_prepare(builder: Any, name: str, data_dir: str | None) -> str:
@@ -183,11 +190,16 @@ def read_batches(
 
     Returns:
       (images, labels): uint8 [size, height, width, 3] and int32 [size].
+
+    Raises:
+      ValueError: an image without a label (-1 in TensorFlow Datasets).
     """
     import grain  # slow to import
 
     def prepare(example: dict[str, Any]) -> tuple[UInt8[np.ndarray, "..."], np.int32]:
-        return crop(example["image"], preprocessing), np.int32(example["label"])
+        if example["label"] < 0:
+            raise ValueError(f"`data` has the label {example['label']}; choose a labelled split.")
+        return central_crop(example["image"], preprocessing), np.int32(example["label"])
 
     examples = grain.MapDataset.source(images.examples)[:limit].map(prepare)
     reading = grain.ReadOptions(num_threads=os.cpu_count() or 1, prefetch_buffer_size=2 * size)

@@ -44,28 +44,27 @@ def read_timm_config(path: Path) -> Preprocessing:
     """
     try:
         stated = json.loads(path.read_text(encoding="utf-8"))["pretrained_cfg"]
-        made = Preprocessing(
-            size=int(stated["input_size"][-1]),
-            crop=float(stated["crop_pct"]),
-            interpolation=stated["interpolation"],
-            mean=tuple(stated["mean"]),
-            deviation=tuple(stated["std"]),
-        )
+        _, height, width = (int(side) for side in stated["input_size"])
+        mean, deviation = (tuple(map(float, stated[name])) for name in ("mean", "std"))
+        interpolation, crop = stated["interpolation"], float(stated["crop_pct"])
+        if len(mean) != 3 or len(deviation) != 3 or min(deviation) <= 0 or not 0 < crop <= 1:
+            raise ValueError(f"mean {mean}, std {deviation}, crop_pct {crop}")
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise ValueError(
             f"`{path}` does not state a preprocessing as timm's config.json does ({error!r}); mend "
             "it, or move the weights to a folder of their own."
         ) from error
     crop_mode = stated.get("crop_mode", "center")
-    if made.interpolation not in _INTERPOLATIONS or crop_mode != "center":
+    if interpolation not in _INTERPOLATIONS or crop_mode != "center" or height != width:
         raise ValueError(
-            f"`{path}` asks for {made.interpolation} interpolation and crop mode {crop_mode}; "
-            f"there are {', '.join(_INTERPOLATIONS)}, and the crop mode center."
+            f"`{path}` asks for {interpolation} interpolation, crop mode {crop_mode} and images of "
+            f"{height} x {width}; there are {' and '.join(_INTERPOLATIONS)}, the crop mode center "
+            "and square images."
         )
-    return made
+    return Preprocessing(height, crop, interpolation, mean, deviation)
 
 
-def crop(
+def central_crop(
     image: UInt8[np.ndarray, "height width channels"], preprocessing: Preprocessing
 ) -> UInt8[np.ndarray, "size size 3"]:
     """Resizes the shorter side to size / crop, then cuts the middle out. Grey becomes RGB."""

@@ -13,7 +13,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ from matplotlib.ticker import EngFormatter
 import memsim
 from memsim import plot
 from memsim.checkpoint import check_output, write_whole
+from memsim.config import validate
 from memsim.selection import named_leaves
 from training.data import Batch, digits, open_images, read_batches
 from training.evaluation import Apply, Interval, accuracy_change, make_classify, program_chips
@@ -47,6 +48,7 @@ class Task(NamedTuple):
 
     Attributes:
       name: of the network, or its checkpoint.
+      source: what it was made from, for the record.
       params: its weights.
       apply: `(params, images) -> logits`.
       batches: reads the images, from the first.
@@ -54,6 +56,7 @@ class Task(NamedTuple):
     """
 
     name: str
+    source: dict[str, Any]
     params: PyTree
     apply: Apply
     batches: Callable[[], Iterable[Batch]]
@@ -65,13 +68,12 @@ class Outcome(NamedTuple):
 
     Attributes:
       summary: its writes, means over chips.
-      accuracy: share of 1, mean over chips, with its interval: that of the change from the float
-        network on the same images.
+      change: of the accuracy against the float network on the same images, a share of 1.
       seconds, joules: of writing.
     """
 
     summary: memsim.Summary
-    accuracy: Interval
+    change: Interval
     seconds: float
     joules: float
 
@@ -101,7 +103,8 @@ def digits_task(seed: int, bar: rich.progress.Progress) -> Task:
         return nnx.merge(graph, params)(images)
 
     params = train(apply, params, data, seed, epochs=40, batch=64, learning_rate=3e-3, bar=bar)
-    return Task("digits CNN", params, apply, lambda: [(data.test_images, data.test_labels)], 1)
+    batches = [(data.test_images, data.test_labels)]
+    return Task("digits CNN", {"data": "digits"}, params, apply, lambda: batches, 1)
 
 
 def open_task(
@@ -127,7 +130,7 @@ def open_task(
     """
     network = open_network(model, weights)
     images = open_images(data, split, data_dir)
-    if images.classes > network.classes:
+    if images.classes > network.classes or (images.stated and images.classes < network.classes):
         raise ValueError(
             f"`data` {data} has {images.classes} classes, but {weights} tells {network.classes} "
             "apart; choose weights and data of the same classes."
@@ -139,7 +142,12 @@ def open_task(
 
     kept = list(batches()) if count * 3 * network.preprocessing.size**2 <= _KEEP_BYTES else None
     params = jax.tree.map(jnp.asarray, network.tensors)
-    return Task(weights, params, network.apply, lambda: kept or batches(), -(-count // batch))
+    source = {
+        "model": model, "data": data, "split": split,
+        "preprocessing": network.preprocessing._asdict(),
+    }  # fmt: skip
+    rounds = -(-count // batch)
+    return Task(weights, source, params, network.apply, lambda: kept or batches(), rounds)
 
 
 def run(
@@ -192,10 +200,9 @@ def run(
             correct = test(f"testing {name}", held)
         else:  # every placement holds the same weights: one test for all
             exact = correct = test(f"testing {name}", held) if exact is None else exact
-        change = accuracy_change(correct, reference)
         outcomes[name] = Outcome(
             summary,
-            Interval(*(float(reference.mean()) + value for value in change)),
+            accuracy_change(correct, reference),
             memsim.write_time(summary, pulses),
             memsim.write_energy(summary, pulses),
         )
@@ -223,9 +230,9 @@ def main(
     split: Annotated[str | None, typer.Option(help="of the data set, by default its test")] = None,
     data_dir: Annotated[str | None, typer.Option(help="where TensorFlow Datasets are")] = None,
     assets: Annotated[
-        Path | None, typer.Option(help=f"folder of {_RESNET20} and {_CIFAR10}: runs that ResNet-20")
+        Path | None, typer.Option(help=f"a folder of {_RESNET20} and {_CIFAR10}: runs these")
     ] = None,
-    images: Annotated[int | None, typer.Option(min=1, help="test on the first so many")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="test on the first so many")] = None,
     batch: Annotated[int, typer.Option(min=1, help="images at once")] = 250,
     p: Annotated[list[float], typer.Option(help="share reprogrammed; repeatable")] = [0.5, 0.25],  # noqa: B006
     low: Annotated[list[int], typer.Option(help="low columns; repeatable")] = [1, 2, 3],  # noqa: B006
@@ -244,54 +251,63 @@ def main(
     force: Annotated[bool, typer.Option("--force", help="replace earlier results")] = False,
 ) -> None:
     """Writes saved, accuracy kept, write time and energy, under each policy of the paper."""
-    if assets:
-        model = model or "resnet20"
-        weights, data = weights or str(assets / _RESNET20), data or str(assets / _CIFAR10)
     named = {"--model": model, "--weights": weights, "--data": data}
     missing = [option for option, value in named.items() if value is None]
-    if 0 < len(missing) < len(named):
+    if assets and len(missing) < len(named):
+        raise ValueError("`--assets` brings its own model, weights and data; leave these out.")
+    if assets:
+        model, weights, data = "resnet20", str(assets / _RESNET20), str(assets / _CIFAR10)
+    elif len(missing) == len(named) and (limit or split or data_dir):
+        raise ValueError(
+            "`--limit`, `--split`, `--data-dir` are of `--data`; the digits have none."
+        )
+    elif 0 < len(missing) < len(named):
         raise ValueError(f"{', '.join(missing)} missing; a network takes {', '.join(named)}.")
+    config = memsim.CrossbarConfig(rows=rows, bits=bits, crossbars=crossbars)
+    policies = grid(p, low)
+    for policy in policies.values():
+        validate(config, policy)
     out.mkdir(parents=True, exist_ok=True)
     check_output(out / "reproduce.json", force)
-    config = memsim.CrossbarConfig(rows=rows, bits=bits, crossbars=crossbars)
     pulses = memsim.ConstantPulses(
         set_width=set_width, reset_width=reset_width, set_energy=set_energy,
         reset_energy=reset_energy, parallel_rows=parallel_rows,
     )  # fmt: skip
-    policies = grid(p, low)
     with progress_bar() as bar:
         if model and weights and data:
-            task = open_task(model, weights, data, split, data_dir, images, batch)
+            task = open_task(model, weights, data, split, data_dir, limit, batch)
         else:
             task = digits_task(seed, bar)
         result = run(task, config, policies, chips, seed, passes, pulses, bar)
-    save(out, task, config, pulses, result)
-    show(out, task, result)
+    settings = task.source | {
+        "images": result.images, "chips": chips, "seed": seed, "passes": passes,
+        "pulses": dataclasses.asdict(pulses), "memsim": memsim.__version__, "jax": jax.__version__,
+    }  # fmt: skip
+    save(out, task.name, config, policies, settings, result)
+    show(out, task.name, result)
 
 
 def save(
     out: Path,
-    task: Task,
+    name: str,
     config: memsim.CrossbarConfig,
-    pulses: memsim.ConstantPulses,
+    policies: Mapping[str, memsim.Policy],
+    settings: dict[str, Any],
     result: Result,
 ) -> None:
     """Writes the chart, as PNG and PDF, and `reproduce.json` last."""
-    summaries = {name: outcome.summary for name, outcome in result.outcomes.items()}
-    accuracy = {name: outcome.accuracy for name, outcome in result.outcomes.items()}
-    figure = plot.accuracy_against_reduction(summaries, accuracy, result.float_accuracy)
+    summaries = {policy: outcome.summary for policy, outcome in result.outcomes.items()}
+    change = {policy: outcome.change for policy, outcome in result.outcomes.items()}
+    figure = plot.accuracy_against_reduction(policies, summaries, change, result.float_accuracy)
     for kind in ("png", "pdf"):
         write_whole(out / f"accuracy_against_reduction.{kind}", figure.savefig, force=True)
-    document = memsim.to_json(task.name, config, summaries, result.digital)
-    document |= {
-        "images": result.images,
-        "float_accuracy": result.float_accuracy,
-        "pulses": dataclasses.asdict(pulses),
-    }
-    for name, outcome in result.outcomes.items():
-        document["policies"][name] |= {
-            "accuracy": outcome.accuracy.mean,
-            "accuracy_interval": [outcome.accuracy.low, outcome.accuracy.high],
+    document = memsim.to_json(name, config, summaries, result.digital)
+    document |= {"float_accuracy": result.float_accuracy, "settings": settings}
+    for policy, outcome in result.outcomes.items():
+        document["policies"][policy] |= {
+            "accuracy": result.float_accuracy + outcome.change.mean,
+            "accuracy_change": outcome.change.mean,
+            "accuracy_change_interval": [outcome.change.low, outcome.change.high],
             "write_seconds": outcome.seconds,
             "write_joules": outcome.joules,
         }
@@ -303,10 +319,10 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def show(out: Path, task: Task, result: Result) -> None:
+def show(out: Path, name: str, result: Result) -> None:
     """Prints the table."""
     table = rich.table.Table(
-        title=f"{task.name}: float network {100 * result.float_accuracy:.2f} % on "
+        title=f"{name}: float network {100 * result.float_accuracy:.2f} % on "
         f"{result.images:,} images",
         title_justify="left",
     )
@@ -315,14 +331,13 @@ def show(out: Path, task: Task, result: Result) -> None:
         table.add_column(heading, justify="right")
     table.add_column("analog-valid")
     seconds, joules = EngFormatter(unit="s", places=1), EngFormatter(unit="J", places=1)
-    for name, outcome in result.outcomes.items():
-        summary, accuracy = outcome.summary, outcome.accuracy
-        change, low, high = (100 * (value - result.float_accuracy) for value in accuracy)
+    for policy, outcome in result.outcomes.items():
+        summary, (change, low, high) = outcome.summary, outcome.change
         table.add_row(
-            name,
+            policy,
             "" if summary.reduction is None else f"{summary.reduction:.2f}x",
-            f"{100 * accuracy.mean:.2f} %",
-            f"{change:+.2f} ({low:+.2f} to {high:+.2f})",
+            f"{100 * (result.float_accuracy + change):.2f} %",
+            f"{100 * change:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})",
             seconds(outcome.seconds),
             joules(outcome.joules),
             f"{summary.index_bits_per_weight:.1f}",
@@ -331,8 +346,10 @@ def show(out: Path, task: Task, result: Result) -> None:
     console = rich.console.Console(width=None if sys.stdout.isatty() else 140)
     console.print(table)
     chips = max(outcome.summary.chips for outcome in result.outcomes.values())
+    over = f"images and {chips} chips" if chips > 1 else "images, of one chip"
     console.print(
-        f"means over {chips} chips; one constant-amplitude pulse per write; results in {out}/",
+        f"intervals over {over}; one constant-amplitude pulse per write, taken to succeed; "
+        f"{len(result.digital)} tensors left digital; results in {out}/",
         highlight=False,
     )
 

@@ -8,7 +8,6 @@ Tensors keep the names, layouts and dtypes of the checkpoint, so that what is pr
 is what `memsim report` counts in the same file.
 """
 
-import contextlib
 import functools
 import re
 from collections.abc import Callable, Mapping
@@ -20,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from jaxtyping import Array, PyTree
 
 import memsim
@@ -79,8 +78,9 @@ MODELS = {
     },
 }
 
-# torchvision's names of a vision transformer, and timm's
-_TORCHVISION_VIT = (
+# other public names, and timm's: torch.nn.DataParallel's, and torchvision's of a transformer
+_RENAMED = (
+    (r"^module\.", ""),
     (r"^class_token$", "cls_token"),
     (r"^encoder\.pos_embedding$", "pos_embed"),
     (r"^conv_proj\.", "patch_embed.proj."),
@@ -143,7 +143,7 @@ def open_network(model: str, weights: str | Path) -> Network:
     image = jax.ShapeDtypeStruct((1, preprocessing.size, preprocessing.size, 3), np.uint8)
     try:
         logits = jax.eval_shape(apply, tensors, image)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(f"`weights` {weights} does not fit {model}: {error}") from error
     return Network(tensors, apply, preprocessing, logits.shape[-1])
 
@@ -155,21 +155,29 @@ def fetch(weights: str | Path) -> Path:
       FileNotFoundError: the hub did not give it.
     """
     path, repository = Path(weights), str(weights)
+    if path.suffix in (".pth", ".pt", ".th", ".bin", ".ckpt"):
+        raise ValueError(
+            f"`weights` {path} is a PyTorch file, which may run code when it is read; save its "
+            "state dict as safetensors first: safetensors.torch.save_file(state_dict, NAME)."
+        )
     named_file = path.suffix in (".safetensors", ".npz", ".json")
     if path.exists() or named_file or not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         return path
     try:
-        found = Path(huggingface_hub.hf_hub_download(repository, "model.safetensors"))
+        found = huggingface_hub.hf_hub_download(repository, "model.safetensors")
+        try:
+            huggingface_hub.hf_hub_download(repository, "config.json")  # lands beside it
+        except EntryNotFoundError as error:
+            if isinstance(error, LocalEntryNotFoundError):  # no answer is not "there is none"
+                raise
     except OSError as error:  # every error of the hub is one
         raise FileNotFoundError(
             f"`weights` {repository} is no file, and the Hugging Face hub did not give its "
-            f"model.safetensors ({error}). Without a network, fetch https://huggingface.co/"
-            f"{repository}/resolve/main/model.safetensors and config.json elsewhere, into one "
-            "folder, and pass the path of the first."
+            f"model.safetensors and config.json ({error}). Without a network, fetch "
+            f"https://huggingface.co/{repository}/resolve/main/model.safetensors and config.json "
+            "elsewhere, into one folder, and pass the path of the first."
         ) from error
-    with contextlib.suppress(EntryNotFoundError):  # only timm's repositories have one
-        huggingface_hub.hf_hub_download(repository, "config.json")
-    return found
+    return Path(found)
 
 
 def build(model: str, tensors: Mapping[str, Any]) -> nnx.Module:
@@ -222,7 +230,7 @@ def _torch_name(name: str) -> str:
 
 def _timm_name(name: str) -> str:
     """`blocks.0.norm1.weight` of torchvision's `encoder.layers.encoder_layer_0.ln_1.weight`."""
-    for pattern, replacement in _TORCHVISION_VIT:
+    for pattern, replacement in _RENAMED:
         name = re.sub(pattern, replacement, name)
     return name
 

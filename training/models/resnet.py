@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-Images = Float[Array, "batch height width channels"]
+Maps = Float[Array, "batch height width channels"]
 Logits = Float[Array, "batch classes"]
 
 
@@ -36,7 +36,7 @@ class BasicBlock(nnx.Module):
         self.bn2 = _norm(width, rngs)
         self.downsample = _downsample(inputs, width, stride, rngs) if project else nnx.List()
 
-    def __call__(self, images: Images) -> Images:
+    def __call__(self, images: Maps) -> Maps:
         hidden = jax.nn.relu(self.bn1(self.conv1(images)))
         hidden = self.bn2(self.conv2(hidden))
         return jax.nn.relu(hidden + _carried(images, hidden, self.downsample))
@@ -59,7 +59,7 @@ class Bottleneck(nnx.Module):
         self.bn3 = _norm(4 * width, rngs)
         self.downsample = _downsample(inputs, 4 * width, stride, rngs)
 
-    def __call__(self, images: Images) -> Images:
+    def __call__(self, images: Maps) -> Maps:
         hidden = jax.nn.relu(self.bn1(self.conv1(images)))
         hidden = jax.nn.relu(self.bn2(self.conv2(hidden)))
         hidden = self.bn3(self.conv3(hidden))
@@ -72,7 +72,7 @@ def _downsample(inputs: int, outputs: int, stride: int, rngs: nnx.Rngs) -> nnx.L
     return nnx.List([_conv(inputs, outputs, 1, stride, rngs), _norm(outputs, rngs)])
 
 
-def _carried(images: Images, like: Images, downsample: nnx.List) -> Images:
+def _carried(images: Maps, like: Maps, downsample: nnx.List) -> Maps:
     """`images` in the shape of `like`: projected, or strided and padded with channels of zeros."""
     for layer in downsample:
         images = layer(images)
