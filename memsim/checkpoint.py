@@ -227,12 +227,13 @@ def save_plan(path: str | Path, plan: Plan, *, force: bool = False) -> None:
         tensors[f"{i}.weights"] = layer.placement.weights
         tensors[f"{i}.used_rows"] = layer.placement.used_rows
         for field in _PLAN_FIELDS:
-            tensors[f"{i}.{field}"] = getattr(layer, field)
+            if getattr(layer, field) is not None:
+                tensors[f"{i}.{field}"] = getattr(layer, field)
     description = {"config": dataclasses.asdict(plan.config), "layers": layers}
     save_tensors(path, tensors, metadata={"memsim.plan": json.dumps(description)}, force=force)
 
 
-_PLAN_FIELDS = ("scale", "low_columns", "reprogram", "fixed", "index_bits", "analog_valid")
+_PLAN_FIELDS = ("scale", "low_columns", "reprogram", "fixed", "index_bits", "analog_valid", "delta")
 
 
 def load_plan(path: str | Path) -> Plan:
@@ -250,7 +251,7 @@ def load_plan(path: str | Path) -> Plan:
         matrix = Matrix(shape, axes, **entry)
         weights, used_rows = tensors[f"{i}.weights"], tensors[f"{i}.used_rows"]
         positions = inverse_positions(weights, matrix.inputs * matrix.outputs)
-        fields = {field: tensors[f"{i}.{field}"] for field in _PLAN_FIELDS}
+        fields: Any = {field: tensors.get(f"{i}.{field}") for field in _PLAN_FIELDS}
         layers[name] = LayerPlan(
             matrix, placement=Placement(weights, positions, used_rows), **fields
         )

@@ -76,7 +76,7 @@ def encode(codes: Int[Array, "*shape"], config: CrossbarConfig) -> UInt[Array, "
     """Words that stand for `codes` in `config.encoding`.
 
     Args:
-      codes: within +-max_code, any signed dtype.
+      codes: within min_code..max_code, any signed dtype.
 
     Returns:
       Packed words, `config.word_dtype`; bit 0 is the lowest bit of column 0.

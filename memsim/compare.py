@@ -23,6 +23,7 @@ from memsim.network import (
     layer_scale,
     plan_layer,
     select_layers,
+    settle_layer,
     sum_per_layer,
     target_words,
 )
@@ -134,18 +135,18 @@ def compare(
         )
         streams[policy] = _Stream(config, stucking, passes, keys if drawn else keys[:1], make_chip)
     facts: dict[Policy, dict[str, LayerSummary]] = {policy: {} for policy in wanted}
-    placements = list({policy.placement: policy for policy in wanted}.values())
+    placings = list(dict.fromkeys(policy.placing for policy in wanted))
 
     load = load or tensors.__getitem__
     rounds = [(load, load)] * passes  # what is programmed, and by which weights it is placed
     if old is not None:
         load_old = load_old or old.__getitem__
         rounds = [(load_old, load_old), *[(load, load_old if keep_placement else load)] * passes]
-    laid_out, parts = 0, len(rounds) * len(axes) * len(placements)
+    laid_out, parts = 0, len(rounds) * len(axes) * len(placings)
     for number, (load_weights, load_placed) in enumerate(rounds):
-        for part in _lay_out_ahead(axes, load_weights, load_placed, config, placements):
+        for part in _lay_out_ahead(axes, load_weights, load_placed, config, placings):
             for policy in wanted:
-                if policy.placement == part.placement:
+                if policy.placing == part.placing:
                     facts[policy][part.name] = part.facts
                     streams[policy].add(part.target, part.slots)
             laid_out += 1
@@ -176,7 +177,7 @@ class _LaidOut(NamedTuple):
     """One layer under one placement, ready to program."""
 
     name: str
-    placement: str
+    placing: Policy
     facts: LayerSummary
     target: np.ndarray  # words [steps, crossbars, rows]
     slots: Slots
@@ -209,35 +210,50 @@ def _lay_out_ahead(
     load: Callable[[str], Any],
     load_placed: Callable[[str], Any],
     config: CrossbarConfig,
-    policies: Sequence[Policy],
+    placings: Sequence[Policy],
 ) -> Iterator[_LaidOut]:
-    """Every layer under the placement of every policy; the next ones are laid out meanwhile.
+    """Every layer under every placement; the next ones are planned meanwhile.
 
     `load_placed` gives the weights that are placed; those of `load` take their places.
     """
 
     def lay_out(
-        number: int, name: str, weights: np.ndarray, placed: np.ndarray, policy: Policy
+        number: int, name: str, weights: np.ndarray, placing: Policy, layer: LayerPlan
     ) -> _LaidOut:
-        layer = plan_layer(name, placed, axes[name], config, policy)
+        used_rows = layer.placement.used_rows
+        schedule, slots = network_schedule([used_rows], config, first_layer=number)
+        target = np.asarray(_target(weights, layer, schedule, config))
+        return _LaidOut(name, placing, layer_facts({name: layer})[name], target, slots)
+
+    def work(
+        number: int, name: str, weights: np.ndarray, placed: np.ndarray, placing: Policy
+    ) -> Callable[[], _LaidOut]:
+        layer = plan_layer(name, placed, axes[name], config, placing)
         if placed is not weights:
             layer = layer._replace(scale=layer_scale(name, weights, axes[name], config))
-        schedule, slots = network_schedule([layer.placement.used_rows], config, first_layer=number)
-        target = np.asarray(_target(weights, layer, schedule, config))
-        return _LaidOut(name, policy.placement, layer_facts({name: layer})[name], target, slots)
+        if placing.placement == "matched":  # settled on the layer before, so one after another
+            return lambda: lay_out(number, name, weights, placing, settle(placing, layer))
+        done = lay_out(number, name, weights, placing, layer)
+        return lambda: done
+
+    held = {placing: np.zeros(config.rows, np.int32) for placing in placings}
+
+    def settle(placing: Policy, layer: LayerPlan) -> LayerPlan:
+        settled, held[placing] = settle_layer(layer, held[placing], config, placing)
+        return settled
 
     ahead = os.cpu_count() or 1
     with ThreadPoolExecutor(ahead) as pool:
-        waiting: deque[Future[_LaidOut]] = deque()
+        waiting: deque[Future[Callable[[], _LaidOut]]] = deque()
         for number, name in enumerate(axes):
             weights = np.asarray(load(name))
             placed = weights if load_placed is load else np.asarray(load_placed(name))
-            for policy in policies:
-                waiting.append(pool.submit(lay_out, number, name, weights, placed, policy))
+            for placing in placings:
+                waiting.append(pool.submit(work, number, name, weights, placed, placing))
                 if len(waiting) > ahead:
-                    yield waiting.popleft().result()
+                    yield waiting.popleft().result()()
         while waiting:
-            yield waiting.popleft().result()
+            yield waiting.popleft().result()()
 
 
 class _Tally(NamedTuple):

@@ -10,7 +10,10 @@ import numpy as np
 ENCODINGS = ("twos_complement", "offset_binary", "sign_magnitude", "differential")
 SCHEDULES = ("block", "interleaved")
 SCALES = ("tensor", "output")
-POLICIES = ("unsorted", "sws", "sws-layer")
+POLICIES = ("unsorted", "sws", "sws-layer", "matched")
+POOLS = ("output", "section")
+# Matching in Hamming space works on words of up to so many bits; wider ones by their high order.
+MATCHED_BITS = 10
 DRAWS = ("fresh", "fixed")
 
 
@@ -68,6 +71,11 @@ class CrossbarConfig:
     def max_code(self) -> int:
         """Largest code: codes lie in -max_code..max_code."""
         return 2 ** (self.bits - 1) - 1
+
+    @property
+    def min_code(self) -> int:
+        """Lowest code that a word can hold: below -max_code where an encoding has one word more."""
+        return -self.max_code - (self.encoding in ("twos_complement", "offset_binary"))
 
     @property
     def halves(self) -> tuple[tuple[int, int], ...]:
@@ -135,11 +143,15 @@ class Policy:
     """A programming policy: the order weights are programmed in, and which cells are left alone.
 
     Attributes:
-      placement: `unsorted`, `sws` (sorted weight sectioning, within each output) or `sws-layer`
-        (sorted over the whole layer: not analog-valid).
+      placement: `unsorted`, `sws` (sorted weight sectioning, within each output), `sws-layer`
+        (sorted over the whole layer: not analog-valid) or `matched` (matched in Hamming space).
       low_columns: bit stucking touches columns 0..low_columns - 1; 0 switches it off.
       reprogram: p, the probability that such a cell is reprogrammed when its section is.
       draws: bit stucking drawn at every programming (`fresh`) or once per physical cell (`fixed`).
+      tolerance: `matched` may leave a weight up to so many codes off.
+      price: what `matched` gives for one write less, in squared code errors; by default so much
+        that only the tolerance counts.
+      pool: `matched` moves weights within their `output`, or within their `section` of it.
 
     Raises:
       ValueError: a value outside its range or choices.
@@ -153,9 +165,20 @@ class Policy:
     low_columns: int = 0
     reprogram: float = 1.0
     draws: str = "fresh"
+    tolerance: int = 0
+    price: int | None = None
+    pool: str = "output"
 
     def __post_init__(self) -> None:
         _choose("policy", self.placement, POLICIES)
+        _choose("pool", self.pool, POOLS)
+        _whole("tolerance", self.tolerance, 0, 127, "a weight may be 0 to 127 codes off")
+        if self.price is not None:
+            _whole("price", self.price, 1, 10**4, "a write is worth 1 to 10000 squared code errors")
+        if self.placement != "matched" and (self.tolerance or self.price or self.pool != "output"):
+            raise ValueError(
+                f"`policy` {self.placement} takes no tolerance, price or pool; matched does."
+            )
         _whole("low", self.low_columns, 0, 16, "bit stucking takes 0 to `bits` low columns")
         if not 0.0 <= self.reprogram <= 1.0:  # also refuses NaN
             raise ValueError(f"`p` is {self.reprogram!r}; a probability lies in 0..1.")
@@ -181,8 +204,21 @@ class Policy:
         return cls(placement="sws-layer", low_columns=low_columns, reprogram=reprogram, draws=draws)
 
     @classmethod
+    def matched(
+        cls, tolerance: int = 0, price: int | None = None, pool: str = "output", **stucking: Any
+    ) -> "Policy":
+        """Matched in Hamming space, within a tolerance; `stucking` as of the others."""
+        return cls(placement="matched", tolerance=tolerance, price=price, pool=pool, **stucking)
+
+    @property
+    def placing(self) -> "Policy":
+        """The policy without its bit stucking: all that decides on placements."""
+        return dataclasses.replace(self, low_columns=0, reprogram=1.0, draws="fresh")
+
+    @classmethod
     def parse(cls, text: str) -> "Policy":
-        """Reads `sws`, `sws-layer+stuck:p=0.5,low=3` or `unsorted+stuck:p=0.5,low=3,draws=fixed`.
+        """Reads `sws`, `sws-layer+stuck:p=0.5,low=3,draws=fixed`, `matched:tolerance=3,price=8` or
+        `matched+stuck:p=0.5,low=1,pool=section`.
 
         Raises:
           ValueError: an unknown policy or option, or a value that is not a number.
@@ -195,35 +231,46 @@ class Policy:
         given = dict(part.partition("=")[::2] for part in options.split(",") if part)
         if plus and not {"p", "low"} <= set(given):
             raise ValueError(f"`policy` is {text!r}; give p and low, as in {name}:p=0.5,low=3.")
-        unknown = set(given) - ({"p", "low", "draws"} if plus else set())
-        if unknown:
-            takes = "p, low and draws" if plus else f"no options ({placement}+stuck does)"
-            raise ValueError(f"`policy` is {text!r}; {name} takes {takes}.")
-        if not plus:
-            return cls(placement=placement)
+        takes = ["p", "low", "draws"] if plus else []
+        takes += ["tolerance", "price", "pool"] if placement == "matched" else []
+        if set(given) - set(takes):
+            what = ", ".join(takes) or f"no options ({placement}+stuck does)"
+            raise ValueError(f"`policy` is {text!r}; {name} takes {what}.")
+        names = {"p": "reprogram", "low": "low_columns"}
+        reads = {"p": float, "draws": str, "pool": str}
         try:
-            reprogram, low = float(given["p"]), int(given["low"])
+            read = {names.get(key, key): reads.get(key, int)(x) for key, x in given.items()}
         except ValueError as error:
             raise ValueError(
-                f"`policy` is {text!r}; p must be a number and low a whole one."
+                f"`policy` is {text!r}; p must be a number, low, tolerance and price whole ones."
             ) from error
-        draws = given.get("draws", "fresh")
-        return cls(placement=placement, low_columns=low, reprogram=reprogram, draws=draws)
+        return cls(placement=placement, **read)
 
     def __str__(self) -> str:
         """The text that `parse` reads back."""
-        if not self.low_columns:
-            return self.placement
-        draws = "" if self.draws == "fresh" else f",draws={self.draws}"
-        return f"{self.placement}+stuck:p={float(self.reprogram)!r},low={self.low_columns}{draws}"
+        options = []
+        if self.low_columns:
+            options += [f"p={float(self.reprogram)!r}", f"low={self.low_columns}"]
+            options += [] if self.draws == "fresh" else [f"draws={self.draws}"]
+        options += [f"tolerance={self.tolerance}"] if self.tolerance else []
+        options += [] if self.price is None else [f"price={self.price}"]
+        options += [] if self.pool == "output" else [f"pool={self.pool}"]
+        name = f"{self.placement}+stuck" if self.low_columns else self.placement
+        return f"{name}:{','.join(options)}" if options else name
 
 
 def validate(config: CrossbarConfig, policy: Policy) -> None:
     """Checks what neither can check alone.
 
     Raises:
-      ValueError: bit stucking of more columns than the weight has bits.
+      ValueError: bit stucking of more columns than the weight has bits; a tolerance on words wider
+        than `matched` looks at in full.
     """
+    if policy.tolerance and config.bits > MATCHED_BITS:
+        raise ValueError(
+            f"`tolerance` is {policy.tolerance} at {config.bits} `bits`; it takes at most "
+            f"{MATCHED_BITS} bits."
+        )
     if policy.low_columns > config.bits:
         raise ValueError(
             f"`low` is {policy.low_columns}, more than the {config.bits} `bits` of a weight; "

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Int32, Key, PyTree, Shaped, UInt
+from jaxtyping import Array, Bool, Float, Float32, Int8, Int32, Key, PyTree, Shaped, UInt
 
 from memsim import chip as chips
 from memsim.chip import Chip
@@ -69,8 +69,10 @@ class LayerPlan(NamedTuple):
       scale: float32, broadcastable to the tensor.
       placement: which weight sits in which (section, row).
       low_columns, reprogram, fixed: int32, float32 and bool, bit stucking.
-      index_bits: int32, routing memory per weight.
+      index_bits: float32, routing memory per weight.
       analog_valid: bool, whether every section holds weights of one output only.
+      delta: int8 [weights], what is added to the code of each weight, in the order of
+        `Placement`; None unless the policy is `matched`.
     """
 
     matrix: Matrix
@@ -79,8 +81,9 @@ class LayerPlan(NamedTuple):
     low_columns: Int32[AnyArray, ""]
     reprogram: Float32[AnyArray, ""]
     fixed: Bool[AnyArray, ""]
-    index_bits: Int32[AnyArray, ""]
+    index_bits: Float32[AnyArray, ""]
     analog_valid: Bool[AnyArray, ""]
+    delta: Int8[AnyArray, " weights"] | None = None
 
 
 class Plan(NamedTuple):
@@ -155,7 +158,10 @@ def plan(
         return plan_layer(name, np.asarray(leaves[name]), axes[name], config, policy)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy sorts without the interpreter's lock
-        layers = dict(zip(axes, pool.map(plan_one, axes), strict=True))
+        planned = dict(zip(axes, pool.map(plan_one, axes), strict=True))
+    layers, held = {}, np.zeros(config.rows, np.int32)
+    for name, layer in planned.items():
+        layers[name], held = settle_layer(layer, held, config, policy)
     used_rows = [layer.placement.used_rows for layer in layers.values()]
     return jax.tree.map(jnp.asarray, Plan(config, layers, *network_schedule(used_rows, config)))
 
@@ -186,7 +192,7 @@ def plan_layer(
     config: CrossbarConfig,
     policy: Policy,
 ) -> LayerPlan:
-    """Plans one layer; host arrays.
+    """Plans one layer; host arrays. A matched one is still to be settled, see `settle_layer`.
 
     Args:
       axes: output axes of the tensor.
@@ -203,9 +209,15 @@ def plan_layer(
         codes = codes.astype(config.code_dtype)
     codes = by_output(codes, axes)
     outputs, inputs = codes.shape
-    placement = place(policy, config, codes)
-    if placement.weights.size >= 2**31:
-        raise ValueError(f"`{name}` fills {placement.weights.size} rows; the limit is 2**31 - 1.")
+    filled = outputs * -(-inputs // config.rows) * config.rows
+    if filled >= 2**31:
+        raise ValueError(f"`{name}` fills {filled} rows; the limit is 2**31 - 1.")
+    if policy.placement == "matched":
+        from memsim import matching  # compiles: slow to import
+
+        placement: Any = matching.trace(codes, config, policy)
+    else:
+        placement = place(policy, config, codes)
     return LayerPlan(
         matrix=Matrix(tensor.shape, axes, inputs, outputs),
         scale=scale,
@@ -213,9 +225,30 @@ def plan_layer(
         low_columns=np.asarray(policy.low_columns, np.int32),
         reprogram=np.asarray(policy.reprogram, np.float32),
         fixed=np.asarray(policy.draws == "fixed"),
-        index_bits=np.asarray(index_bits(policy, inputs, outputs), np.int32),
+        index_bits=np.asarray(index_bits(policy, config, inputs, outputs), np.float32),
         analog_valid=np.asarray(policy.placement != "sws-layer" or outputs == 1),
     )
+
+
+def settle_layer(
+    layer: LayerPlan, held: np.ndarray, config: CrossbarConfig, policy: Policy
+) -> tuple[LayerPlan, np.ndarray]:
+    """Arranges a matched layer on what the crossbar holds; other layers pass through.
+
+    Args:
+      layer: from `plan_layer`.
+      held: int32 [rows], from the layer before; zeros for an erased crossbar.
+
+    Returns:
+      The layer's plan, and what the crossbar holds after it.
+    """
+    if policy.placement != "matched":
+        return layer, held
+    from memsim import matching
+
+    traced: Any = layer.placement
+    placement, delta, held = matching.settle(traced, held, config, policy)
+    return layer._replace(placement=placement, delta=delta), held
 
 
 def layer_scale(
@@ -385,8 +418,11 @@ def target_words(
     """The words to program at every step, from the rounded quotients of consecutive layers."""
 
     def sections(quotients: Array, layer: LayerPlan) -> Array:
-        words = encode(to_codes(quotients, config), config)
-        return apply_placement(by_output(words, layer.matrix.axes).reshape(-1), layer.placement)
+        codes = by_output(to_codes(quotients, config), layer.matrix.axes).reshape(-1)
+        if layer.delta is not None:  # weights may have moved since: within what a word can hold
+            moved = codes.astype(jnp.int32) + layer.delta.astype(jnp.int32)
+            codes = jnp.clip(moved, config.min_code, config.max_code)
+        return apply_placement(encode(codes, config), layer.placement)
 
     every = [sections(q, layer) for q, layer in zip(quotients, layers, strict=True)]
     return apply_schedule(jnp.concatenate(every), schedule)

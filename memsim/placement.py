@@ -98,10 +98,15 @@ def place(policy: Policy, config: CrossbarConfig, codes: np.ndarray) -> Placemen
     return sorted_placement(codes, config.rows, scope)
 
 
-def index_bits(policy: Policy, inputs: int, outputs: int) -> int:
-    """Bits of routing memory per weight that tell each input which row it goes to."""
-    reach = {"unsorted": 1, "sws": inputs, "sws-layer": inputs * outputs}[policy.placement]
-    return (reach - 1).bit_length()
+def index_bits(policy: Policy, config: CrossbarConfig, inputs: int, outputs: int) -> float:
+    """Bits of routing memory per weight that tell each input which row it goes to.
+
+    For `matched` with the order of the outputs: one number of ceil(log2 outputs) bits per output.
+    """
+    pool = min(config.rows, inputs) if policy.pool == "section" else inputs
+    reach = {"unsorted": 1, "sws": inputs, "sws-layer": inputs * outputs, "matched": pool}
+    order = (outputs - 1).bit_length() / inputs if policy.placement == "matched" else 0
+    return (reach[policy.placement] - 1).bit_length() + order
 
 
 def apply_placement(

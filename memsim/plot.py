@@ -1,5 +1,6 @@
 """Charts as matplotlib figures: returned, never shown. Needs the extra `plot`."""
 
+import dataclasses
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -86,22 +87,23 @@ def writes_by_policy(policies: Mapping[str, Summary]) -> Figure:
 
 
 def _lines(policies: Mapping[str, Policy]) -> dict[str, list[str]]:
-    """Names that a chart joins by a line, by its label: bit stucking at one p, low rising."""
-    lines: dict[tuple[str, str], list[str]] = {}
+    """Names that a chart joins by a line, by its label: ever more low columns, or tolerance."""
+    lines: dict[str, list[str]] = {}
     for name, policy in policies.items():
-        stucking = f", p = {policy.reprogram:g}" if policy.low_columns else ""
-        stucking += ", fixed" if stucking and policy.draws == "fixed" else ""
-        lines.setdefault((policy.placement, stucking), []).append(name)
-    for (placement, stucking), names in lines.items():
-        if stucking:  # a line starts where nothing is stucked
-            names[:0] = lines.get((placement, ""), [])
-        names.sort(key=lambda name: policies[name].low_columns)
-    continued = {placement for placement, stucking in lines if stucking}
-    return {
-        placement + stucking: names
-        for (placement, stucking), names in lines.items()
-        if stucking or placement not in continued
-    }
+        label = str(dataclasses.replace(policy.placing, tolerance=0, price=None))
+        if policy.low_columns:
+            fixed = ", fixed" if policy.draws == "fixed" else ""
+            label = f"{policy.placing}, p = {policy.reprogram:g}{fixed}"
+        lines.setdefault(label, []).append(name)
+    started = set()
+    for names in lines.values():
+        first = policies[names[0]]
+        names.sort(key=lambda name: (policies[name].low_columns, policies[name].tolerance))
+        if first.low_columns:  # a line starts where nothing is stucked
+            starts = [name for name, policy in policies.items() if policy == first.placing]
+            names[:0] = starts
+            started.update(starts)
+    return {label: names for label, names in lines.items() if not started.issuperset(names)}
 
 
 def accuracy_against_reduction(
@@ -113,7 +115,8 @@ def accuracy_against_reduction(
     """What each policy saves in writes against what it keeps of the accuracy.
 
     Args:
-      policies: by name; one without bit stucking starts the lines, one for each p.
+      policies: by name; one without bit stucking starts the lines, one for each p; `matched` is one
+        line over tolerances.
       summaries: what they write.
       change: of the accuracy against the float network, with the ends of its 95 % interval; shares
         of 1.
@@ -121,7 +124,10 @@ def accuracy_against_reduction(
     """
     figure = _figure(7, 4.4)
     axes = figure.subplots()
-    styles = {"unsorted": (_SOFT, "s"), "sws": (_BAR, "o"), "sws-layer": (_BAD, "D")}
+    styles = {
+        "unsorted": (_SOFT, "s"), "sws": (_BAR, "o"), "sws-layer": (_BAD, "D"),
+        "matched": (_GOOD, "^"),
+    }  # fmt: skip
     drawn: Counter[str] = Counter()
     for label, names in _lines(policies).items():
         placement = policies[names[0]].placement
@@ -138,9 +144,9 @@ def accuracy_against_reduction(
             elinewidth=0.9, capsize=2.5, label=label if valid else f"{label} (not analog-valid)",
         )  # fmt: skip
         for name, x, y in zip(names, reduction, percent, strict=True):
-            if low := policies[name].low_columns:
+            if number := policies[name].low_columns or policies[name].tolerance:
                 axes.annotate(
-                    f"{low}", (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8,
+                    f"{number}", (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8,
                     color=colour,
                 )  # fmt: skip
     axes.axhline(100 * float_accuracy, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
@@ -152,7 +158,9 @@ def accuracy_against_reduction(
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")
-    axes.set_xlabel("reduction in cell writes (numbers: low columns under bit stucking)")
+    axes.set_xlabel(
+        "reduction in cell writes (numbers: stucked low columns; of matched, the tolerance)"
+    )
     axes.set_ylabel("accuracy (%); bars: 95 % of its change")
     axes.grid(color="#edf0f3", linewidth=0.8)
     axes.set_axisbelow(True)

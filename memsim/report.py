@@ -26,7 +26,7 @@ class LayerSummary:
     weights: int
     writes: int
     row_operations: int
-    index_bits: int
+    index_bits: float
     analog_valid: bool
 
 
@@ -97,7 +97,7 @@ def layer_facts(layers: Mapping[str, LayerPlan]) -> dict[str, LayerSummary]:
             weights=layer.matrix.inputs * layer.matrix.outputs,
             writes=0,
             row_operations=0,
-            index_bits=int(layer.index_bits),
+            index_bits=float(layer.index_bits),
             analog_valid=bool(layer.analog_valid),
         )
         for name, layer in layers.items()

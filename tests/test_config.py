@@ -139,14 +139,17 @@ def test_a_wrong_policy_says_what_is_wrong(arguments, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sort", "`policy` is 'sort'; choose one of unsorted, sws, sws-layer, unsorted.stuck"),
+        (
+            "sort",
+            "`policy` is 'sort'; choose one of unsorted, sws, sws-layer, matched, unsorted.stuck",
+        ),
         ("sws+matched:p=1,low=1", "`policy` is 'sws.matched:p=1,low=1'; choose one of"),
         ("sws+stuck", "`policy` is 'sws.stuck'; give p and low, as in sws.stuck:p=0.5,low=3"),
         ("sws+stuck:p=0.5", "give p and low"),
-        ("sws+stuck:p=0.5,low=3,q=1", "sws.stuck takes p, low and draws"),
+        ("sws+stuck:p=0.5,low=3,q=1", "sws.stuck takes p, low, draws"),
         ("sws:p=0.5", "sws takes no options"),
-        ("sws+stuck:p=half,low=3", "p must be a number and low a whole one"),
-        ("sws+stuck:p=0.5,low=2.5", "p must be a number and low a whole one"),
+        ("sws+stuck:p=half,low=3", "p must be a number, low, tolerance and price whole"),
+        ("sws+stuck:p=0.5,low=2.5", "p must be a number, low, tolerance and price whole"),
         ("sws+stuck:p=2,low=3", "`p` is 2.0; a probability lies in 0..1"),
         ("sws+stuck:p=0.5,low=3,draws=once", "`draws` is 'once'"),
     ],

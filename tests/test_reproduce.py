@@ -21,14 +21,16 @@ def run():
 
 
 def test_policies_are_three_placements_and_two_with_bit_stucking():
-    assert list(grid([0.5, 0.25], [3])) == [
+    assert list(grid([0.5, 0.25], [3], [1])) == [
         "unsorted", "sws", "sws+stuck:p=0.5,low=3", "sws+stuck:p=0.25,low=3",
         "sws-layer", "sws-layer+stuck:p=0.5,low=3", "sws-layer+stuck:p=0.25,low=3",
+        "matched", "matched:tolerance=1",
     ]  # fmt: skip
 
 
 def test_without_arguments_it_is_the_digits_cnn(run, tmp_path):
-    result = run("--out", tmp_path, "--chips", 3, "--p", 0.25, "--low", 5, "--crossbars", 16)
+    result = run("--out", tmp_path, "--chips", 3, "--p", 0.25, "--low", 5, "--crossbars", 16,
+                 "--tolerance", 4)  # fmt: skip
     assert result.exit_code == 0, result.output
     assert {path.name for path in tmp_path.iterdir()} == {
         "reproduce.json", "accuracy_against_reduction.png", "accuracy_against_reduction.pdf",
@@ -37,9 +39,13 @@ def test_without_arguments_it_is_the_digits_cnn(run, tmp_path):
     assert report["float_accuracy"] > 0.97
     assert report["settings"]["images"] == 500
     policies = report["policies"]
-    assert list(policies) == list(grid([0.25], [5]))
-    for placement in ("sws", "sws-layer"):
+    assert list(policies) == list(grid([0.25], [5], [4]))
+    near = policies["matched:tolerance=4"]
+    assert near["reduction"] > policies["matched"]["reduction"] > policies["sws"]["reduction"]
+    assert near["accuracy"] != policies["unsorted"]["accuracy"]
+    for placement in ("sws", "sws-layer", "matched"):
         assert policies[placement]["accuracy"] == policies["unsorted"]["accuracy"]
+    for placement in ("sws", "sws-layer"):
         stuck = policies[f"{placement}+stuck:p=0.25,low=5"]
         assert stuck["reduction"] > policies[placement]["reduction"] > 1
         assert stuck["chips"] == 3
@@ -123,7 +129,7 @@ def test_the_chart_shows_the_accuracy_and_its_change():
         name: memsim.Policy.parse(name)
         for name in (
             "unsorted", "sws", "sws+stuck:p=0.5,low=3", "sws+stuck:p=0.5,low=1",
-            "sws+stuck:p=0.5,low=3,draws=fixed", "sws-layer",
+            "sws+stuck:p=0.5,low=3,draws=fixed", "sws-layer", "matched:tolerance=2", "matched",
         )
     }  # fmt: skip
     weights = {"kernel": np.random.default_rng(0).standard_normal((300, 8)).astype(np.float32)}
@@ -137,6 +143,7 @@ def test_the_chart_shows_the_accuracy_and_its_change():
         "sws, p = 0.5": ["sws", "sws+stuck:p=0.5,low=1", "sws+stuck:p=0.5,low=3"],
         "sws, p = 0.5, fixed": ["sws", "sws+stuck:p=0.5,low=3,draws=fixed"],
         "sws-layer (not analog-valid)": ["sws-layer"],
+        "matched": ["matched", "matched:tolerance=2"],
     }
     assert set(lines) == set(expected)
     for label, names in expected.items():

@@ -3,7 +3,8 @@
     python -m training.reproduce --model resnet50 --weights FILE --data imagenet2012
 
 Policies are those of Farias and Kung, arXiv 2410.21730: sorted weight sectioning within an output
-and over the whole layer, alone and with bit stucking over p and low. Without a model it is the
+and over the whole layer, alone and with bit stucking over p and low; and our own matching in
+Hamming space, exact and within tolerances. Without a model it is the
 ResNet-20 of `--assets`, or the digits CNN of the demo.
 """
 
@@ -168,7 +169,11 @@ def run(
     """
     classify = make_classify(task.apply)
     draws = [policy.low_columns > 0 and policy.reprogram < 1 for policy in policies.values()]
-    progress = bar.add_task("", total=task.rounds * (1 + sum(draws) + (not all(draws))))
+    others = sum(
+        drawn or policy.tolerance > 0
+        for drawn, policy in zip(draws, policies.values(), strict=True)
+    )
+    progress = bar.add_task("", total=task.rounds * (1 + others + (others < len(policies))))
 
     def test(what: str, networks: Sequence[PyTree]) -> Bool[np.ndarray, "networks images"]:
         def ticking() -> Iterator[Batch]:
@@ -182,12 +187,12 @@ def run(
     (reference,) = test("testing the float network", [task.params])
     keys = jax.random.split(jax.random.key(seed), chips)
     plan = memsim.plan(task.params, config, memsim.Policy.unsorted())
-    placement, baseline, exact = "unsorted", None, None
+    placing, baseline, exact = memsim.Policy.unsorted(), None, None
     outcomes: dict[str, Outcome] = {}
     for (name, policy), drawn in zip(policies.items(), draws, strict=True):
         bar.update(progress, description=f"programming {name}")
-        if placement != policy.placement:
-            plan, placement = memsim.plan(task.params, config, policy), policy.placement
+        if placing != policy.placing:
+            plan, placing = memsim.plan(task.params, config, policy), policy.placing
         plan = memsim.with_stucking(plan, policy)
         count = chips if drawn else 1
         some = jax.vmap(functools.partial(memsim.sample_chip, plan=plan))(keys[:count])
@@ -196,7 +201,7 @@ def run(
         summary = memsim.mean_over_chips(
             [memsim.summarize(programming, plan, baseline) for programming in programmings]
         )
-        if drawn:
+        if drawn or policy.tolerance:
             correct = test(f"testing {name}", held)
         else:  # every placement holds the same weights: one test for all
             exact = correct = test(f"testing {name}", held) if exact is None else exact
@@ -210,12 +215,15 @@ def run(
     return Result(reference.size, float(reference.mean()), outcomes, digital)
 
 
-def grid(shares: Sequence[float], low: Sequence[int]) -> dict[str, memsim.Policy]:
-    """The policies of the experiment: three placements, two of them with bit stucking as well."""
+def grid(
+    shares: Sequence[float], low: Sequence[int], tolerances: Sequence[int]
+) -> dict[str, memsim.Policy]:
+    """The policies of the experiment: those of the paper, and our own matched placement."""
     names = ["unsorted"]
     for placement in ("sws", "sws-layer"):
         names.append(placement)
         names += [f"{placement}+stuck:p={p:g},low={columns}" for p in shares for columns in low]
+    names += ["matched", *(f"matched:tolerance={tolerance}" for tolerance in tolerances)]
     return {name: memsim.Policy.parse(name) for name in names}
 
 
@@ -236,6 +244,7 @@ def main(
     batch: Annotated[int, typer.Option(min=1, help="images at once")] = 250,
     p: Annotated[list[float], typer.Option(help="share reprogrammed; repeatable")] = [0.5, 0.25],  # noqa: B006
     low: Annotated[list[int], typer.Option(help="low columns; repeatable")] = [1, 2, 3],  # noqa: B006
+    tolerance: Annotated[list[int], typer.Option(help="of matched; repeatable")] = [1, 2, 3],  # noqa: B006
     chips: Annotated[int, typer.Option(min=1, help="chips under each bit-stucking policy")] = 8,
     passes: Annotated[int, typer.Option(min=1, help="times the network is programmed")] = 1,
     rows: Annotated[int, typer.Option(help="rows of a crossbar")] = 128,
@@ -250,7 +259,7 @@ def main(
     out: Annotated[Path, typer.Option(help="folder of the results")] = Path("runs/reproduce"),
     force: Annotated[bool, typer.Option("--force", help="replace earlier results")] = False,
 ) -> None:
-    """Writes saved, accuracy kept, write time and energy, under each policy of the paper."""
+    """Writes saved, accuracy kept, write time and energy, under each policy."""
     named = {"--model": model, "--weights": weights, "--data": data}
     missing = [option for option, value in named.items() if value is None]
     if assets and len(missing) < len(named):
@@ -264,7 +273,7 @@ def main(
     elif 0 < len(missing) < len(named):
         raise ValueError(f"{', '.join(missing)} missing; a network takes {', '.join(named)}.")
     config = memsim.CrossbarConfig(rows=rows, bits=bits, crossbars=crossbars)
-    policies = grid(p, low)
+    policies = grid(p, low, tolerance)
     for policy in policies.values():
         validate(config, policy)
     out.mkdir(parents=True, exist_ok=True)

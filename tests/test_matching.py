@@ -1,0 +1,304 @@
+import dataclasses
+import itertools
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import numpy as np
+import pytest
+
+import memsim
+from memsim import matching
+
+ENCODINGS = ("twos_complement", "offset_binary", "sign_magnitude", "differential")
+
+
+def random_codes(seed, outputs, inputs, config):
+    rng = np.random.default_rng(seed)
+    spread = rng.uniform(0.05, 0.6, (outputs, 1)) * config.max_code
+    codes = np.rint(rng.laplace(size=(outputs, inputs)) * spread)
+    return np.clip(codes, -config.max_code, config.max_code).astype(np.int32)
+
+
+@hypothesis.given(
+    seed=st.integers(0, 999),
+    encoding=st.sampled_from(ENCODINGS),
+    bits=st.sampled_from([2, 5, 8]),
+    cell_bits=st.sampled_from([1, 2]),
+    tolerance=st.integers(0, 3),
+    inputs=st.integers(1, 40),
+)
+@hypothesis.settings(max_examples=40)
+def test_every_output_is_matched_to_the_one_before_as_well_as_can_be(
+    seed, encoding, bits, cell_bits, tolerance, inputs
+):
+    config = memsim.CrossbarConfig(rows=8, encoding=encoding, bits=bits, cell_bits=cell_bits)
+    codes = random_codes(seed, 2, inputs, config)
+    policy = memsim.Policy.matched(tolerance, price=10**4 if tolerance else None)
+    traced = matching.trace(codes, config, policy)
+    old, new = codes[traced.tour]
+    changes = traced.graph.changes[traced.words[0], traced.words[1]].sum()
+    assert changes == matching.transport_bound(old, new, config, tolerance)
+
+
+def test_the_bound_is_that_of_all_assignments():
+    config = memsim.CrossbarConfig(bits=4)
+    rng = np.random.default_rng(0)
+    for tolerance in (0, 1):
+        old, new = rng.integers(-7, 8, (2, 5))
+        best = 99
+        for order in itertools.permutations(range(5)):
+            writes = 0
+            for i, j in enumerate(order):
+                near = [c for c in range(new[j] - tolerance, new[j] + tolerance + 1) if -8 <= c < 8]
+                writes += min(bin((old[i] ^ c) & 15).count("1") for c in near)
+            best = min(best, writes)
+        assert matching.transport_bound(old, new, config, tolerance) == best
+
+
+@pytest.mark.parametrize("price", [1, 7, 400])
+def test_a_price_trades_writes_for_errors_at_the_best_rate(price):
+    import scipy.optimize
+
+    config = memsim.CrossbarConfig(bits=6)
+    codes = random_codes(3, 2, 30, config)
+    traced = matching.trace(codes, config, memsim.Policy.matched(3, price))
+    old, new = codes[traced.tour]
+    errors = np.arange(-3, 4)
+    near = new[:, None] + errors
+    allowed = (near >= -32) & (near <= 31)
+    changes = np.bitwise_count((old[:, None, None] ^ near[None]) & 63).astype(int)
+    cost = np.where(allowed, price * changes + errors**2, 10**6).min(axis=-1)
+    rows, columns = scipy.optimize.linear_sum_assignment(cost)
+    held = traced.graph.code_of_node[traced.words[1]] - traced.codes[1]
+    moved = traced.graph.changes[traced.words[0], traced.words[1]].sum()
+    assert price * moved + np.sum(held**2) == cost[rows, columns].sum()
+
+
+LAYERS = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 30)), min_size=1, max_size=3)
+
+
+@hypothesis.given(
+    layers=LAYERS,
+    encoding=st.sampled_from(ENCODINGS),
+    crossbars=st.sampled_from([1, 3, None]),
+    schedule=st.sampled_from(["block", "interleaved"]),
+    bits=st.sampled_from([3, 8, 12]),
+    tolerance=st.integers(0, 4),
+    pool=st.sampled_from(["output", "section"]),
+)
+@hypothesis.settings(max_examples=15)
+def test_every_weight_sits_in_one_row_within_the_tolerance(
+    layers, encoding, crossbars, schedule, bits, tolerance, pool
+):
+    tolerance = tolerance if bits <= 10 else 0
+    config = memsim.CrossbarConfig(
+        rows=8, encoding=encoding, crossbars=crossbars, schedule=schedule, bits=bits
+    )
+    rng = np.random.default_rng(0)
+    params = {
+        f"layer{i}.weight": rng.standard_normal(shape).astype(np.float32)
+        for i, shape in enumerate(layers)
+    }
+    plan = memsim.plan(params, config, memsim.Policy.matched(tolerance, pool=pool))
+    chip = memsim.sample_chip(jax.random.key(0), plan)
+    held, _ = memsim.program(params, plan, chip)
+    for name, weights in params.items():
+        layer = plan.layers[name]
+        outputs, inputs = weights.shape
+        placement = layer.placement
+        assert sorted(set(np.asarray(placement.positions).tolist())) == sorted(
+            np.flatnonzero(np.asarray(placement.weights).reshape(-1) < weights.size)
+        )
+        per_output = -(-inputs // 8)
+        order = None
+        for section in range(per_output):
+            of_section = np.asarray(placement.weights)[section * outputs : (section + 1) * outputs]
+            used = np.asarray(placement.used_rows)[section * outputs : (section + 1) * outputs]
+            assert set(used) == {min(8, inputs - 8 * section)}
+            seen = [
+                set((row[:k] // inputs).tolist()) for row, k in zip(of_section, used, strict=True)
+            ]
+            assert all(len(of) == 1 for of in seen)  # one output: analog-valid
+            here = [of.pop() for of in seen]
+            assert sorted(here) == list(range(outputs))
+            assert order in (None, here)  # the same order in every section
+            order = here
+            if pool == "section":
+                inside = of_section[:, : used[0]] % inputs
+                assert set(inside.reshape(-1)) == set(range(8 * section, 8 * section + used[0]))
+        codes = memsim.quantize(weights, layer.scale, config)
+        exact = memsim.dequantize(codes, layer.scale, np.float32)
+        if tolerance == 0:
+            np.testing.assert_array_equal(held[name], exact)
+        off = np.rint((np.asarray(held[name]) - exact) / layer.scale)
+        assert np.abs(off).max() <= tolerance
+
+
+def test_counts_are_those_of_plain_loops(key):
+    config = memsim.CrossbarConfig(rows=8, crossbars=2)
+    rng = np.random.default_rng(0)
+    params = {f"layer{i}.weight": rng.standard_normal((5, 20)).astype(np.float32) for i in (1, 2)}
+    policies = {
+        "matched": memsim.Policy.matched(),
+        "near": memsim.Policy.matched(3, 8),
+        "stucked": memsim.Policy.matched(1, low_columns=2, reprogram=0.5),
+    }
+    compared = memsim.compare(params, config, policies, passes=2).policies
+    for name, policy in policies.items():
+        plan = memsim.plan(params, config, policy)
+        chip = memsim.sample_chip(jax.random.split(key, 1)[0], plan)
+        _, programming = memsim.program(params, plan, chip, passes=2, wear=True)
+        assert memsim.summarize(programming, plan).writes == compared[name].writes
+        if policy.low_columns:
+            continue
+        state, writes = np.zeros((2, 8), int), 0
+        words = {}
+        for layer, weights in params.items():
+            made = plan.layers[layer]
+            codes = np.asarray(memsim.quantize(weights, made.scale, config)).astype(int).reshape(-1)
+            words[layer] = (codes + np.asarray(made.delta)) & 255
+        for _ in range(2):
+            for layer in params:
+                made = plan.layers[layer].placement
+                steps = -(-len(made.weights) // 2)
+                for i, (section, used) in enumerate(
+                    zip(np.asarray(made.weights), np.asarray(made.used_rows), strict=True)
+                ):
+                    crossbar = i // steps
+                    new = words[layer][section[:used]]
+                    writes += int(np.bitwise_count(new ^ state[crossbar, :used]).sum())
+                    state[crossbar, :used] = new
+        assert compared[name].writes == writes
+
+
+def test_a_row_takes_the_cheapest_words_for_its_weights():
+    graph = matching.word_graph(memsim.CrossbarConfig(bits=4), tolerance=1, price=2)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        codes = rng.integers(1, 15, 5).astype(np.int32)  # from the lowest
+        held = int(rng.integers(16))
+        words = np.empty(5, np.int32)
+        matching._polish(codes, held, graph, words)
+
+        def cost(path, codes=codes, held=held):
+            nodes = [held, *path]
+            errors = graph.code_of_node[list(path)] - codes
+            return 2 * sum(graph.changes[a, b] for a, b in itertools.pairwise(nodes)) + sum(
+                errors**2
+            )
+
+        choices = itertools.product(
+            *[[graph.node_of_code[c + e] for e in (-1, 0, 1)] for c in codes]
+        )
+        assert cost(words) == min(map(cost, choices))
+
+
+def test_outputs_that_resemble_each_other_are_neighbours(monkeypatch):
+    config = memsim.CrossbarConfig()
+    rng = np.random.default_rng(0)
+    kinds = rng.integers(-100, 100, (4, 64))  # four kinds of outputs, six of each, shuffled
+    codes = np.concatenate([kinds] * 6)[rng.permutation(24)].astype(np.int32)
+    graph = matching.word_graph(config)
+    order = matching.tour(codes - graph.lowest, graph)
+    assert sorted(order) == list(range(24))
+    changes = np.any(np.diff(codes[order], axis=0) != 0, axis=1).sum()
+    assert changes == 3
+    monkeypatch.setattr(matching, "_TOUR_OUTPUTS", 10)
+    assert sorted(matching.tour(codes - graph.lowest, graph)) == list(range(24))
+
+
+def test_gradients_pass_straight_through_a_tolerance(key):
+    params = {"kernel": jax.random.normal(key, (20, 4))}
+    plan = memsim.plan(params, memsim.CrossbarConfig(rows=8), memsim.Policy.matched(2))
+    chip = memsim.sample_chip(key, plan)
+
+    @jax.jit
+    def loss(params):
+        return memsim.program(params, plan, chip)[0]["kernel"].sum()
+
+    np.testing.assert_array_equal(jax.grad(loss)(params)["kernel"], np.ones((20, 4)))
+    moved = jax.tree.map(lambda w: w * 1.5, params)  # codes clip, and stay words
+    held, _ = memsim.program(moved, plan, chip)
+    scale = plan.layers["kernel"].scale
+    assert np.all(np.abs(held["kernel"]) <= 128 * scale)
+
+
+def test_a_plan_with_a_tolerance_is_saved_whole(tmp_path, key):
+    params = {"kernel": jax.random.normal(key, (20, 4))}
+    plan = memsim.plan(params, memsim.CrossbarConfig(rows=8), memsim.Policy.matched(2))
+    memsim.save_plan(tmp_path / "plan.safetensors", plan)
+    loaded = memsim.load_plan(tmp_path / "plan.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, loaded, plan)
+
+
+@pytest.mark.parametrize(
+    ("text", "policy"),
+    [
+        ("matched", memsim.Policy.matched()),
+        ("matched:tolerance=3", memsim.Policy.matched(3)),
+        ("matched:tolerance=3,price=8,pool=section", memsim.Policy.matched(3, 8, "section")),
+        (
+            "matched+stuck:p=0.5,low=1,tolerance=1",
+            memsim.Policy.matched(1, low_columns=1, reprogram=0.5),
+        ),
+    ],
+)
+def test_policies_are_read_as_they_are_written(text, policy):
+    assert memsim.Policy.parse(text) == policy
+    assert str(policy) == text
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: memsim.Policy.parse("matched:p=0.5"), "matched takes tolerance, price, pool"),
+        (lambda: memsim.Policy.parse("sws:tolerance=1"), "sws takes no options"),
+        (lambda: memsim.Policy.parse("matched:tolerance=x"), "tolerance and price whole ones"),
+        (lambda: memsim.Policy.matched(-1), "`tolerance` is -1; a weight may be 0 to 127"),
+        (lambda: memsim.Policy.matched(1, 0), "`price` is 0; a write is worth 1 to 10000"),
+        (lambda: memsim.Policy.matched(pool="layer"), "`pool` is 'layer'; choose one of"),
+        (lambda: dataclasses.replace(memsim.Policy.sws(), tolerance=1), "sws takes no tolerance"),
+        (
+            lambda: memsim.plan(
+                {"kernel": np.ones((3, 3))},
+                memsim.CrossbarConfig(bits=12),
+                memsim.Policy.matched(1),
+            ),
+            "`tolerance` is 1 at 12 `bits`; it takes at most 10 bits",
+        ),
+    ],
+)
+def test_wrong_policies_say_what_is_wrong(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_the_index_has_its_price():
+    config = memsim.CrossbarConfig(rows=128)
+    weights = {"kernel": np.ones((300, 50), np.float32)}
+    for pool, bits in (("output", 9), ("section", 7)):
+        policy = memsim.Policy.matched(pool=pool)
+        summary = memsim.compare(weights, config, {"x": policy}).policies["x"]
+        np.testing.assert_allclose(summary.index_bits_per_weight, bits + 6 / 300, rtol=1e-6)
+        assert summary.analog_valid
+
+
+@pytest.mark.parametrize(
+    ("network", "exact", "near"),
+    [
+        ("resnet20_cifar10", 8.5, 17),
+        pytest.param("deit_tiny_patch16_224", 10.4, 27, marks=pytest.mark.slow),
+        pytest.param("resnet50_stages1to4", 19, 42, marks=pytest.mark.slow),
+    ],
+)
+def test_trained_weights_take_fewer_writes_than_by_any_published_method(
+    assets, network, exact, near
+):
+    checkpoint = memsim.open_checkpoint(assets / f"{network}.safetensors")
+    policies = {"exact": memsim.Policy.matched(), "near": memsim.Policy.matched(3)}
+    result = memsim.compare(
+        checkpoint.tensors, memsim.CrossbarConfig(), policies, load=checkpoint.load
+    ).policies
+    assert result["exact"].reduction > exact
+    assert result["near"].reduction > near
