@@ -221,7 +221,10 @@ def test_program_and_report_count_the_same_chip(run, checkpoint, tmp_path):
         (["--policy", "best"], "`policy` is 'best'; choose one of unsorted"),
         (["--policy", "sws+stuck:p=2,low=3"], "`p` is 2.0; a probability lies in 0..1"),
         (["--policy", "sws+stuck:p=0.5,low=9"], "`low` is 9, more than the 8 `bits`"),
-        (["--policy", "sws+stuck:p=half,low=3"], "p must be a number and low a whole one"),
+        (
+            ["--policy", "sws+stuck:p=half,low=3"],
+            "p must be a number, low, tolerance and price whole",
+        ),
         (["--policy", "sws", "--policy", "sws"], "`--policy` names sws twice"),
         (["--passes", 0], "`passes` is 0; give at least 1"),
         (["--chips", 0], "`chips` is 0; give at least 1"),

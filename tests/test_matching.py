@@ -9,6 +9,8 @@ import pytest
 
 import memsim
 from memsim import matching
+from memsim.tour import tour
+from memsim.transport import word_graph
 
 ENCODINGS = ("twos_complement", "offset_binary", "sign_magnitude", "differential")
 
@@ -173,7 +175,7 @@ def test_counts_are_those_of_plain_loops(key):
 
 
 def test_a_row_takes_the_cheapest_words_for_its_weights():
-    graph = matching.word_graph(memsim.CrossbarConfig(bits=4), tolerance=1, price=2)
+    graph = word_graph(memsim.CrossbarConfig(bits=4), tolerance=1, price=2)
     rng = np.random.default_rng(0)
     for _ in range(20):
         codes = rng.integers(1, 15, 5).astype(np.int32)  # from the lowest
@@ -199,13 +201,13 @@ def test_outputs_that_resemble_each_other_are_neighbours(monkeypatch):
     rng = np.random.default_rng(0)
     kinds = rng.integers(-100, 100, (4, 64))  # four kinds of outputs, six of each, shuffled
     codes = np.concatenate([kinds] * 6)[rng.permutation(24)].astype(np.int32)
-    graph = matching.word_graph(config)
-    order = matching.tour(codes - graph.lowest, graph)
+    graph = word_graph(config)
+    order = tour(codes - graph.lowest, graph)
     assert sorted(order) == list(range(24))
     changes = np.any(np.diff(codes[order], axis=0) != 0, axis=1).sum()
     assert changes == 3
-    monkeypatch.setattr(matching, "_TOUR_OUTPUTS", 10)
-    assert sorted(matching.tour(codes - graph.lowest, graph)) == list(range(24))
+    monkeypatch.setattr("memsim.tour._TOUR_OUTPUTS", 10)
+    assert sorted(tour(codes - graph.lowest, graph)) == list(range(24))
 
 
 def test_gradients_pass_straight_through_a_tolerance(key):

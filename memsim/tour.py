@@ -1,0 +1,181 @@
+"""An order of outputs in which neighbours resemble each other. On the host, in compiled loops."""
+
+import math
+
+import numba
+import numpy as np
+
+from memsim.transport import Graph, scratch, transport
+
+# Outputs whose distances from one another are held at once.
+_TOUR_OUTPUTS = 4096
+# Nearest outputs whose distance is worked out exactly.
+_TOUR_NEIGHBOURS = 8
+
+
+def tour(codes: np.ndarray, graph: Graph) -> np.ndarray:
+    """An order of a layer's outputs in which neighbours take few writes from one to the next.
+
+    A closed tour: nearest neighbours, then 2-opt and or-opt. Distances are L1 between histograms of
+    codes at several resolutions, which tracks the exact cost; for the nearest outputs it is the
+    exact cost.
+
+    Args:
+      codes: int32 [outputs, inputs], from the graph's lowest.
+      graph: of the words.
+
+    Returns:
+      int64 [outputs].
+    """
+    outputs = len(codes)
+    if outputs > _TOUR_OUTPUTS:  # blocks of outputs of like size
+        order = np.argsort(np.abs(codes + graph.lowest).mean(axis=1), kind="stable")
+        blocks = np.array_split(order, math.ceil(outputs / _TOUR_OUTPUTS))
+        return np.concatenate([block[tour(codes[block], graph)] for block in blocks])
+    if outputs <= 3:
+        return np.arange(outputs)
+    levels = _levels(codes, graph)
+    distance = _distances(levels)
+    neighbours = _nearest(distance)
+    exact = _exact_costs(codes, neighbours, graph, scratch(graph))
+    near = np.take_along_axis(distance, neighbours, axis=1)
+    distance *= exact.sum() / max(near.sum(), 1)
+    rows = np.arange(outputs)[:, None]
+    distance[rows, neighbours] = distance[neighbours, rows] = exact
+    # within a tolerance the way back costs something else; integers, so that gains are exact
+    distance = np.rint((distance + distance.T) / 2).astype(np.int32)
+    order = _nearest_first(distance)
+    _improve(order, distance, _nearest(distance))
+    return order
+
+
+def _levels(codes: np.ndarray, graph: Graph) -> np.ndarray:
+    """Histograms [outputs, bins] of words, and of their high-order bits alone, side by side."""
+    words = graph.node_of_code[codes]
+    size = graph.code_of_node.size
+    outputs = len(codes)
+    whole = np.bincount(
+        (np.arange(outputs)[:, None] * size + words).reshape(-1), minlength=outputs * size
+    ).reshape(outputs, size)
+    finest = graph.tolerance.bit_length() + (graph.tolerance > 0)
+    levels = []
+    for low in range(finest, size.bit_length() - 1):
+        bins = np.arange(0, size, 1 << low)
+        levels.append(np.add.reduceat(whole, bins, axis=1))
+    return np.hstack(levels).astype(np.float32)
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _distances(levels):  # type: ignore[no-untyped-def]
+    """L1 between all pairs of rows, float32 [rows, rows]."""
+    rows, bins = levels.shape
+    distance = np.zeros((rows, rows), np.float32)
+    for i in range(rows):
+        for j in range(i):
+            total = np.float32(0)
+            for b in range(bins):
+                total += abs(levels[i, b] - levels[j, b])
+            distance[i, j] = distance[j, i] = total
+    return distance
+
+
+def _nearest(distance: np.ndarray) -> np.ndarray:
+    """The nearest others of each row, nearest first: int64 [rows, neighbours]."""
+    count = min(_TOUR_NEIGHBOURS, len(distance) - 1)
+    others = distance.astype(np.float64)
+    np.fill_diagonal(others, np.iinfo(np.int32).max)
+    nearest = np.argpartition(others, count - 1, axis=1)[:, :count]
+    order = np.argsort(np.take_along_axis(others, nearest, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(nearest, order, axis=1)
+
+
+@numba.njit(cache=True, nogil=True)
+def _exact_costs(codes, neighbours, graph, flow):  # type: ignore[no-untyped-def]
+    """What it costs to overwrite each output by each of its neighbours."""
+    words = graph.code_of_node.size
+    costs = np.empty(neighbours.shape, np.float32)
+    for i in range(neighbours.shape[0]):
+        for k in range(neighbours.shape[1]):
+            known = np.flatnonzero(neighbours[neighbours[i, k]] == i)
+            if graph.tolerance == 0 and neighbours[i, k] < i and known.size:
+                costs[i, k] = costs[neighbours[i, k], known[0]]
+                continue
+            excess = np.zeros(graph.target.shape[0], np.int32)
+            for code in codes[i]:
+                excess[graph.node_of_code[code]] += 1
+            for code in codes[neighbours[i, k]]:
+                excess[words + code if graph.tolerance > 0 else graph.node_of_code[code]] -= 1
+            flow[:] = 0
+            costs[i, k] = transport(excess, graph, flow)
+    return costs
+
+
+@numba.njit(cache=True, nogil=True)
+def _nearest_first(distance):  # type: ignore[no-untyped-def]
+    """A path that always goes on to the nearest row left."""
+    rows = len(distance)
+    left = np.ones(rows, np.bool_)
+    order = np.zeros(rows, np.int64)
+    left[0] = False
+    for k in range(1, rows):
+        best = -1
+        for j in range(rows):
+            if left[j] and (best < 0 or distance[order[k - 1], j] < distance[order[k - 1], best]):
+                best = j
+        order[k] = best
+        left[best] = False
+    return order
+
+
+@numba.njit(cache=True, nogil=True)
+def _improve(order, distance, neighbours):  # type: ignore[no-untyped-def]
+    """2-opt and or-opt moves to near neighbours, until none shortens the closed tour."""
+    rows = order.size
+    place = np.empty(rows, np.int64)
+    for i in range(rows):
+        place[order[i]] = i
+    improved = True
+    while improved:
+        improved = False
+        for a in range(rows):
+            for k in range(neighbours.shape[1]):
+                c = neighbours[a, k]
+                # join a and c, and what follows them (or what goes before them)
+                b, d = order[(place[a] + 1) % rows], order[(place[c] + 1) % rows]
+                y, z = order[(place[a] - 1) % rows], order[(place[c] - 1) % rows]
+                ahead = distance[a, b] + distance[c, d] - distance[a, c] - distance[b, d]
+                behind = distance[a, y] + distance[c, z] - distance[a, c] - distance[y, z]
+                if max(ahead, behind) > 0:
+                    if ahead >= behind:
+                        _reverse(order, place, place[b], place[c])
+                    else:
+                        _reverse(order, place, place[c], place[y])
+                    improved = True
+                    continue
+                # move a, and up to two that follow it, next to c
+                for length in range(1, 4):
+                    e = order[(place[a] + length - 1) % rows]
+                    after = order[(place[a] + length) % rows]
+                    if (place[c] - place[a]) % rows < length or rows < length + 3:
+                        break
+                    freed = distance[y, a] + distance[e, after] - distance[y, after]
+                    # between c and d: ... c a..e d (turned: c e..a d is not next to c)
+                    gain = freed + distance[c, d] - distance[c, a] - distance[e, d]
+                    if gain > 0 and c != y:
+                        # y [a..e] [after..c] d -> y [after..c] [a..e] d
+                        _reverse(order, place, place[a], place[c])
+                        _reverse(order, place, place[c], place[after])
+                        _reverse(order, place, place[e], place[a])
+                        improved = True
+                        break
+    return order
+
+
+@numba.njit(cache=True, nogil=True)
+def _reverse(order, place, i, j):  # type: ignore[no-untyped-def]
+    """Turns the part of a closed tour from place i to place j round."""
+    rows = order.size
+    for _ in range(((j - i) % rows + 1) // 2):
+        order[i], order[j] = order[j], order[i]
+        place[order[i]], place[order[j]] = i, j
+        i, j = (i + 1) % rows, (j - 1) % rows
