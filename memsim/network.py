@@ -209,7 +209,8 @@ def plan_layer(
         codes = codes.astype(config.code_dtype)
     codes = by_output(codes, axes)
     outputs, inputs = codes.shape
-    filled = outputs * -(-inputs // config.rows) * config.rows
+    groups = 1 if policy.placement == "sws-layer" else outputs  # sorted and cut into sections apart
+    filled = groups * -(-outputs * inputs // (groups * config.rows)) * config.rows
     if filled >= 2**31:
         raise ValueError(f"`{name}` fills {filled} rows; the limit is 2**31 - 1.")
     if policy.placement == "matched":

@@ -331,16 +331,12 @@ def test_planning_traced_tensors_is_refused(params, config):
         jax.jit(lambda tree: memsim.plan(tree, config, memsim.Policy.sws()))(params)
 
 
-def test_too_many_rows_for_32_bits_are_refused(monkeypatch):
-    class Huge:
-        weights = np.broadcast_to(np.int32(0), (2**16, 2**15))
-
-    monkeypatch.setattr(
-        importlib.import_module("memsim.network"), "place", lambda policy, config, codes: Huge
-    )
+@pytest.mark.parametrize("policy", ["unsorted", "sws", "matched"])
+def test_too_many_rows_for_32_bits_are_refused(policy):
     params = {"weight": np.ones((2, 2), np.float32)}
+    config = memsim.CrossbarConfig(rows=2**30)
     with pytest.raises(ValueError, match="`weight` fills 2147483648 rows; the limit is"):
-        memsim.plan(params, memsim.CrossbarConfig(), memsim.Policy.sws())
+        memsim.plan(params, config, memsim.Policy.parse(policy))
 
 
 def test_another_network_or_chip_is_refused(params, config, key):
