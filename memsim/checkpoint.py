@@ -174,6 +174,19 @@ def write_whole(path: str | Path, write: Callable[[Path], None], force: bool = F
         raise
 
 
+def write_text(path: str | Path, text: str, force: bool = False) -> None:
+    """Writes a text file, whole or not at all, as UTF-8.
+
+    Raises:
+      OSError: see `check_output`.
+    """
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    write_whole(path, write, force)
+
+
 def save_tensors(
     path: str | Path,
     tensors: Mapping[str, Any],

@@ -24,7 +24,7 @@ from memsim.checkpoint import (
     save_chip,
     save_plan,
     save_tensors,
-    write_whole,
+    write_text,
 )
 from memsim.chip import fault_words, with_faults
 from memsim.compare import compare
@@ -160,11 +160,9 @@ def report(
     console.print(f"[bold]left digital[/]: {len(result.digital)} tensors")
     console.print(_listed(result.digital) or "none", style="dim", highlight=False, markup=False)
     if json_out:
-        text = json.dumps(document, indent=1)
-        write_whole(json_out, lambda path: _write(path, text), force)
+        write_text(json_out, json.dumps(document, indent=1), force)
     if html_out:
-        page = to_html(document)
-        write_whole(html_out, lambda path: _write(path, page), force)
+        write_text(html_out, to_html(document), force)
 
 
 @app.command("program")
@@ -317,10 +315,6 @@ def _console() -> rich.console.Console:
 
 def _progress() -> rich.progress.Progress:
     return rich.progress.Progress(console=rich.console.Console(stderr=True), transient=True)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def main() -> None:

@@ -148,7 +148,8 @@ class Policy:
       low_columns: bit stucking touches columns 0..low_columns - 1; 0 switches it off.
       reprogram: p, the probability that such a cell is reprogrammed when its section is.
       draws: bit stucking drawn at every programming (`fresh`) or once per physical cell (`fixed`).
-      tolerance: `matched` may leave a weight up to so many codes off.
+      tolerance: `matched` may leave a weight up to so many codes off (0 to 15). It saves writes on
+        crossbars that are reprogrammed; weight stationary there are none to save.
       price: what `matched` gives for one write less, in squared code errors; by default so much
         that only the tolerance counts.
       pool: `matched` moves weights within their `output`, or within their `section` of it.
@@ -172,7 +173,7 @@ class Policy:
     def __post_init__(self) -> None:
         _choose("policy", self.placement, POLICIES)
         _choose("pool", self.pool, POOLS)
-        _whole("tolerance", self.tolerance, 0, 127, "a weight may be 0 to 127 codes off")
+        _whole("tolerance", self.tolerance, 0, 15, "a weight may be 0 to 15 codes off")
         if self.price is not None:
             _whole("price", self.price, 1, 10**4, "a write is worth 1 to 10000 squared code errors")
         if self.placement != "matched" and (self.tolerance or self.price or self.pool != "output"):

@@ -168,7 +168,6 @@ def _improve(order, distance, neighbours):  # type: ignore[no-untyped-def]
                         _reverse(order, place, place[e], place[a])
                         improved = True
                         break
-    return order
 
 
 @numba.njit(cache=True, nogil=True)

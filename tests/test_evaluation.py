@@ -86,3 +86,11 @@ def test_no_change_on_few_images_is_not_certainty():
     mean, low, high = accuracy_change(np.stack([reference] * 3), reference)
     assert mean == 0
     assert -0.02 < low < -0.005 < 0.005 < high < 0.02
+
+
+@pytest.mark.parametrize("chips", [1, 3])
+def test_one_image_tells_next_to_nothing(chips):
+    _, low, high = accuracy_change(np.zeros((chips, 1), bool), np.ones(1, bool))
+    assert -2 <= low <= -1
+    assert high > -1
+    assert np.isfinite([low, high]).all()

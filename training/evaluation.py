@@ -116,13 +116,13 @@ def _share(happened: Bool[np.ndarray, "chips images"]) -> Interval:
     chips, images = values.shape
     mean = values.mean()
     per_image, per_chip = values.mean(axis=0), values.mean(axis=1)
-    variance, freedom = per_image.var() / images, images - 1.0
+    variance, freedom = per_image.var() / images, max(images - 1.0, 1.0)
     if chips > 1 and variance:
         of_images, of_chips = variance, per_chip.var(ddof=1) / chips
         rest = values - per_image - per_chip[:, None] + mean
-        residual = np.sum(rest**2) / ((images - 1) * (chips - 1)) / (images * chips)
+        residual = np.sum(rest**2) / (max(images - 1, 1) * (chips - 1)) / (images * chips)
         variance = max(of_images + of_chips - residual, of_images, of_chips)
-        freedom = variance**2 / (of_images**2 / (images - 1) + of_chips**2 / (chips - 1))
+        freedom = variance**2 / (of_images**2 / max(images - 1, 1) + of_chips**2 / (chips - 1))
     trials = mean * (1 - mean) / variance if variance else images
     z = scipy.special.stdtrit(freedom, 0.975)
     middle = (mean + z**2 / (2 * trials)) / (1 + z**2 / trials)

@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 import memsim
 from memsim import plot
-from memsim.checkpoint import check_output, write_whole
+from memsim.checkpoint import check_output, write_text, write_whole
 from memsim.report import policy_table
 from memsim.selection import named_leaves
 from training.data import Dataset, digits, shifted_batches
@@ -309,14 +309,8 @@ def save(
         "the same on fresh draws": accuracy["finetuned_fresh_draws"],
     }
     pictures = {"Every chip, before and after": plot.to_svg(figures["accuracy"])}
-    page = memsim.to_html(document, shown, pictures)
-    write_whole(out / "report.html", lambda path: _write(path, page), force=True)
-    text = json.dumps(document, indent=1)
-    write_whole(out / "report.json", lambda path: _write(path, text), force=True)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    write_text(out / "report.html", memsim.to_html(document, shown, pictures), force=True)
+    write_text(out / "report.json", json.dumps(document, indent=1), force=True)
 
 
 def show(out: Path, document: dict[str, Any], policies: dict[str, memsim.Summary]) -> None:

@@ -4,8 +4,8 @@
 
 Policies are those of Farias and Kung, arXiv 2410.21730: sorted weight sectioning within an output
 and over the whole layer, alone and with bit stucking over p and low; and our own matching in
-Hamming space, exact and within tolerances. Without a model it is the
-ResNet-20 of `--assets`, or the digits CNN of the demo.
+Hamming space, exact and within tolerances. Without a model it is the ResNet-20 of `--assets`, or
+the digits CNN of the demo.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from matplotlib.ticker import EngFormatter
 
 import memsim
 from memsim import plot
-from memsim.checkpoint import check_output, write_whole
+from memsim.checkpoint import check_output, write_text, write_whole
 from memsim.config import validate
 from memsim.selection import named_leaves
 from training.data import Batch, digits, open_images, read_batches
@@ -320,12 +320,7 @@ def save(
             "write_seconds": outcome.seconds,
             "write_joules": outcome.joules,
         }
-    text = json.dumps(document, indent=1)
-    write_whole(out / "reproduce.json", lambda path: _write(path, text), force=True)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    write_text(out / "reproduce.json", json.dumps(document, indent=1), force=True)
 
 
 def show(out: Path, name: str, result: Result) -> None:
