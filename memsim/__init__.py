@@ -26,16 +26,7 @@ from memsim.codes import (
 from memsim.compare import Comparison, compare
 from memsim.config import CrossbarConfig, Policy
 from memsim.device import ConstantPulses, write_energy, write_time
-from memsim.network import (
-    LayerPlan,
-    Plan,
-    Programming,
-    enable_words,
-    plan,
-    program,
-    sample_chip,
-    with_stucking,
-)
+from memsim.network import Programming, enable_words, program, sample_chip
 from memsim.placement import (
     Placement,
     apply_placement,
@@ -43,6 +34,7 @@ from memsim.placement import (
     sorted_placement,
     unsorted_placement,
 )
+from memsim.planning import LayerPlan, Plan, plan, with_stucking
 from memsim.program import Counts, program_words
 from memsim.report import LayerSummary, Summary, mean_over_chips, summarize, to_html, to_json
 from memsim.schedule import (

@@ -21,8 +21,8 @@ import safetensors.numpy
 
 from memsim.chip import Chip, fault_cells
 from memsim.config import CrossbarConfig
-from memsim.network import LayerPlan, Matrix, Plan
 from memsim.placement import Placement, inverse_positions
+from memsim.planning import LayerPlan, Matrix, Plan
 from memsim.schedule import network_schedule
 
 _SAFETENSORS_DTYPES = {

@@ -29,7 +29,8 @@ from memsim.checkpoint import (
 from memsim.chip import fault_words, with_faults
 from memsim.compare import compare
 from memsim.config import ENCODINGS, SCHEDULES, CrossbarConfig, Policy
-from memsim.network import plan, program, sample_chip, with_stucking
+from memsim.network import program, sample_chip
+from memsim.planning import plan, with_stucking
 from memsim.report import policy_table, summarize, to_html, to_json
 from memsim.selection import LAYOUTS, select_by_name
 

@@ -18,15 +18,8 @@ from jaxtyping import Array, Float, UInt
 from memsim.chip import Chip, check_rates, fault_words, new_chip, with_faults
 from memsim.codes import AnyArray, rounded_quotient
 from memsim.config import CrossbarConfig, Policy, validate
-from memsim.network import (
-    LayerPlan,
-    layer_scale,
-    plan_layer,
-    select_layers,
-    settle_layer,
-    sum_per_layer,
-    target_words,
-)
+from memsim.network import sum_per_layer, target_words
+from memsim.planning import LayerPlan, layer_scale, plan_layer, select_layers, settle_layer
 from memsim.program import Counts, Stucking, program_steps
 from memsim.report import (
     LayerSummary,

@@ -1,116 +1,22 @@
-"""A whole network: plan it on the host, program it onto chips under `jit`, `grad`, `vmap`."""
+"""A whole network programmed onto chips, under `jit`, `grad` and `vmap`."""
 
-import dataclasses
 import functools
-import os
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Int8, Int32, Key, PyTree, Shaped, UInt
+from jaxtyping import Array, Float, Float32, Int32, Key, PyTree, Shaped, UInt
 
 from memsim import chip as chips
 from memsim.chip import Chip
-from memsim.codes import (
-    AnyArray,
-    decode,
-    dequantize,
-    encode,
-    quantization_scale,
-    rounded_quotient,
-    to_codes,
-)
-from memsim.config import CrossbarConfig, Policy, validate
-from memsim.placement import (
-    Placement,
-    apply_placement,
-    index_bits,
-    invert_placement,
-    place,
-)
+from memsim.codes import AnyArray, decode, dequantize, encode, rounded_quotient, to_codes
+from memsim.config import CrossbarConfig
+from memsim.placement import apply_placement, invert_placement
+from memsim.planning import LayerPlan, Plan
 from memsim.program import Counts, Stucking, enable_slots, program_steps
-from memsim.schedule import Schedule, Slots, apply_schedule, invert_schedule, network_schedule
-from memsim.selection import (
-    Select,
-    by_output,
-    from_output,
-    in_natural_order,
-    named_leaves,
-    output_axes,
-    select_by_name,
-)
-
-
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class Matrix:
-    """The weight matrix that a tensor is: static.
-
-    Attributes:
-      shape: of the tensor.
-      axes: its output axes; all others are inputs.
-      inputs, outputs: shape of the matrix.
-    """
-
-    shape: tuple[int, ...]
-    axes: tuple[int, ...]
-    inputs: int
-    outputs: int
-
-
-class LayerPlan(NamedTuple):
-    """How one layer is programmed; all but `matrix` are arrays.
-
-    Attributes:
-      matrix: the layer's shape (static).
-      scale: float32, broadcastable to the tensor.
-      placement: which weight sits in which (section, row).
-      low_columns, reprogram, fixed: int32, float32 and bool, bit stucking.
-      index_bits: float32, routing memory per weight.
-      analog_valid: bool, whether every section holds weights of one output only.
-      delta: int8 [weights], what is added to the code of each weight, in the order of
-        `Placement`; None unless the policy is `matched`.
-    """
-
-    matrix: Matrix
-    scale: Float32[AnyArray, "..."]
-    placement: Placement
-    low_columns: Int32[AnyArray, ""]
-    reprogram: Float32[AnyArray, ""]
-    fixed: Bool[AnyArray, ""]
-    index_bits: Float32[AnyArray, ""]
-    analog_valid: Bool[AnyArray, ""]
-    delta: Int8[AnyArray, " weights"] | None = None
-
-
-class Plan(NamedTuple):
-    """How a network is programmed. A pytree: p, low and the placements are array leaves.
-
-    Attributes:
-      config: the crossbars (static).
-      layers: the plan of each selected tensor, by name.
-      schedule: which section goes on which crossbar at which step; sections of all layers are
-        numbered through, in the order of `names`.
-      slots: what is there.
-    """
-
-    config: CrossbarConfig
-    layers: dict[str, LayerPlan]
-    schedule: Schedule
-    slots: Slots
-
-    @property
-    def names(self) -> list[str]:
-        """Layers in the order they are programmed in."""
-        return in_natural_order(self.layers)
-
-    @property
-    def crossbars(self) -> int:
-        """Physical crossbars that the plan needs."""
-        return self.schedule.sections.shape[1]
+from memsim.schedule import Schedule, Slots, apply_schedule, invert_schedule
+from memsim.selection import by_output, from_output, named_leaves
 
 
 class Programming(NamedTuple):
@@ -126,166 +32,6 @@ class Programming(NamedTuple):
     counts: Counts
     wear: UInt[Array, "crossbars rows columns"] | None
     chip: Chip
-
-
-def plan(
-    params: PyTree, config: CrossbarConfig, policy: Policy, *, select: Select | None = None
-) -> Plan:
-    """Decides offline, on the host, how a network is programmed: scales, placements, schedules.
-
-    Args:
-      params: any pytree of host or device arrays (not traced).
-      config, policy: the crossbars and how they are programmed.
-      select: `(name, tensor) -> number of output axes`, or None to leave a tensor digital; the
-        default goes by the names, see `select_by_name`.
-
-    Returns:
-      The plan. Its shapes depend on the network, the config and the placement's scope alone, so
-      that other p, low or placements never recompile what takes it.
-
-    Raises:
-      ValueError: nothing selected; an empty or scalar tensor selected; NaN or infinite weights;
-        more low columns than bits.
-    """
-    validate(config, policy)
-    leaves = named_leaves(params)
-    axes = select_layers(leaves, select or select_by_name())
-    for name in axes:
-        if isinstance(leaves[name], jax.core.Tracer):
-            raise ValueError(f"`{name}` is traced; call `plan` outside `jit`, `grad` and `vmap`.")
-
-    def plan_one(name: str) -> LayerPlan:
-        return plan_layer(name, np.asarray(leaves[name]), axes[name], config, policy)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy sorts without the interpreter's lock
-        planned = dict(zip(axes, pool.map(plan_one, axes), strict=True))
-    layers, held = {}, np.zeros(config.rows, np.int32)
-    for name, layer in planned.items():
-        layers[name], held = settle_layer(layer, held, config, policy)
-    used_rows = [layer.placement.used_rows for layer in layers.values()]
-    return jax.tree.map(jnp.asarray, Plan(config, layers, *network_schedule(used_rows, config)))
-
-
-def select_layers(leaves: Mapping[str, Any], select: Select) -> dict[str, tuple[int, ...]]:
-    """The output axes of every tensor that `select` chooses, in natural order of the names.
-
-    Raises:
-      ValueError: none is chosen, or one that cannot be a weight matrix.
-    """
-    axes = {
-        name: output_axes(name, leaves[name], chosen)
-        for name in in_natural_order(leaves)
-        if (chosen := select(name, leaves[name])) is not None
-    }
-    if not axes:
-        raise ValueError(
-            f"None of {len(leaves)} tensors is a weight matrix: by default names end in `weight` "
-            "or `kernel` and have two or more dimensions; choose others with `select`."
-        )
-    return axes
-
-
-def plan_layer(
-    name: str,
-    tensor: np.ndarray,
-    axes: tuple[int, ...],
-    config: CrossbarConfig,
-    policy: Policy,
-) -> LayerPlan:
-    """Plans one layer; host arrays. A matched one is still to be settled, see `settle_layer`.
-
-    Args:
-      axes: output axes of the tensor.
-
-    Raises:
-      ValueError: NaN or infinite weights; too many weights for 32-bit positions.
-    """
-    scale = layer_scale(name, tensor, axes, config)
-    if policy.placement == "unsorted":
-        codes = np.broadcast_to(np.int8(0), tensor.shape)  # only their number matters
-    else:
-        codes = tensor.astype(np.float32, copy=False) / scale
-        np.clip(np.rint(codes, out=codes), -config.max_code, config.max_code, out=codes)
-        codes = codes.astype(config.code_dtype)
-    codes = by_output(codes, axes)
-    outputs, inputs = codes.shape
-    groups = 1 if policy.placement == "sws-layer" else outputs  # sorted and cut into sections apart
-    filled = groups * -(-outputs * inputs // (groups * config.rows)) * config.rows
-    if filled >= 2**31:
-        raise ValueError(f"`{name}` fills {filled} rows; the limit is 2**31 - 1.")
-    if policy.placement == "matched":
-        from memsim import matching  # compiles: slow to import
-
-        placement: Any = matching.trace(codes, config, policy)
-    else:
-        placement = place(policy, config, codes)
-    return LayerPlan(
-        matrix=Matrix(tensor.shape, axes, inputs, outputs),
-        scale=scale,
-        placement=placement,
-        low_columns=np.asarray(policy.low_columns, np.int32),
-        reprogram=np.asarray(policy.reprogram, np.float32),
-        fixed=np.asarray(policy.draws == "fixed"),
-        index_bits=np.asarray(index_bits(policy, config, inputs, outputs), np.float32),
-        analog_valid=np.asarray(policy.placement != "sws-layer" or outputs == 1),
-    )
-
-
-def settle_layer(
-    layer: LayerPlan, held: np.ndarray, config: CrossbarConfig, policy: Policy
-) -> tuple[LayerPlan, np.ndarray]:
-    """Arranges a matched layer on what the crossbar holds; other layers pass through.
-
-    Args:
-      layer: from `plan_layer`.
-      held: int32 [rows], from the layer before; zeros for an erased crossbar.
-
-    Returns:
-      The layer's plan, and what the crossbar holds after it.
-    """
-    if policy.placement != "matched":
-        return layer, held
-    from memsim import matching
-
-    traced: Any = layer.placement
-    placement, delta, held = matching.settle(traced, held, config, policy)
-    return layer._replace(placement=placement, delta=delta), held
-
-
-def layer_scale(
-    name: str, tensor: np.ndarray, axes: tuple[int, ...], config: CrossbarConfig
-) -> Float32[np.ndarray, "..."]:
-    """The quantization scale of a layer, broadcastable to the tensor.
-
-    Raises:
-      ValueError: NaN or infinite weights.
-    """
-    weights = tensor.astype(np.float32, copy=False)
-    scale = quantization_scale(weights, config.bits, axes if config.scale_per == "output" else ())
-    if not np.all(np.isfinite(scale)):
-        raise ValueError(f"`{name}` holds NaN or infinite weights; mend them before planning.")
-    return scale
-
-
-def with_stucking(plan: Plan, policy: Policy) -> Plan:
-    """The same plan with the bit stucking of `policy`: nothing is sorted, nothing recompiles.
-
-    Raises:
-      ValueError: more low columns than bits.
-    """
-    validate(plan.config, policy)
-
-    stucked = {name: restuck(layer, policy) for name, layer in plan.layers.items()}
-    return plan._replace(layers=jax.tree.map(jnp.asarray, stucked))
-
-
-def restuck(layer: LayerPlan, policy: Policy) -> LayerPlan:
-    """One layer's plan with the bit stucking of `policy`."""
-    return layer._replace(
-        low_columns=np.asarray(policy.low_columns, np.int32),
-        reprogram=np.asarray(policy.reprogram, np.float32),
-        fixed=np.asarray(policy.draws == "fixed"),
-    )
 
 
 def sample_chip(

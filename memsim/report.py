@@ -13,7 +13,8 @@ import rich.table
 import scipy.special
 
 from memsim.config import CrossbarConfig
-from memsim.network import LayerPlan, Plan, Programming
+from memsim.network import Programming
+from memsim.planning import LayerPlan, Plan
 from memsim.program import Counts
 
 

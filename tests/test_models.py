@@ -16,7 +16,7 @@ import pytest
 from flax import nnx
 
 import memsim
-from memsim.network import select_layers
+from memsim.planning import select_layers
 from memsim.selection import named_leaves
 from training.models import CifarResNet, ResNet, VisionTransformer
 from training.models.pretrained import MODELS, build, open_network, torch_shapes
