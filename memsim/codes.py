@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int, UInt
+from jaxtyping import Array, Float, Float32, Int, Num, UInt
 
 from memsim.config import CrossbarConfig
 
@@ -65,7 +65,7 @@ def to_codes(quotients: Float32[Array, "*shape"], config: CrossbarConfig) -> Int
 
 
 def dequantize(
-    codes: Int[Array, "*shape"], scale: Float32[AnyArray, "..."], dtype: np.dtype
+    codes: Num[Array, "*shape"], scale: Float32[AnyArray, "..."], dtype: np.dtype
 ) -> Float[Array, "*shape"]:
     """`codes * scale`, computed in float32 (float64 in float64) and rounded to `dtype`."""
     wide = dtype if dtype == jnp.float64 else jnp.float32

@@ -12,6 +12,7 @@ SCHEDULES = ("block", "interleaved")
 SCALES = ("tensor", "output")
 POLICIES = ("unsorted", "sws", "sws-layer", "matched")
 POOLS = ("output", "section")
+CORRECTIONS = ("none", "mean")
 # Matching in Hamming space works on words of up to so many bits; wider ones by their high order.
 MATCHED_BITS = 10
 DRAWS = ("fresh", "fixed")
@@ -153,6 +154,10 @@ class Policy:
       price: what `matched` gives for one write less, in squared code errors; by default so much
         that only the tolerance counts.
       pool: `matched` moves weights within their `output`, or within their `section` of it.
+      correction: `mean` takes the mean error that a tolerance leaves in an output off again: a
+        number per output, times the sum of its inputs, subtracted digitally. Errors of an output
+        then sum to nothing, which is most of what they do to accuracy; its weights may be off by
+        that mean more than the tolerance.
 
     Raises:
       ValueError: a value outside its range or choices.
@@ -169,16 +174,20 @@ class Policy:
     tolerance: int = 0
     price: int | None = None
     pool: str = "output"
+    correction: str = "none"
 
     def __post_init__(self) -> None:
         _choose("policy", self.placement, POLICIES)
         _choose("pool", self.pool, POOLS)
+        _choose("correction", self.correction, CORRECTIONS)
         _whole("tolerance", self.tolerance, 0, 15, "a weight may be 0 to 15 codes off")
         if self.price is not None:
             _whole("price", self.price, 1, 10**4, "a write is worth 1 to 10000 squared code errors")
-        if self.placement != "matched" and (self.tolerance or self.price or self.pool != "output"):
+        matching = self.tolerance or self.price or self.pool != "output"
+        if self.placement != "matched" and (matching or self.correction != "none"):
             raise ValueError(
-                f"`policy` {self.placement} takes no tolerance, price or pool; matched does."
+                f"`policy` {self.placement} takes no tolerance, price, pool or correction; matched "
+                "does."
             )
         _whole("low", self.low_columns, 0, 16, "bit stucking takes 0 to `bits` low columns")
         if not 0.0 <= self.reprogram <= 1.0:  # also refuses NaN
@@ -205,11 +214,9 @@ class Policy:
         return cls(placement="sws-layer", low_columns=low_columns, reprogram=reprogram, draws=draws)
 
     @classmethod
-    def matched(
-        cls, tolerance: int = 0, price: int | None = None, pool: str = "output", **stucking: Any
-    ) -> "Policy":
-        """Matched in Hamming space, within a tolerance; `stucking` as of the others."""
-        return cls(placement="matched", tolerance=tolerance, price=price, pool=pool, **stucking)
+    def matched(cls, tolerance: int = 0, price: int | None = None, **options: Any) -> "Policy":
+        """Matched in Hamming space, within a tolerance; `options` are the other attributes."""
+        return cls(placement="matched", tolerance=tolerance, price=price, **options)
 
     @property
     def placing(self) -> "Policy":
@@ -233,12 +240,12 @@ class Policy:
         if plus and not {"p", "low"} <= set(given):
             raise ValueError(f"`policy` is {text!r}; give p and low, as in {name}:p=0.5,low=3.")
         takes = ["p", "low", "draws"] if plus else []
-        takes += ["tolerance", "price", "pool"] if placement == "matched" else []
+        takes += ["tolerance", "price", "pool", "correction"] if placement == "matched" else []
         if set(given) - set(takes):
             what = ", ".join(takes) or f"no options ({placement}+stuck does)"
             raise ValueError(f"`policy` is {text!r}; {name} takes {what}.")
         names = {"p": "reprogram", "low": "low_columns"}
-        reads = {"p": float, "draws": str, "pool": str}
+        reads = {"p": float, "draws": str, "pool": str, "correction": str}
         try:
             read = {names.get(key, key): reads.get(key, int)(x) for key, x in given.items()}
         except ValueError as error:
@@ -256,6 +263,7 @@ class Policy:
         options += [f"tolerance={self.tolerance}"] if self.tolerance else []
         options += [] if self.price is None else [f"price={self.price}"]
         options += [] if self.pool == "output" else [f"pool={self.pool}"]
+        options += [] if self.correction == "none" else [f"correction={self.correction}"]
         name = f"{self.placement}+stuck" if self.low_columns else self.placement
         return f"{name}:{','.join(options)}" if options else name
 

@@ -183,7 +183,11 @@ def _effective(
     config: CrossbarConfig,
 ) -> Float[Array, "*shape"]:
     words = invert_placement(achieved, layer.placement)
-    codes = from_output(decode(words, config), layer.matrix.shape, layer.matrix.axes)
+    codes = decode(words, config)
+    if layer.correction is not None:
+        per_output = codes.reshape(layer.matrix.outputs, layer.matrix.inputs)
+        codes = per_output.astype(jnp.float32) - layer.correction[:, None]
+    codes = from_output(codes, layer.matrix.shape, layer.matrix.axes)
     held = dequantize(codes, layer.scale, weights.dtype)
     # straight-through; not w + stop_gradient(held - w), which rounds
     unclipped = (jnp.abs(quotients) <= config.max_code).astype(weights.dtype)

@@ -101,12 +101,14 @@ def place(policy: Policy, config: CrossbarConfig, codes: np.ndarray) -> Placemen
 def index_bits(policy: Policy, config: CrossbarConfig, inputs: int, outputs: int) -> float:
     """Bits of routing memory per weight that tell each input which row it goes to.
 
-    For `matched` with the order of the outputs: one number of ceil(log2 outputs) bits per output.
+    For `matched` with the order of the outputs, one number of ceil(log2 outputs) bits per output,
+    and their corrections, 16 bits per output.
     """
     pool = min(config.rows, inputs) if policy.pool == "section" else inputs
     reach = {"unsorted": 1, "sws": inputs, "sws-layer": inputs * outputs, "matched": pool}
-    order = (outputs - 1).bit_length() / inputs if policy.placement == "matched" else 0
-    return (reach[policy.placement] - 1).bit_length() + order
+    per_output = (outputs - 1).bit_length() if policy.placement == "matched" else 0
+    per_output += 16 if policy.correction == "mean" else 0
+    return (reach[policy.placement] - 1).bit_length() + per_output / inputs
 
 
 def apply_placement(

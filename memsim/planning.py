@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -54,6 +54,8 @@ class LayerPlan(NamedTuple):
       analog_valid: bool, whether every section holds weights of one output only.
       delta: int8 [weights], what is added to the code of each weight, in the order of
         `Placement`; None unless the policy is `matched`.
+      correction: float32 [outputs], what is taken off the codes of each output again; None unless
+        the policy says so.
     """
 
     matrix: Matrix
@@ -65,6 +67,7 @@ class LayerPlan(NamedTuple):
     index_bits: Float32[AnyArray, ""]
     analog_valid: Bool[AnyArray, ""]
     delta: Int8[AnyArray, " weights"] | None = None
+    correction: Float32[AnyArray, " outputs"] | None = None
 
 
 class Plan(NamedTuple):
@@ -95,13 +98,18 @@ class Plan(NamedTuple):
 
 
 def plan(
-    params: PyTree, config: CrossbarConfig, policy: Policy, *, select: Select | None = None
+    params: PyTree,
+    config: CrossbarConfig,
+    policy: Policy | Mapping[str, Policy],
+    *,
+    select: Select | None = None,
 ) -> Plan:
     """Decides offline, on the host, how a network is programmed: scales, placements, schedules.
 
     Args:
       params: any pytree of host or device arrays (not traced).
-      config, policy: the crossbars and how they are programmed.
+      config, policy: the crossbars and how they are programmed; a policy for every selected tensor
+        by name where they differ (in all but the placement).
       select: `(name, tensor) -> number of output axes`, or None to leave a tensor digital; the
         default goes by the names, see `select_by_name`.
 
@@ -111,25 +119,51 @@ def plan(
 
     Raises:
       ValueError: nothing selected; an empty or scalar tensor selected; NaN or infinite weights;
-        more low columns than bits.
+        more low columns than bits; policies of other tensors, or of several placements.
     """
-    validate(config, policy)
     leaves = named_leaves(params)
     axes = select_layers(leaves, select or select_by_name())
+    policies = policy_of_layers(policy, axes)
+    for one in set(policies.values()):
+        validate(config, one)
     for name in axes:
         if isinstance(leaves[name], jax.core.Tracer):
             raise ValueError(f"`{name}` is traced; call `plan` outside `jit`, `grad` and `vmap`.")
 
     def plan_one(name: str) -> LayerPlan:
-        return plan_layer(name, np.asarray(leaves[name]), axes[name], config, policy)
+        return plan_layer(name, np.asarray(leaves[name]), axes[name], config, policies[name])
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy sorts without the interpreter's lock
         planned = dict(zip(axes, pool.map(plan_one, axes), strict=True))
     layers, held = {}, np.zeros(config.rows, np.int32)
     for name, layer in planned.items():
-        layers[name], held = settle_layer(layer, held, config, policy)
+        layers[name], held = settle_layer(layer, held, config, policies[name])
     used_rows = [layer.placement.used_rows for layer in layers.values()]
     return jax.tree.map(jnp.asarray, Plan(config, layers, *network_schedule(used_rows, config)))
+
+
+def policy_of_layers(
+    policy: Policy | Mapping[str, Policy], names: Iterable[str]
+) -> dict[str, Policy]:
+    """The policy of each layer.
+
+    Raises:
+      ValueError: policies of other layers than these, or of several placements.
+    """
+    if isinstance(policy, Policy):
+        return dict.fromkeys(names, policy)
+    different = sorted(set(policy) ^ set(names))
+    if different:
+        raise ValueError(
+            f"`policy` names {len(policy)} tensors, but not the ones that are programmed: "
+            f"{', '.join(different[:5])} differ; give one for every selected tensor."
+        )
+    placements = sorted({one.placement for one in policy.values()})
+    if len(placements) > 1:
+        raise ValueError(
+            f"`policy` mixes placements ({', '.join(placements)}); give all layers the same one."
+        )
+    return {name: policy[name] for name in names}
 
 
 def select_layers(leaves: Mapping[str, Any], select: Select) -> dict[str, tuple[int, ...]]:
@@ -215,7 +249,12 @@ def settle_layer(
 
     traced: Any = layer.placement
     placement, delta, held = matching.settle(traced, held, config, policy)
-    return layer._replace(placement=placement, delta=delta), held
+    layer = layer._replace(placement=placement, delta=delta)
+    if policy.correction == "mean":
+        error = delta.reshape(layer.matrix.outputs, -1).mean(axis=1)
+        # 8 of its 16 bits are a fraction
+        layer = layer._replace(correction=np.asarray(np.rint(256 * error) / 256, np.float32))
+    return layer, held
 
 
 def layer_scale(

@@ -10,9 +10,9 @@ import jax
 import jinja2
 import numpy as np
 import rich.table
-import scipy.special
 
 from memsim.config import CrossbarConfig
+from memsim.intervals import confidence_interval
 from memsim.network import Programming
 from memsim.planning import LayerPlan, Plan
 from memsim.program import Counts
@@ -173,15 +173,6 @@ def mean_over_chips(summaries: Sequence[Summary]) -> Summary:
         "intervals": intervals,
     }
     return Summary(**averaged)
-
-
-def confidence_interval(values: Sequence[float]) -> tuple[float, float]:
-    """95 % confidence interval of the mean of independent values, by Student's t."""
-    mean, count = float(np.mean(values)), len(values)
-    if count < 2:
-        return mean, mean
-    half = scipy.special.stdtrit(count - 1, 0.975) * np.std(values, ddof=1) / math.sqrt(count)
-    return float(mean - half), float(mean + half)
 
 
 def to_json(

@@ -226,9 +226,51 @@ def test_gradients_pass_straight_through_a_tolerance(key):
     assert np.all(np.abs(held["kernel"]) <= 128 * scale)
 
 
-def test_a_plan_with_a_tolerance_is_saved_whole(tmp_path, key):
+def test_a_correction_takes_the_mean_error_off_each_output(key):
+    params = {"kernel": jax.random.normal(key, (200, 6))}
+    config = memsim.CrossbarConfig(rows=16, scale_per="output")
+    plain = memsim.plan(params, config, memsim.Policy.matched(4))
+    corrected = memsim.plan(params, config, memsim.Policy.matched(4, correction="mean"))
+    chip = memsim.sample_chip(key, plain)
+    held, programming = memsim.program(params, plain, chip)
+    mended, same = memsim.program(params, corrected, chip)
+    jax.tree.map(np.testing.assert_array_equal, programming.counts, same.counts)
+    scale = np.asarray(plain.layers["kernel"].scale, np.float64)
+    codes = np.rint(np.asarray(params["kernel"], np.float64) / scale)
+    before, after = (np.asarray(w["kernel"], np.float64) / scale - codes for w in (held, mended))
+    assert np.abs(before.mean(axis=0)).max() > 0.1
+    np.testing.assert_allclose(after.mean(axis=0), 0, atol=1 / 512 + 1e-4)  # 8 bits of fraction
+    np.testing.assert_allclose(
+        after - before, np.broadcast_to(-before.mean(0), (200, 6)), atol=0.01
+    )
+    added = memsim.summarize(same, corrected).index_bits_per_weight
+    assert added - memsim.summarize(same, plain).index_bits_per_weight == pytest.approx(16 / 200)
+
+
+def test_layers_may_have_policies_of_their_own(key):
+    rng = np.random.default_rng(0)
+    params = {f"layer{i}.weight": rng.standard_normal((6, 40)).astype(np.float32) for i in (1, 2)}
+    config = memsim.CrossbarConfig(rows=8)
+    exact, near = memsim.Policy.matched(), memsim.Policy.matched(3)
+    plan = memsim.plan(params, config, {"layer1.weight": exact, "layer2.weight": near})
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        plan.layers["layer1.weight"],
+        memsim.plan(params, config, exact).layers["layer1.weight"],
+    )
+    assert not np.any(plan.layers["layer1.weight"].delta)
+    assert 1 <= np.abs(plan.layers["layer2.weight"].delta).max() <= 3
+    with pytest.raises(ValueError, match="layer2[.]weight differ; give one for every"):
+        memsim.plan(params, config, {"layer1.weight": exact})
+    with pytest.raises(ValueError, match=r"mixes placements \(matched, sws\)"):
+        memsim.plan(params, config, {"layer1.weight": exact, "layer2.weight": memsim.Policy.sws()})
+
+
+@pytest.mark.parametrize("correction", ["none", "mean"])
+def test_a_plan_with_a_tolerance_is_saved_whole(tmp_path, key, correction):
     params = {"kernel": jax.random.normal(key, (20, 4))}
-    plan = memsim.plan(params, memsim.CrossbarConfig(rows=8), memsim.Policy.matched(2))
+    policy = memsim.Policy.matched(2, correction=correction)
+    plan = memsim.plan(params, memsim.CrossbarConfig(rows=8), policy)
     memsim.save_plan(tmp_path / "plan.safetensors", plan)
     loaded = memsim.load_plan(tmp_path / "plan.safetensors")
     jax.tree.map(np.testing.assert_array_equal, loaded, plan)
@@ -239,7 +281,11 @@ def test_a_plan_with_a_tolerance_is_saved_whole(tmp_path, key):
     [
         ("matched", memsim.Policy.matched()),
         ("matched:tolerance=3", memsim.Policy.matched(3)),
-        ("matched:tolerance=3,price=8,pool=section", memsim.Policy.matched(3, 8, "section")),
+        ("matched:tolerance=3,price=8,pool=section", memsim.Policy.matched(3, 8, pool="section")),
+        (
+            "matched:tolerance=3,correction=mean",
+            memsim.Policy.matched(3, correction="mean"),
+        ),
         (
             "matched+stuck:p=0.5,low=1,tolerance=1",
             memsim.Policy.matched(1, low_columns=1, reprogram=0.5),
@@ -254,7 +300,10 @@ def test_policies_are_read_as_they_are_written(text, policy):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: memsim.Policy.parse("matched:p=0.5"), "matched takes tolerance, price, pool"),
+        (
+            lambda: memsim.Policy.parse("matched:p=0.5"),
+            "matched takes tolerance, price, pool, correction",
+        ),
         (lambda: memsim.Policy.parse("sws:tolerance=1"), "sws takes no options"),
         (lambda: memsim.Policy.parse("matched:tolerance=x"), "tolerance and price whole ones"),
         (lambda: memsim.Policy.matched(-1), "`tolerance` is -1; a weight may be 0 to 15"),

@@ -31,9 +31,10 @@ import memsim
 from memsim import plot
 from memsim.checkpoint import check_output, write_text, write_whole
 from memsim.config import validate
+from memsim.intervals import Interval, accuracy_change
 from memsim.selection import named_leaves
 from training.data import Batch, digits, open_images, read_batches
-from training.evaluation import Apply, Interval, accuracy_change, make_classify, program_chips
+from training.evaluation import Apply, make_classify, program_chips
 from training.finetune import progress_bar, train
 from training.models import CNN
 from training.models.pretrained import MODELS, open_network

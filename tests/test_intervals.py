@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+import scipy.stats
+
+from memsim.intervals import accuracy_change
+
+
+def test_on_one_chip_the_interval_is_newcombes():
+    rng = np.random.default_rng(0)
+    reference = rng.random(400) < 0.9
+    programmed = np.where(rng.random(400) < 0.1, rng.random(400) < 0.5, reference)
+    mean, low, high = accuracy_change(programmed[None], reference)
+    gained, lost = np.sum(programmed & ~reference), np.sum(~programmed & reference)
+    up, down = (scipy.stats.binomtest(int(x), 400).proportion_ci(method="wilson")
+                for x in (gained, lost))  # fmt: skip
+    gain, loss = gained / 400, lost / 400
+    np.testing.assert_allclose(mean, gain - loss, atol=1e-12)
+    np.testing.assert_allclose(mean - low, np.hypot(gain - up.low, down.high - loss), rtol=0.01)
+    np.testing.assert_allclose(high - mean, np.hypot(up.high - gain, loss - down.low), rtol=0.01)
+
+
+def test_the_interval_covers_other_chips_and_other_images():
+    # accuracy falls by 10 points on average: by chips of 4 points deviation, on some images more
+    rng = np.random.default_rng(0)
+    images, chips, trials = 300, 8, 400
+    covered = 0
+    for _ in range(trials):
+        fall = np.clip(rng.normal(0.1, 0.04, (chips, 1)) + rng.normal(0, 0.03, images), 0, 1)
+        reference = rng.random(images) < 0.9
+        programmed = np.where(rng.random((chips, images)) < fall, False, reference)
+        change = accuracy_change(programmed, reference)
+        covered += change.low <= -0.9 * 0.1 <= change.high
+    assert 0.94 <= covered / trials <= 0.99
+
+
+@pytest.mark.parametrize(
+    ("images", "chips", "flips"), [(200, 1, 0.005), (500, 4, 0.003), (200, 8, 0.05)]
+)
+def test_the_interval_covers_where_few_images_change(images, chips, flips):
+    rng = np.random.default_rng(0)
+    covered, trials = 0, 1000
+    for _ in range(trials):
+        reference = rng.random(images) < 0.9
+        programmed = reference & (rng.random((chips, images)) >= flips)
+        change = accuracy_change(programmed, reference)
+        covered += change.low <= -0.9 * flips <= change.high
+    assert covered / trials >= 0.94
+
+
+def test_no_change_on_few_images_is_not_certainty():
+    reference = np.arange(200) < 180
+    mean, low, high = accuracy_change(np.stack([reference] * 3), reference)
+    assert mean == 0
+    assert -0.02 < low < -0.005 < 0.005 < high < 0.02
+
+
+@pytest.mark.parametrize("chips", [1, 3])
+def test_one_image_tells_next_to_nothing(chips):
+    _, low, high = accuracy_change(np.zeros((chips, 1), bool), np.ones(1, bool))
+    assert -2 <= low <= -1
+    assert high > -1
+    assert np.isfinite([low, high]).all()
