@@ -1,5 +1,6 @@
 """Simulate, differentiate and optimise the reprogramming of memristive crossbars, in JAX."""
 
+from memsim.budget import Budget, budget
 from memsim.checkpoint import (
     load_chip,
     load_faults,
@@ -49,6 +50,7 @@ from memsim.selection import select_by_name
 __version__ = "0.1.0"
 
 __all__ = [
+    "Budget",
     "Chip",
     "Comparison",
     "ConstantPulses",
@@ -66,6 +68,7 @@ __all__ = [
     "apply_schedule",
     "bit_slice",
     "block_schedule",
+    "budget",
     "cell_changes",
     "column_counts",
     "compare",

@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 
 import memsim
+from memsim.cli import main
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -20,6 +22,20 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 @pytest.fixture
 def key():
     return jax.random.key(0)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """The command line: `run(*arguments)` gives exit status, output and errors."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["memsim", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        printed = capsys.readouterr()
+        return exit_.value.code, printed.out, " ".join(printed.err.split())
+
+    return run
 
 
 @pytest.fixture

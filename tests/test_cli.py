@@ -7,7 +7,6 @@ import pytest
 import safetensors.numpy
 
 import memsim
-from memsim.cli import main
 
 
 @pytest.fixture
@@ -23,18 +22,6 @@ def checkpoint(tmp_path):
     path = tmp_path / "net.safetensors"
     safetensors.numpy.save_file(tensors, path)
     return path
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["memsim", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        printed = capsys.readouterr()
-        return exit_.value.code, printed.out, " ".join(printed.err.split())
-
-    return run
 
 
 def test_report_prints_a_table_and_lists_every_tensor(run, checkpoint):

@@ -260,7 +260,7 @@ def test_layers_may_have_policies_of_their_own(key):
     )
     assert not np.any(plan.layers["layer1.weight"].delta)
     assert 1 <= np.abs(plan.layers["layer2.weight"].delta).max() <= 3
-    with pytest.raises(ValueError, match="layer2[.]weight differ; give one for every"):
+    with pytest.raises(ValueError, match=r"layer2[.]weight differ; give one for every"):
         memsim.plan(params, config, {"layer1.weight": exact})
     with pytest.raises(ValueError, match=r"mixes placements \(matched, sws\)"):
         memsim.plan(params, config, {"layer1.weight": exact, "layer2.weight": memsim.Policy.sws()})

@@ -1,11 +1,13 @@
 """Networks programmed onto chips: what it took, how well they classify."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, PyTree
+import optax
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 import memsim
 from training.data import Batch
@@ -68,3 +70,28 @@ def make_classify(
         return np.concatenate(correct, axis=1)
 
     return classify
+
+
+def cross_entropy(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Array:
+    """Mean over the batch, in nats."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+def classification(
+    apply: Apply,
+) -> tuple[Callable[[PyTree, Any], Array], Callable[[PyTree, Any], Array]]:
+    """(loss_fn, accuracy_fn) of `memsim.budget`, for batches (images, labels).
+
+    Args:
+      apply: `(params, images) -> logits`.
+    """
+
+    def loss_fn(params: PyTree, batch: tuple[Array, Array]) -> Array:
+        images, labels = batch
+        return cross_entropy(apply(params, images), labels)
+
+    def accuracy_fn(params: PyTree, batch: tuple[Array, Array]) -> Array:
+        images, labels = batch
+        return jnp.argmax(apply(params, images), axis=-1) == labels
+
+    return loss_fn, accuracy_fn

@@ -23,7 +23,7 @@ import rich.progress
 import rich.table
 import typer
 from flax import nnx
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, PyTree
 
 import memsim
 from memsim import plot
@@ -31,13 +31,8 @@ from memsim.checkpoint import check_output, write_text, write_whole
 from memsim.report import policy_table
 from memsim.selection import named_leaves
 from training.data import Dataset, digits, shifted_batches
-from training.evaluation import Apply, make_classify, program_chips, unstack
+from training.evaluation import Apply, cross_entropy, make_classify, program_chips, unstack
 from training.models import CNN
-
-
-def cross_entropy(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Array:
-    """Mean over the batch, in nats."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
 def stuck_aware_loss(

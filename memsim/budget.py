@@ -1,0 +1,379 @@
+"""The fewest writes within a budget of accuracy: how much error each layer may hold."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import rich.table
+from jaxtyping import Array, Bool, PyTree
+
+from memsim.config import CrossbarConfig, Policy, validate
+from memsim.intervals import Interval, accuracy_change
+from memsim.network import program, sample_chip
+from memsim.planning import Plan, plan, select_layers
+from memsim.report import Summary, mean_over_chips, summarize
+from memsim.selection import Select, named_leaves, select_by_name
+
+Batch: TypeAlias = PyTree  # leaves share a leading axis of examples
+
+# Examples whose gradients say how sensitive a layer is.
+_SENSITIVITY_EXAMPLES = 512
+# Gradients held at once, in numbers.
+_GRADIENTS = 2**26
+# The search multiplies the exchange rate until so many plans in a row are refused (accuracies are
+# measured, so they scatter), and then so often by the root of the last step.
+_STEP, _REFUSALS, _REFINEMENTS = 4.0, 2, 2
+_TINY = 1e-30
+_MAX_TOLERANCE, _MAX_PRICE = 15, 10**4
+
+
+class Trial(NamedTuple):
+    """One plan that the search tried.
+
+    Attributes:
+      exchange: loss that was given for one write less.
+      policies: of each layer.
+      summary: its writes and reduction, means over chips.
+      change: of the accuracy, on the planning part, with its 95 % interval.
+      accepted: whether all of that interval stays within the budget.
+    """
+
+    exchange: float
+    policies: dict[str, Policy]
+    summary: Summary
+    change: Interval
+    accepted: bool
+
+
+class Budget(NamedTuple):
+    """What `budget` found.
+
+    Attributes:
+      plan: the one of fewest writes that was accepted.
+      chosen: how it did in the search.
+      held_out: change of the accuracy on examples that the search never saw, a share of 1.
+      float_accuracy: of the float network on these.
+      examples: (planning, held out), how many there were.
+      sensitivity: by layer, loss that a squared error of one code costs in one of its weights.
+      trials: all that were tried, in turn.
+    """
+
+    plan: Plan
+    chosen: Trial
+    held_out: Interval
+    float_accuracy: float
+    examples: tuple[int, int]
+    sensitivity: dict[str, float]
+    trials: list[Trial]
+
+
+def budget(
+    params: PyTree,
+    config: CrossbarConfig,
+    loss_fn: Callable[[PyTree, Batch], Array],
+    accuracy_fn: Callable[[PyTree, Batch], Array],
+    data: Batch,
+    max_drop: float = 0.01,
+    *,
+    policy: Policy | None = None,
+    select: Select | None = None,
+    batch: int = 250,
+    chips: int = 4,
+    seed: int = 0,
+    progress: Callable[[Trial], None] | None = None,
+) -> Budget:
+    """Plans a network for the fewest writes whose measured accuracy stays within a budget.
+
+    A squared error in a weight of a layer costs loss in proportion to the mean squared gradient
+    there (the diagonal of the empirical Fisher information). One exchange rate, loss for a write,
+    then gives every layer its price, in squared code errors for a write, and the search is for the
+    highest rate at which the 95 % interval of the accuracy's change stays within the budget on the
+    planning part: half of the examples, drawn at random. The other half is looked at once, by the
+    plan that won.
+
+    Args:
+      params: any pytree of arrays.
+      config: the crossbars.
+      loss_fn: `(params, batch) -> mean loss`, differentiable.
+      accuracy_fn: `(params, batch) -> [examples]`, which examples come out right.
+      data: pytree of arrays that share a leading axis of examples, such as (images, labels).
+      max_drop: of the accuracy, a share of 1, against `params` themselves.
+      policy: what is shared out: of `matched` (the default, its mean errors corrected) tolerance
+        and price, of others the low-order columns, at the policy's p.
+      select: see `plan`.
+      batch: examples at once.
+      chips: chips that bit stucking is tried on.
+      seed: of the halves and the chips.
+      progress: called after every trial.
+
+    Raises:
+      ValueError: as `plan`; a budget outside 0..1; too few examples; an `accuracy_fn` that does not
+        say which examples are right; a budget that no plan keeps to.
+
+    References:
+      Dong et al., HAWQ, 2019, shares precision by sensitivity in this way; the empirical Fisher
+      information: Kunstner et al., 2019.
+    """
+    policy = policy or Policy.matched(correction="mean")
+    validate(config, dataclasses.replace(policy, tolerance=int(policy.placement == "matched")))
+    if not 0 <= max_drop <= 1:
+        raise ValueError(f"`max_drop` is {max_drop}; a drop of accuracy is a share, 0..1.")
+    if policy.placement != "matched" and not policy.reprogram < 1:
+        raise ValueError(
+            f"`policy` {policy} has nothing to share out; give matched, or a p below 1 as in "
+            f"{policy.placement}+stuck:p=0.5,low=1."
+        )
+    planning, held_out = _halves(data, seed)
+    measure = _make_measure(accuracy_fn, batch)
+    sensitivity = layer_sensitivity(params, config, loss_fn, planning, select=select)
+    reference = measure(params, planning)
+    drawn = policy.placement != "matched"
+    keys = jax.random.split(jax.random.key(seed), chips if drawn else 1)
+
+    def program_under(policies: Policy | dict[str, Policy]) -> tuple[Plan, list[Any], list[Any]]:
+        made = plan(params, config, policies, select=select)
+        done = [program(params, made, sample_chip(key, made)) for key in keys]
+        return made, [held for held, _ in done], [programming for _, programming in done]
+
+    made, _, (programming, *_) = program_under(Policy.unsorted())
+    unsorted = summarize(programming, made)
+    trials: list[Trial] = []
+    kept: tuple[Plan, list[PyTree], Trial] | None = None
+
+    def attempt(exchange: float) -> bool:
+        nonlocal kept
+        policies = {
+            name: _policy_at(policy, exchange / max(cost, _TINY), config)
+            for name, cost in sensitivity.items()
+        }
+        if any(policies == trial.policies for trial in trials):
+            return False  # nothing new to try
+        made, held, programmings = program_under(policies)
+        correct = np.stack([measure(network, planning) for network in held])
+        change = accuracy_change(correct, reference)
+        summary = mean_over_chips([summarize(one, made, unsorted) for one in programmings])
+        # not its mean: of many plans the best looks better than it is
+        trials.append(Trial(exchange, policies, summary, change, change.low >= -max_drop))
+        fewest = kept is None or summary.writes < kept[-1].summary.writes
+        if trials[-1].accepted and fewest:
+            kept = made, held, trials[-1]
+        if progress:
+            progress(trials[-1])
+        return trials[-1].accepted
+
+    weights = sum(layer.weights for layer in unsorted.layers.values())
+    _search(attempt, start=max(max_drop, 1e-3) / weights)
+    if kept is None:
+        change = trials[0].change
+        raise ValueError(
+            f"`max_drop` is {max_drop}, but the plan of the least errors that was tried changes "
+            f"the accuracy by {100 * change.mean:+.2f} points ({100 * change.low:+.2f} to "
+            f"{100 * change.high:+.2f}); allow more, use more `bits`, or give more `data`."
+        )
+    made, held, chosen = kept
+    reference = measure(params, held_out)
+    correct = np.stack([measure(network, held_out) for network in held])
+    return Budget(
+        plan=made,
+        chosen=chosen,
+        held_out=accuracy_change(correct, reference),
+        float_accuracy=float(reference.mean()),
+        examples=(_examples(planning), reference.size),
+        sensitivity=sensitivity,
+        trials=trials,
+    )
+
+
+def budget_tables(found: Budget) -> list[rich.table.Table]:
+    """How the search went, what each layer was given, and what came out."""
+    trials = _table("The search", "exchange", "reduction", "change, planning half (95 %)", "")
+    for trial in found.trials:
+        verdict = "chosen" if trial is found.chosen else "" if trial.accepted else "refused"
+        reduction = _times(trial.summary.reduction)
+        trials.add_row(f"{trial.exchange:.1e}", reduction, _points(trial.change), verdict)
+    headings = ("layer", "weights", "sensitivity", "writes", "index bits", "policy")
+    layers = _table("The layers", *headings)
+    for name, layer in found.chosen.summary.layers.items():
+        layers.add_row(
+            name, f"{layer.weights:,}", f"{found.sensitivity[name]:.1e}", f"{layer.writes:,}",
+            f"{layer.index_bits:.1f}", str(found.chosen.policies[name]),
+        )  # fmt: skip
+    summary = found.chosen.summary
+    result = rich.table.Table(title="The plan", title_justify="left", show_header=False)
+    rows = {
+        "writes": f"{summary.writes:,}, {_times(summary.reduction)} fewer than unsorted",
+        "price": f"{summary.index_bits_per_weight:.1f} index bits per weight; "
+        f"{'analog-valid' if summary.analog_valid else 'NOT analog-valid'}",
+        "accuracy": f"{_points(found.held_out)} points on {found.examples[1]:,} examples held out, "
+        f"of {100 * found.float_accuracy:.2f} %",
+    }
+    for heading, text in rows.items():
+        result.add_row(heading, text)
+    return [layers, trials, result]
+
+
+def _table(title: str, *headings: str) -> rich.table.Table:
+    table = rich.table.Table(title=title, title_justify="left")
+    table.add_column(headings[0])
+    for heading in headings[1:]:
+        table.add_column(heading, justify="left" if heading in ("", "policy") else "right")
+    return table
+
+
+def _times(reduction: float | None) -> str:
+    return "" if reduction is None else f"{reduction:.1f}x"
+
+
+def _points(change: Interval) -> str:
+    mean, low, high = (100 * share for share in change)
+    return f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def budget_json(found: Budget) -> dict[str, Any]:
+    """What was found, and how, as JSON values."""
+
+    def of_trial(trial: Trial) -> dict[str, Any]:
+        return {
+            "exchange": trial.exchange,
+            "accepted": trial.accepted,
+            "writes": trial.summary.writes,
+            "reduction": trial.summary.reduction,
+            "index_bits_per_weight": trial.summary.index_bits_per_weight,
+            "analog_valid": trial.summary.analog_valid,
+            "planning_change": trial.change._asdict(),
+            "policies": {name: str(policy) for name, policy in trial.policies.items()},
+        }
+
+    return {
+        "chosen": of_trial(found.chosen),
+        "held_out_change": found.held_out._asdict(),
+        "float_accuracy": found.float_accuracy,
+        "examples": dict(zip(("planning", "held_out"), found.examples, strict=True)),
+        "sensitivity": found.sensitivity,
+        "trials": [of_trial(trial) for trial in found.trials],
+    }
+
+
+def layer_sensitivity(
+    params: PyTree,
+    config: CrossbarConfig,
+    loss_fn: Callable[[PyTree, Batch], Array],
+    data: Batch,
+    *,
+    select: Select | None = None,
+) -> dict[str, float]:
+    """What a squared error of one code, in one weight of a layer, costs in loss on average.
+
+    Half the mean squared gradient of an example's loss, times the squared scale.
+
+    Args:
+      params, config, loss_fn, data, select: as of `budget`.
+    """
+    leaves = named_leaves(params)
+    axes = select_layers(leaves, select or select_by_name())
+    structure = jax.tree.structure(params)
+    made = plan(params, config, Policy.unsorted(), select=select)
+    weights = sum(leaves[name].size for name in axes)
+    count = min(_examples(data), _SENSITIVITY_EXAMPLES)
+    size = max(1, min(16, _GRADIENTS // weights, count))
+    count -= count % size  # whole batches: compiled once
+
+    @jax.jit
+    def squares(leaves: dict[str, Array], examples: Batch) -> dict[str, Array]:
+        def loss(mapped: dict[str, Array], example: Batch) -> Array:
+            network = jax.tree.unflatten(structure, (leaves | mapped).values())
+            return loss_fn(network, jax.tree.map(lambda x: x[None], example))
+
+        def of_example(example: Batch) -> dict[str, Array]:
+            gradients = jax.grad(loss)({name: leaves[name] for name in axes}, example)
+            return {name: jnp.mean(jnp.square(g)) for name, g in gradients.items()}
+
+        return jax.tree.map(jnp.sum, jax.vmap(of_example)(examples))
+
+    total = dict.fromkeys(axes, 0.0)
+    arrays = {name: jnp.asarray(leaf) for name, leaf in leaves.items()}
+    for start in range(0, count, size):
+        part = squares(arrays, jax.tree.map(lambda x, i=start: x[i : i + size], data))
+        total = {name: total[name] + float(part[name]) for name in axes}
+    return {
+        name: total[name] / count * float(np.mean(np.square(made.layers[name].scale))) / 2
+        for name in axes
+    }
+
+
+def _policy_at(policy: Policy, price: float, config: CrossbarConfig) -> Policy:
+    """The policy of a layer where one write less is worth `price` squared code errors."""
+    if policy.placement == "matched":
+        price = min(round(price), _MAX_PRICE)
+        if price == 0:
+            return dataclasses.replace(policy, tolerance=0, price=None, correction="none")
+        # an error saves hardly more than two writes
+        tolerance = min(math.isqrt(2 * price), _MAX_TOLERANCE)
+        return dataclasses.replace(policy, tolerance=tolerance, price=price)
+    # a cell left alone is wrong as often as it would have been written
+    per_half = config.columns // len(config.halves)
+    low = sum(weight**2 <= price for weight in config.column_weights[: per_half - 1])
+    return dataclasses.replace(policy, low_columns=low)
+
+
+def _search(attempt: Callable[[float], bool], start: float) -> None:
+    """Tries ever higher exchange rates, then more closely above the highest that was accepted."""
+    best, refused, exchange = None, 0, start
+    while refused < _REFUSALS:
+        if attempt(exchange):
+            best, refused = exchange, 0
+        else:
+            refused += 1
+        exchange *= _STEP
+    step = _STEP
+    for _ in range(_REFINEMENTS):
+        step = math.sqrt(step)
+        if best is not None and attempt(best * step):
+            best *= step
+
+
+def _examples(data: Batch) -> int:
+    return len(jax.tree.leaves(data)[0])
+
+
+def _halves(data: Batch, seed: int) -> tuple[Batch, Batch]:
+    """Two random halves of the examples, host arrays."""
+    data = jax.tree.map(np.asarray, data)
+    sizes = {len(leaf) if leaf.ndim else 0 for leaf in jax.tree.leaves(data)}
+    if len(sizes) != 1 or min(sizes) < 2:
+        raise ValueError(
+            f"`data` has leaves of {sorted(sizes)} examples; give arrays that share a leading axis "
+            "of at least 2, such as (images, labels)."
+        )
+    order = np.random.default_rng(seed).permutation(sizes.pop())
+    parts = np.array_split(order, 2)
+    planning, held_out = (jax.tree.map(lambda x, p=part: x[np.sort(p)], data) for part in parts)
+    return planning, held_out
+
+
+def _make_measure(
+    accuracy_fn: Callable[[PyTree, Batch], Array], batch: int
+) -> Callable[[PyTree, Batch], Bool[np.ndarray, " examples"]]:
+    """`(params, data) -> which examples are right`, in batches of one size."""
+    right = jax.jit(accuracy_fn)
+
+    def measure(params: PyTree, data: Batch) -> Bool[np.ndarray, " examples"]:
+        examples = _examples(data)
+        size = min(batch, examples)
+        parts = []
+        for start in range(0, examples, size):
+            chosen = np.minimum(np.arange(start, start + size), examples - 1)
+            part = np.asarray(right(params, jax.tree.map(lambda x, c=chosen: x[c], data)))
+            if part.shape != (size,) or not np.isin(part, (0, 1)).all():
+                raise ValueError(
+                    f"`accuracy_fn` gives {part.dtype} {part.shape} for {size} examples; it must "
+                    "say of each whether it is right: bool [examples]."
+                )
+            parts.append(part[: examples - start])
+        return np.concatenate(parts).astype(bool)
+
+    return measure

@@ -1,0 +1,206 @@
+import inspect
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+from sklearn.linear_model import LogisticRegression
+
+import memsim
+from memsim.budget import budget_json, budget_tables, layer_sensitivity
+from training.data import digits
+from training.evaluation import classification
+
+
+def apply(params, images):
+    hidden = jax.nn.relu(images.reshape(len(images), -1) @ params["hidden.weight"].T)
+    return hidden @ params["out.weight"].T + params["out.bias"][None]
+
+
+loss_fn, accuracy_fn = classification(apply)
+
+
+@pytest.fixture(scope="module")
+def network():
+    """Random features and a fitted classifier: 96 % of the digits in a second."""
+    data, rng = digits(), np.random.default_rng(0)
+    hidden = np.float32(rng.laplace(size=(150, 64)) / 8)
+    features = np.maximum(data.train_images.reshape(-1, 64) @ hidden.T, 0)
+    fitted = LogisticRegression(max_iter=300).fit(features, data.train_labels)
+    return {
+        "hidden.weight": hidden,
+        "out.weight": fitted.coef_.astype(np.float32),
+        "out.bias": fitted.intercept_.astype(np.float32),
+    }
+
+
+@pytest.fixture(scope="module")
+def examples():
+    data = digits()
+    return data.test_images, data.test_labels
+
+
+@pytest.fixture(scope="module")
+def config():
+    return memsim.CrossbarConfig(rows=32)
+
+
+@pytest.fixture(scope="module")
+def found(network, examples, config):
+    seen = []
+    found = memsim.budget(
+        network, config, loss_fn, accuracy_fn, examples, 0.03, progress=seen.append
+    )
+    assert seen == found.trials
+    return found
+
+
+def test_the_plan_takes_fewer_writes_within_the_budget(network, examples, config, found):
+    exact = memsim.plan(network, config, memsim.Policy.matched())
+    held, counted = memsim.program(network, exact, memsim.sample_chip(jax.random.key(0), exact))
+    chosen = found.chosen
+    assert chosen.summary.writes < 0.7 * memsim.summarize(counted, exact).writes
+    assert chosen.accepted
+    assert chosen.change.mean >= -0.03
+    accepted = [trial.summary.writes for trial in found.trials if trial.accepted]
+    assert chosen.summary.writes == min(accepted)
+    assert any(not trial.accepted for trial in found.trials)  # it went as far as it could
+    # what is reported of the plan is what it does
+    held, counted = memsim.program(
+        network, found.plan, memsim.sample_chip(jax.random.key(5), found.plan)
+    )
+    assert memsim.summarize(counted, found.plan).writes == chosen.summary.writes
+    right = np.asarray(accuracy_fn(network, examples)), np.asarray(accuracy_fn(held, examples))
+    drop = right[0].mean() - right[1].mean()
+    planning, held_out = found.examples
+    whole = (planning * chosen.change.mean + held_out * found.held_out.mean) / 500
+    assert (planning, held_out) == (250, 250)
+    np.testing.assert_allclose(-drop, whole, atol=1e-6)  # the two halves are all examples
+    assert found.held_out.low <= found.held_out.mean <= found.held_out.high
+
+
+def test_examples_held_out_have_no_say(network, examples, config, found):
+    """Wrong labels on the half that is held out change nothing but its own figure."""
+    order = np.random.default_rng(0).permutation(500)
+    labels = examples[1].copy()
+    labels[order[250:]] = -1
+    other = memsim.budget(network, config, loss_fn, accuracy_fn, (examples[0], labels), 0.03)
+    jax.tree.map(np.testing.assert_array_equal, other.plan, found.plan)
+    assert other.float_accuracy == 0
+    assert found.float_accuracy > 0.9
+
+
+def test_every_layer_pays_by_one_exchange_rate(found):
+    assert len({trial.exchange for trial in found.trials}) == len(found.trials)
+    for trial in found.trials:
+        for name, policy in trial.policies.items():
+            price = round(trial.exchange / found.sensitivity[name])
+            assert (policy.price or 0) == min(price, 10**4)
+            assert policy.tolerance == min(15, math.isqrt(2 * min(price, 10**4)))
+
+
+def test_sensitivity_is_half_the_mean_squared_gradient_of_a_code(network, examples, config):
+    few = jax.tree.map(lambda x: x[:16], examples)
+    found = layer_sensitivity(network, config, loss_fn, few)
+    for name in ("hidden.weight", "out.weight"):
+        scale = np.abs(network[name]).max() / 127
+        squares = []
+        for i in range(16):
+            one = jax.tree.map(lambda x, i=i: x[i : i + 1], examples)
+            gradient = jax.grad(loss_fn)(jax.tree.map(jnp.asarray, network), one)[name]
+            squares.append(np.mean((np.asarray(gradient) * scale) ** 2))
+        np.testing.assert_allclose(found[name], np.mean(squares) / 2, rtol=1e-4)
+
+
+def test_low_columns_are_shared_out_for_bit_stucking(network, examples, config):
+    policy = memsim.Policy.sws(reprogram=0.5)
+    found = memsim.budget(
+        network, config, loss_fn, accuracy_fn, examples, 0.05, policy=policy, chips=2
+    )
+    sws = memsim.plan(network, config, memsim.Policy.sws())
+    _, counted = memsim.program(network, sws, memsim.sample_chip(jax.random.key(0), sws))
+    assert found.chosen.summary.writes < memsim.summarize(counted, sws).writes
+    low = {name: policy.low_columns for name, policy in found.chosen.policies.items()}
+    low_first, low_last = sorted(low, key=found.sensitivity.get)
+    assert low[low_first] >= low[low_last]
+    assert low[low_first] > 0
+    assert all(policy.reprogram == 0.5 for policy in found.chosen.policies.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_drop": 1.5}, "`max_drop` is 1.5; a drop of accuracy is a share"),
+        ({"policy": memsim.Policy.sws()}, "`policy` sws has nothing to share out"),
+        (
+            {"data": (np.zeros((4, 8, 8, 1)), np.zeros(3))},
+            r"`data` has leaves of \[3, 4\] examples",
+        ),
+        (
+            {"accuracy_fn": lambda p, b: accuracy_fn(p, b).mean()},
+            r"`accuracy_fn` gives float32 \(\)",
+        ),
+        ({"config": memsim.CrossbarConfig(bits=12)}, "`tolerance` is 1 at 12 `bits`"),
+        ({"config": memsim.CrossbarConfig(bits=2), "max_drop": 0.0}, "`max_drop` is 0.0, but the"),
+    ],
+)
+def test_wrong_budgets_say_what_is_wrong(network, examples, config, options, message):
+    arguments = {
+        "config": config, "loss_fn": loss_fn, "accuracy_fn": accuracy_fn, "data": examples,
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=message):
+        memsim.budget(network, **(arguments | options))
+
+
+def test_the_search_is_reported(found):
+    document = json.loads(json.dumps(budget_json(found)))
+    assert document["chosen"] in document["trials"]
+    assert document["examples"] == {"planning": 250, "held_out": 250}
+    layers, trials, plan = budget_tables(found)
+    assert layers.row_count == 2
+    assert trials.row_count == len(found.trials)
+    assert "index bits per weight; analog-valid" in str(list(plan.columns[1].cells))
+
+
+def test_the_command_line_plans_within_a_budget(run, network, tmp_path, monkeypatch):
+    checkpoint, out = tmp_path / "net.safetensors", tmp_path / "plan.safetensors"
+    safetensors.numpy.save_file(network, checkpoint)
+    (tmp_path / "judge.py").write_text(f"""
+import jax
+
+from training.data import digits
+from training.evaluation import classification
+
+{inspect.getsource(apply)}
+
+def digits_of(tensors):
+    assert set(tensors) == {{"hidden.weight", "out.weight", "out.bias"}}
+    data = digits()
+    return *classification(apply), (data.test_images, data.test_labels)
+""")
+    monkeypatch.chdir(tmp_path)
+    arguments = ["plan", checkpoint, "--max-drop", "0.03", "--rows", "32", "--out", out]
+    status, printed, error = run(
+        *arguments, "--evaluate", "judge:digits_of", "--json", tmp_path / "search.json"
+    )
+    assert (status, error) == (0, "")
+    assert "250 examples held out" in printed
+    assert "chosen" in printed
+    document = json.loads((tmp_path / "search.json").read_text())
+    assert memsim.load_plan(out).names == ["hidden.weight", "out.weight"]
+    status, printed, _ = run(
+        "program", checkpoint, "--plan", out, "--policy", "matched", "--rows", "32",
+        "--out", tmp_path / "held.safetensors",
+    )  # fmt: skip
+    assert f"{document['chosen']['writes']:,} writes" in printed
+    for options, message in (
+        (["--evaluate", "judge:nothing"], "has no attribute 'nothing'"),
+        (["--evaluate", "nowhere:f"], "No module named 'nowhere'"),
+        ([], "or --max-drop with --evaluate"),
+    ):
+        status, _, error = run(*arguments, "--force", *options)
+        assert status == 1
+        assert message in error
