@@ -152,6 +152,7 @@ def accuracy_against_reduction(
     for label, names in _lines(policies).items():
         colour, marker = styles[names[0]]
         dashes = ("-", "--", ":", "-.")[drawn[colour] % 4]
+        side = (5, 4) if drawn[colour] % 2 else (-9, -9)  # numbers of neighbouring lines apart
         drawn[colour] += 1
         reduction = [summaries[name].reduction or np.nan for name in names]
         points = 100 * np.asarray([change[name] for name in names])
@@ -167,7 +168,7 @@ def accuracy_against_reduction(
         for name, x, y in zip(names, reduction, percent, strict=True):
             if number := policies[name].low_columns or policies[name].tolerance:
                 axes.annotate(
-                    f"{number}", (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8,
+                    f"{number}", (x, y), xytext=side, textcoords="offset points", fontsize=8,
                     color=colour,
                 )  # fmt: skip
     axes.axhline(100 * float_accuracy, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
