@@ -15,7 +15,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -36,10 +36,23 @@ def vit_base() -> dict[str, tuple[int, ...]]:
     return shapes | {"patch/kernel": (16, 16, 3, 768), "head/kernel": (768, 1000)}
 
 
-def seeded(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Normal float32 weights of these shapes."""
+def squares(weights: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of 500 x 500, at least one, of so many weights together."""
+    return {f"{i}/kernel": (500, 500) for i in range(max(1, weights // 250_000))}
+
+
+def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Normal weights."""
+    return rng.standard_normal(shape, np.float32)
+
+
+def seeded(
+    shapes: dict[str, tuple[int, ...]],
+    draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray] = normal,
+) -> dict[str, np.ndarray]:
+    """Float32 weights of these shapes, each drawn by `draw`."""
     rng = np.random.default_rng(0)
-    return {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    return {name: draw(rng, shape).astype(np.float32, copy=False) for name, shape in shapes.items()}
 
 
 def count(weights: dict[str, np.ndarray]) -> list[int]:
@@ -67,7 +80,7 @@ def cold() -> None:
 def warm(repeats: int) -> Iterator[tuple[int, float, float, float]]:
     """(weights, seconds to count them, processor seconds, seconds to copy them): the best runs."""
     for size in SIZES:
-        weights = seeded({f"{i}/kernel": (500, 500) for i in range(size // 250_000)})
+        weights = seeded(squares(size))
         count(weights)
         times, processor, copies = [], [], []
         for _ in range(repeats if size < 10**8 else 3):

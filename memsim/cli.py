@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, cast
 
 import jax
@@ -29,6 +30,7 @@ from memsim.checkpoint import (
     save_plan,
     save_tensors,
     write_text,
+    write_whole,
 )
 from memsim.chip import fault_words, with_faults
 from memsim.compare import compare
@@ -37,6 +39,8 @@ from memsim.network import program, sample_chip
 from memsim.planning import plan, with_stucking
 from memsim.report import policy_table, summarize, to_html, to_json
 from memsim.selection import LAYOUTS, select_by_name
+
+_CHARTS = ("writes_by_policy", "reduction_against_index_bits")
 
 app = typer.Typer(
     help="Count what it costs to program a neural network onto memristive crossbars.",
@@ -104,6 +108,9 @@ def report(
     seed: Seed = 0,
     json_out: Annotated[Path | None, typer.Option("--json", metavar="OUT.json")] = None,
     html_out: Annotated[Path | None, typer.Option("--html", metavar="OUT.html")] = None,
+    png_out: Annotated[
+        Path | None, typer.Option("--png", metavar="FOLDER", help="charts, in a folder")
+    ] = None,
     force: Force = False,
 ) -> None:
     """Cell writes of programming a checkpoint under each policy.
@@ -117,7 +124,11 @@ def report(
     crossbars = crossbars or ("all" if old else "1")
     config = _config(rows, bits, cell_bits, encoding, crossbars, schedule, scale_per)
     select = select_by_name(layout, include, exclude, transposed)
-    for output in (json_out, html_out):
+    plot = _plot() if html_out or png_out else None
+    if png_out and not plot:
+        raise ValueError(f'`--png` {png_out} needs matplotlib: pip install "memsim[plot]".')
+    charts = {name: png_out / f"{name}.png" for name in _CHARTS} if png_out else {}
+    for output in (json_out, html_out, *charts.values()):
         if output:
             check_output(output, force)
     source = open_checkpoint(checkpoint)
@@ -166,8 +177,20 @@ def report(
     console.print(_listed(result.digital) or "none", style="dim", highlight=False, markup=False)
     if json_out:
         write_text(json_out, json.dumps(document, indent=1), force)
+    figures = {}
+    if plot:
+        trade = plot.reduction_against_index_bits(policies, result.policies)
+        figures = dict(zip(_CHARTS, (plot.writes_by_policy(result.policies), trade), strict=True))
+    for name, path in charts.items():
+        write_whole(path, figures[name].savefig, force)
     if html_out:
-        write_text(html_out, to_html(document), force)
+        pictures = {"Reduction and its price": plot.to_svg(trade)} if plot else {}
+        write_text(html_out, to_html(document, pictures=pictures), force)
+        if not plot:
+            console.print(
+                f'{html_out} has no chart: that takes matplotlib, pip install "memsim[plot]"',
+                markup=False,
+            )
 
 
 @app.command("program")
@@ -370,6 +393,15 @@ def _config(
         schedule=schedule,
         scale_per=scale_per,
     )
+
+
+def _plot() -> ModuleType | None:
+    """`memsim.plot`, where matplotlib is installed; slow to import."""
+    try:
+        from memsim import plot
+    except ImportError:
+        return None
+    return plot
 
 
 def _repeated(names: Iterable[str]) -> str:

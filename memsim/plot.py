@@ -4,19 +4,26 @@ import dataclasses
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import scipy.optimize
 
 from memsim.config import Policy
 from memsim.report import Summary
 
 try:
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
     from matplotlib.ticker import LogLocator, NullLocator
 except ImportError as error:
     raise ImportError('memsim.plot needs matplotlib: pip install "memsim[plot]"') from error
 
 _INK, _SOFT, _BAR, _GOOD, _BAD = "#1c2430", "#5d6b7d", "#3b6fb6", "#2f8f5b", "#b4552d"
+_STYLES = {
+    "unsorted": (_SOFT, "s"), "sws": (_BAR, "o"), "sws-layer": (_BAD, "D"), "matched": (_GOOD, "^"),
+}  # fmt: skip
+_OTHER_STYLES = (("#7a4fa3", "v"), ("#1f8a96", "P"), ("#9a7317", "X"), ("#b03a72", "<"))
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -30,6 +37,21 @@ def _tidy(axes, title: str) -> None:  # type: ignore[no-untyped-def]  # matplotl
     axes.tick_params(colors=_SOFT, labelsize=9)
     axes.xaxis.label.set_color(_SOFT)
     axes.yaxis.label.set_color(_SOFT)
+
+
+def _styles(policies: Mapping[str, Policy]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each name: those of its placement."""
+    heads = {name: str(policy.placing).partition(":")[0] for name, policy in policies.items()}
+    others = [head for head in dict.fromkeys(heads.values()) if head not in _STYLES]
+    styles = _STYLES | dict(zip(others, _OTHER_STYLES * len(others), strict=False))
+    return {name: styles[head] for name, head in heads.items()}
+
+
+def _reductions_on(axis) -> None:  # type: ignore[no-untyped-def]
+    """Ticks 1x, 2x, 5x, 10x on a log axis."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(lambda value, _: f"{value:g}x")
 
 
 def accuracy_over_chips(float_accuracy: float, series: Mapping[str, Sequence[float]]) -> Figure:
@@ -63,7 +85,7 @@ def accuracy_over_chips(float_accuracy: float, series: Mapping[str, Sequence[flo
 
 
 def writes_by_policy(policies: Mapping[str, Summary]) -> Figure:
-    """Writes under each policy, labelled with the reduction."""
+    """Writes under each policy, labelled with the reduction and its price."""
     figure = _figure(8, 0.9 + 0.5 * len(policies))
     axes = figure.subplots()
     writes = [summary.writes for summary in policies.values()]
@@ -72,14 +94,15 @@ def writes_by_policy(policies: Mapping[str, Summary]) -> Figure:
         label = "" if summary.reduction is None else f"{summary.reduction:.2f}x fewer"
         if summary.reduction == 1:
             label = "baseline"
+        label += f", {summary.index_bits_per_weight:.1f} index bits" if label else ""
         label += "" if summary.analog_valid else ", not analog-valid"
         axes.annotate(
             f" {summary.writes:,}  {label}", (summary.writes, row), fontsize=8.5, color=_SOFT,
             va="center",
         )  # fmt: skip
     axes.set_yticks(range(len(policies)), list(policies))
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1.45 * max(writes))
+    axes.set_ylim(len(policies) - 0.4, -0.6)
+    axes.set_xlim(0, 1.9 * max([*writes, 1]))
     axes.set_xlabel("cell writes to program the network")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     _tidy(axes, "Writes under each policy")
@@ -124,29 +147,28 @@ def accuracy_against_reduction(
     """
     figure = _figure(7, 4.4)
     axes = figure.subplots()
-    styles = {
-        "unsorted": (_SOFT, "s"), "sws": (_BAR, "o"), "sws-layer": (_BAD, "D"),
-        "matched": (_GOOD, "^"),
-    }  # fmt: skip
+    styles = _styles(policies)
     drawn: Counter[str] = Counter()
     for label, names in _lines(policies).items():
-        placement = policies[names[0]].placement
-        colour, marker = styles[placement]
-        dashes = ("-", "--", ":", "-.")[drawn[placement] % 4]
-        drawn[placement] += 1
+        colour, marker = styles[names[0]]
+        dashes = ("-", "--", ":", "-.")[drawn[colour] % 4]
+        side = (5, 4) if drawn[colour] % 2 else (-9, -9)  # numbers of neighbouring lines apart
+        drawn[colour] += 1
         reduction = [summaries[name].reduction or np.nan for name in names]
         points = 100 * np.asarray([change[name] for name in names])
         percent, ends = 100 * float_accuracy + points[:, 0], np.abs(points[:, 1:] - points[:, :1]).T
         valid = all(summaries[name].analog_valid for name in names)
+        price = f"{summaries[names[0]].index_bits_per_weight:.1f} index bits"
+        price += "" if valid else ", not analog-valid"
         axes.errorbar(
             reduction, percent, yerr=ends, color=colour, linestyle=dashes, marker=marker,
             markersize=5.5, markerfacecolor=colour if valid else "white", linewidth=1.1,
-            elinewidth=0.9, capsize=2.5, label=label if valid else f"{label} (not analog-valid)",
+            elinewidth=0.9, capsize=2.5, label=f"{label} ({price})",
         )  # fmt: skip
         for name, x, y in zip(names, reduction, percent, strict=True):
             if number := policies[name].low_columns or policies[name].tolerance:
                 axes.annotate(
-                    f"{number}", (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8,
+                    f"{number}", (x, y), xytext=side, textcoords="offset points", fontsize=8,
                     color=colour,
                 )  # fmt: skip
     axes.axhline(100 * float_accuracy, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
@@ -155,18 +177,110 @@ def accuracy_against_reduction(
         xycoords=("axes fraction", "data"), ha="right", va="bottom",
     )  # fmt: skip
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")
+    _reductions_on(axes.xaxis)
     axes.set_xlabel(
         "reduction in cell writes (numbers: stucked low columns; of matched, the tolerance)"
     )
     axes.set_ylabel("accuracy (%); bars: 95 % of its change")
     axes.grid(color="#edf0f3", linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.legend(frameon=False, fontsize=8.5, labelcolor=_INK, loc="lower left")
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, -1), min(high, 101))  # intervals over few chips are wide
+    axes.legend(fontsize=8.5, labelcolor=_INK, loc="lower left", edgecolor="none", framealpha=0.9)
     _tidy(axes, "Accuracy kept against writes saved")
     return figure
+
+
+def reduction_against_index_bits(
+    policies: Mapping[str, Policy], summaries: Mapping[str, Summary]
+) -> Figure:
+    """What each policy saves in writes against the routing memory that it takes.
+
+    Filled markers are analog-valid, hollow ones are not; policies of one placement are joined. A
+    policy that has no reduction is left out.
+
+    Args:
+      policies: by name; the labels at the right are their own texts.
+      summaries: what they write, by the same names.
+    """
+    points = {
+        name: (summary.index_bits_per_weight, summary.reduction)
+        for name, summary in summaries.items()
+        if summary.reduction is not None
+    }
+    names = sorted(points, key=lambda name: points[name][1])
+    figure = _figure(9, max(4.0, 1.3 + 0.2 * len(names)))
+    axes = figure.subplots()
+    axes.set_yscale("log")
+    reductions = [points[name][1] for name in names]
+    axes.set_ylim(0.87 * min([*reductions, 1]), 1.15 * max([*reductions, 2]))
+    widest = max([1.0, *(bits for bits, _ in points.values())])
+    axes.set_xlim(-0.05 * widest, 1.05 * widest)
+
+    styles = _styles(policies)
+    lines: dict[str, list[str]] = {}
+    for name in names:
+        label = str(dataclasses.replace(policies[name].placing, tolerance=0, price=None))
+        lines.setdefault(label, []).append(name)
+    for members in lines.values():
+        axes.plot(*zip(*(points[name] for name in members), strict=True),
+                  color=styles[members[0]][0], linewidth=1.2)  # fmt: skip
+    inside = axes.transScale + axes.transLimits  # from data to widths and heights of the axes
+    places = [inside.transform(points[name]) for name in names]
+    gap = 0.19 / (figure.get_figheight() - 1)
+    rows = _spread([y for _, y in places], gap)
+    _row(axes, 1 + 0.8 * gap, ("reduction", "index bits", "policy"), _SOFT)
+    for name, (x, y), row in zip(names, places, rows, strict=True):
+        colour, marker = styles[name]
+        look: dict[str, Any] = {
+            "color": colour, "marker": marker, "markersize": 6, "linestyle": "none",
+            "markerfacecolor": colour if summaries[name].analog_valid else "white",
+        }  # fmt: skip
+        beside: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False}
+        axes.plot(*points[name], **look, zorder=3, label=name)
+        axes.plot([x, 1, 1.05], [y, y, row], color="#c9d1da", linewidth=0.6, zorder=1, **beside)
+        axes.plot(1.065, row, **look, **beside)
+        bits, reduction = points[name]
+        price = f"{bits:.2f}" if bits == 0 or bits >= 0.005 else "<0.01"
+        _row(axes, row, (f"{reduction:.2f}x", price, str(policies[name])), _INK)
+    _reductions_on(axes.yaxis)
+    axes.set_xlabel("index bits per weight: the routing memory of the placement")
+    axes.set_ylabel("reduction in cell writes")
+    axes.grid(color="#edf0f3", linewidth=0.8)
+    axes.set_axisbelow(True)
+    keys = [
+        Line2D([], [], color=_SOFT, marker="o", linestyle="none", markerfacecolor=face, label=label)
+        for face, label in ((_SOFT, "analog-valid"), ("white", "not analog-valid"))
+    ]
+    figure.legend(
+        handles=keys, ncols=2, frameon=False, fontsize=8.5, labelcolor=_INK,
+        loc="outside lower right",
+    )  # fmt: skip
+    _tidy(axes, "Writes saved against routing memory")
+    return figure
+
+
+def _row(axes, height: float, texts: tuple[str, str, str], colour: str) -> None:  # type: ignore[no-untyped-def]
+    """Reduction, index bits and policy, right of the axes."""
+    for text, offset, align in zip(texts, (50, 102, 112), ("right", "right", "left"), strict=True):
+        axes.annotate(
+            text, (1.065, height), xycoords="axes fraction", xytext=(offset, 0),
+            textcoords="offset points", ha=align, va="center_baseline", fontsize=8.5, color=colour,
+            annotation_clip=False,
+        )  # fmt: skip
+
+
+def _spread(heights: Sequence[float], gap: float) -> np.ndarray:
+    """Heights at least `gap` apart and within 0..1, as near to the given ones as can be.
+
+    Args:
+      heights: ascending.
+    """
+    steps = gap * np.arange(len(heights))
+    if not steps.size:
+        return steps
+    level = scipy.optimize.isotonic_regression(np.asarray(heights) - steps).x
+    return np.clip(level, 0, max(0.0, 1 - steps[-1])) + steps
 
 
 def writes_per_column(policies: Mapping[str, Summary]) -> Figure:
@@ -193,7 +307,8 @@ def to_svg(figure: Figure) -> str:
     import matplotlib
 
     buffer = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context({"svg.hashsalt": "memsim"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        figure.savefig(buffer, format="svg", metadata=nothing)
     text = buffer.getvalue()
     return text[text.index("<svg") :]

@@ -228,7 +228,7 @@ def to_html(
     """A self-contained page: no script, no font, no picture from elsewhere.
 
     Args:
-      report: what `to_json` gives.
+      report: what `to_json` gives; `accuracy` of the policies, if there, gets a column.
       accuracy: shares of 1 by what they are of, shown first.
       pictures: SVG by title; trusted.
     """

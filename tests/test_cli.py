@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 
@@ -126,11 +127,59 @@ def test_report_html_is_self_contained_and_escapes_names(run, tmp_path):
     page = tmp_path / "page.html"
     assert run("report", path, "--html", page)[0] == 0
     text = page.read_text()
+    assert "Reduction and its price" in text
+    text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)  # names, not addresses
     assert "<script" not in text
     assert "&lt;script&gt;" in text
     assert "http://" not in text
     assert "https://" not in text
     assert "<svg" in text
+
+
+CHARTS = {"writes_by_policy.png", "reduction_against_index_bits.png"}
+
+
+def test_report_draws_its_charts_into_a_folder(run, checkpoint, tmp_path):
+    folder = tmp_path / "charts"
+    code, _, error = run("report", checkpoint, "--rows", 16, "--png", folder)
+    assert code == 1
+    assert f"`{folder}` is not a folder; make it first" in error
+    folder.mkdir()
+    assert run("report", checkpoint, "--rows", 16, "--png", folder)[0] == 0
+    assert {path.name for path in folder.iterdir()} == CHARTS
+    for path in folder.iterdir():
+        assert path.read_bytes().startswith(b"\x89PNG")
+    code, _, error = run("report", checkpoint, "--rows", 16, "--png", folder)
+    assert code == 1
+    assert "exists; use --force" in error
+    assert run("report", checkpoint, "--rows", 16, "--png", folder, "--force")[0] == 0
+
+
+def test_without_matplotlib_the_page_lacks_its_chart_and_says_so(
+    run, checkpoint, tmp_path, monkeypatch
+):
+    monkeypatch.delitem(sys.modules, "memsim.plot", raising=False)
+    monkeypatch.delattr(memsim, "plot", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # as if it were not installed
+    page = tmp_path / "page.html"
+    code, printed, _ = run("report", checkpoint, "--rows", 16, "--html", page)
+    assert code == 0
+    assert 'page.html has no chart: that takes matplotlib, pip install "memsim[plot]"' in (
+        " ".join(printed.split())
+    )
+    assert "Reduction and its price" not in page.read_text()
+    code, _, error = run("report", checkpoint, "--rows", 16, "--png", tmp_path)
+    assert code == 1
+    assert 'needs matplotlib: pip install "memsim[plot]"' in error
+
+
+def test_only_charts_import_matplotlib(checkpoint):
+    code = (
+        "import sys; from memsim.cli import app; "
+        f"app(['report', {str(checkpoint)!r}], standalone_mode=False); "
+        "sys.exit('matplotlib' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
 def test_report_takes_a_fault_map(run, checkpoint, tmp_path):

@@ -32,13 +32,21 @@ def test_without_arguments_it_is_the_digits_cnn(run, tmp_path):
     result = run("--out", tmp_path, "--chips", 3, "--p", 0.25, "--low", 5, "--crossbars", 16,
                  "--tolerance", 4)  # fmt: skip
     assert result.exit_code == 0, result.output
+    charts = ("accuracy_against_reduction", "reduction_against_index_bits")
     assert {path.name for path in tmp_path.iterdir()} == {
-        "reproduce.json", "accuracy_against_reduction.png", "accuracy_against_reduction.pdf",
+        "reproduce.json", "report.html", *(f"{x}.{kind}" for x in charts for kind in ("png", "pdf"))
     }  # fmt: skip
+    page = (tmp_path / "report.html").read_text()
+    for text in ("Accuracy and reduction", "Reduction and its price", "float network"):
+        assert text in page
+    assert "<th>accuracy</th>" in page
+    assert "most written" not in page  # not counted here
     report = json.loads((tmp_path / "reproduce.json").read_text())
     assert report["float_accuracy"] > 0.97
     assert report["settings"]["images"] == 500
     policies = report["policies"]
+    for entry in policies.values():
+        assert f"<td>{100 * entry['accuracy']:.2f} %</td>" in page
     assert list(policies) == list(grid([0.25], [5], [4]))
     near = policies["matched:tolerance=4"]
     assert near["reduction"] > policies["matched"]["reduction"] > policies["sws"]["reduction"]
@@ -58,6 +66,10 @@ def test_without_arguments_it_is_the_digits_cnn(run, tmp_path):
         assert text in result.output
     refused = run("--out", tmp_path)
     assert "reproduce.json` exists; use --force" in str(refused.exception)
+    (tmp_path / "reproduce.json").unlink()  # another run's page
+    refused = run("--out", tmp_path)
+    assert "report.html` exists; use --force" in str(refused.exception)
+    assert (tmp_path / "report.html").read_text() == page
 
 
 def test_resnet20_on_real_images(run, assets, tmp_path):
@@ -139,11 +151,11 @@ def test_the_chart_shows_the_accuracy_and_its_change():
     (axes,) = figure.axes
     lines = dict(zip(axes.get_legend_handles_labels()[1], axes.containers, strict=True))
     expected = {
-        "unsorted": ["unsorted"],
-        "sws, p = 0.5": ["sws", "sws+stuck:p=0.5,low=1", "sws+stuck:p=0.5,low=3"],
-        "sws, p = 0.5, fixed": ["sws", "sws+stuck:p=0.5,low=3,draws=fixed"],
-        "sws-layer (not analog-valid)": ["sws-layer"],
-        "matched": ["matched", "matched:tolerance=2"],
+        "unsorted (0.0 index bits)": ["unsorted"],
+        "sws, p = 0.5 (9.0 index bits)": ["sws", "sws+stuck:p=0.5,low=1", "sws+stuck:p=0.5,low=3"],
+        "sws, p = 0.5, fixed (9.0 index bits)": ["sws", "sws+stuck:p=0.5,low=3,draws=fixed"],
+        "sws-layer (12.0 index bits, not analog-valid)": ["sws-layer"],
+        "matched (9.0 index bits)": ["matched", "matched:tolerance=2"],
     }
     assert set(lines) == set(expected)
     for label, names in expected.items():

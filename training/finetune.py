@@ -8,7 +8,6 @@ does it for all chips, each with its own stuck-at faults and bit-stucking draws.
 """
 
 import functools
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -27,12 +26,12 @@ from jaxtyping import Array, PyTree
 
 import memsim
 from memsim import plot
-from memsim.checkpoint import check_output, write_text, write_whole
 from memsim.report import policy_table
 from memsim.selection import named_leaves
 from training.data import Dataset, digits, shifted_batches
 from training.evaluation import Apply, cross_entropy, make_classify, program_chips, unstack
 from training.models import CNN
+from training.results import check_results, write_results
 
 
 def stuck_aware_loss(
@@ -156,8 +155,7 @@ def main(
     force: Annotated[bool, typer.Option("--force", help="replace earlier results")] = False,
 ) -> None:
     """Train a CNN on digits, program it onto chips with stuck bits, fine-tune it for them."""
-    out.mkdir(parents=True, exist_ok=True)
-    check_output(out / "report.json", force)
+    check_results(out, "report.json", force)
     data = digits()
     config = memsim.CrossbarConfig(crossbars=crossbars)
     stuck = f"+stuck:p={p},low={low}"
@@ -295,17 +293,14 @@ def save(
         "writes": plot.writes_by_policy(policies),
         "columns": plot.writes_per_column(policies),
     }
-    for name, figure in figures.items():
-        write_whole(out / f"{name}.png", figure.savefig, force=True)
     shown = {
         "float network": accuracy["float"],
         "programmed, mean of the chips": accuracy["programmed"],
         "after stuck-aware fine-tuning": accuracy["finetuned"],
         "the same on fresh draws": accuracy["finetuned_fresh_draws"],
     }
-    pictures = {"Every chip, before and after": plot.to_svg(figures["accuracy"])}
-    write_text(out / "report.html", memsim.to_html(document, shown, pictures), force=True)
-    write_text(out / "report.json", json.dumps(document, indent=1), force=True)
+    pictures = {"Every chip, before and after": "accuracy"}
+    write_results(out, "report.json", document, shown, figures, pictures)
 
 
 def show(out: Path, document: dict[str, Any], policies: dict[str, memsim.Summary]) -> None:

@@ -10,7 +10,6 @@ the digits CNN of the demo.
 
 import dataclasses
 import functools
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +28,6 @@ from matplotlib.ticker import EngFormatter
 
 import memsim
 from memsim import plot
-from memsim.checkpoint import check_output, write_text, write_whole
 from memsim.config import validate
 from memsim.intervals import Interval, accuracy_change
 from memsim.selection import named_leaves
@@ -38,6 +36,7 @@ from training.evaluation import Apply, make_classify, program_chips
 from training.finetune import progress_bar, train
 from training.models import CNN
 from training.models.pretrained import MODELS, open_network
+from training.results import check_results, write_results
 
 _RESNET20, _CIFAR10 = "resnet20_cifar10.safetensors", "cifar10_test2000.npz"
 _PULSES = memsim.ConstantPulses()
@@ -277,8 +276,7 @@ def main(
     policies = grid(p, low, tolerance)
     for policy in policies.values():
         validate(config, policy)
-    out.mkdir(parents=True, exist_ok=True)
-    check_output(out / "reproduce.json", force)
+    check_results(out, "reproduce.json", force)
     pulses = memsim.ConstantPulses(
         set_width=set_width, reset_width=reset_width, set_energy=set_energy,
         reset_energy=reset_energy, parallel_rows=parallel_rows,
@@ -305,12 +303,15 @@ def save(
     settings: dict[str, Any],
     result: Result,
 ) -> None:
-    """Writes the chart, as PNG and PDF, and `reproduce.json` last."""
+    """Writes the charts, as PNG and PDF, `report.html`, and `reproduce.json` last."""
     summaries = {policy: outcome.summary for policy, outcome in result.outcomes.items()}
     change = {policy: outcome.change for policy, outcome in result.outcomes.items()}
-    figure = plot.accuracy_against_reduction(policies, summaries, change, result.float_accuracy)
-    for kind in ("png", "pdf"):
-        write_whole(out / f"accuracy_against_reduction.{kind}", figure.savefig, force=True)
+    figures = {
+        "accuracy_against_reduction": plot.accuracy_against_reduction(
+            policies, summaries, change, result.float_accuracy
+        ),
+        "reduction_against_index_bits": plot.reduction_against_index_bits(policies, summaries),
+    }
     document = memsim.to_json(name, config, summaries, result.digital)
     document |= {"float_accuracy": result.float_accuracy, "settings": settings}
     for policy, outcome in result.outcomes.items():
@@ -321,7 +322,12 @@ def save(
             "write_seconds": outcome.seconds,
             "write_joules": outcome.joules,
         }
-    write_text(out / "reproduce.json", json.dumps(document, indent=1), force=True)
+    shown = {"float network": result.float_accuracy}
+    pictures = {
+        "Accuracy and reduction": "accuracy_against_reduction",
+        "Reduction and its price": "reduction_against_index_bits",
+    }
+    write_results(out, "reproduce.json", document, shown, figures, pictures, kinds=("png", "pdf"))
 
 
 def show(out: Path, name: str, result: Result) -> None:

@@ -1,0 +1,134 @@
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+
+import memsim
+from memsim import plot
+from training.reproduce import grid
+
+
+@pytest.fixture(scope="module")
+def policies():
+    names = grid([0.5, 0.25], [1, 2, 3], [1, 2, 3]) | {
+        name: memsim.Policy.parse(name) for name in ("matched:pool=section", "sws+stuck:p=.1,low=5")
+    }
+    return names
+
+
+@pytest.fixture(scope="module")
+def summaries(policies):
+    weights = {"kernel": np.random.default_rng(0).standard_normal((300, 8)).astype(np.float32)}
+    return memsim.compare(weights, memsim.CrossbarConfig(), policies).policies
+
+
+def labels(figure, column):
+    """(height, text) of one of the columns at the right: reduction, index bits, policy."""
+    texts = [text for text in figure.axes[0].texts if text.get_position()[0] == column]
+    return [(text.xy[1], text.get_text()) for text in texts]
+
+
+def marker(figure, name):
+    (line,) = (line for line in figure.axes[0].lines if line.get_label() == name)
+    return line
+
+
+def test_every_policy_is_a_point_at_its_price(policies, summaries):
+    figure = plot.reduction_against_index_bits(policies, summaries)
+    (axes,) = figure.axes
+    assert axes.get_yscale() == "log"
+    figure.draw_without_rendering()
+    ticks = [label.get_text() for label in axes.get_yticklabels()]
+    assert {"1x", "2x", "5x", "10x"} <= set(ticks)
+    for name, summary in summaries.items():
+        line = marker(figure, name)
+        (bits,), (reduction,) = line.get_data()
+        assert bits == summary.index_bits_per_weight
+        assert reduction == summary.reduction
+        hollow = line.get_markerfacecolor() == "white"
+        assert hollow == name.startswith("sws-layer") == (not summary.analog_valid)
+        assert axes.viewLim.contains(bits, reduction)
+    keys = figure.legends[0]
+    assert [text.get_text() for text in keys.get_texts()] == ["analog-valid", "not analog-valid"]
+    assert [line.get_markerfacecolor() for line in keys.get_lines()][1] == "white"
+
+
+def test_labels_stand_in_order_and_apart(policies, summaries):
+    figure = plot.reduction_against_index_bits(policies, summaries)
+    figure.draw_without_rendering()
+    _, *rows = labels(figure, 112)
+    ordered = sorted(policies, key=lambda name: summaries[name].reduction)
+    assert [text for _, text in rows] == [str(policies[name]) for name in ordered]
+    assert "sws+stuck:p=0.1,low=5" in dict(map(reversed, rows))  # as the policy writes itself
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    for column, form in ((50, "{:.2f}x"), (102, "{:.2f}")):
+        figures = [
+            (s.reduction if column == 50 else s.index_bits_per_weight)
+            for s in (summaries[name] for name in ordered)
+        ]
+        assert [text for _, text in labels(figure, column)[1:]] == list(map(form.format, figures))
+    everything = figure.bbox
+    assert all(everything.x0 <= box.x0 and box.x1 <= everything.x1 for box in boxes)
+
+
+def test_one_line_joins_the_policies_of_one_placement(policies, summaries):
+    figure = plot.reduction_against_index_bits(policies, summaries)
+    joined = [line for line in figure.axes[0].lines if line.get_linewidth() == 1.2]
+    sizes = {len(line.get_xdata()) for line in joined}
+    assert len(joined) == 5  # unsorted, sws, sws-layer, matched and matched:pool=section
+    assert sizes == {1, 8, 7, 4}
+    assert all(len(set(line.get_xdata())) == 1 for line in joined)
+
+
+def test_two_policies_make_a_chart_and_those_without_reduction_none(policies, summaries):
+    few = {name: policies[name] for name in ("unsorted", "sws", "matched")}
+    some = {name: summaries[name] for name in few}
+    some["matched"] = dataclasses.replace(some["matched"], reduction=None)
+    figure = plot.reduction_against_index_bits(few, some)
+    assert [text for _, text in labels(figure, 112)[1:]] == ["unsorted", "sws"]
+    few, some = ({"matched": x["matched"]} for x in (few, some))
+    assert len(labels(plot.reduction_against_index_bits(few, some), 112)) == 1
+
+
+def test_a_price_that_rounds_to_nothing_is_not_called_nothing(policies, summaries):
+    some = {"sws": dataclasses.replace(summaries["sws"], index_bits_per_weight=0.001)}
+    figure = plot.reduction_against_index_bits({"sws": policies["sws"]}, some)
+    assert labels(figure, 102)[1][1] == "<0.01"
+
+
+@pytest.mark.parametrize(
+    ("heights", "expected"),
+    [
+        ([], []),
+        ([0.2, 0.7], [0.2, 0.7]),
+        ([0.5, 0.5], [0.45, 0.55]),
+        ([0.0, 0.01, 0.9], [0.0, 0.1, 0.9]),
+        ([0.97, 0.98, 1.0], [0.8, 0.9, 1.0]),
+    ],
+)
+def test_labels_move_no_further_than_they_must(heights, expected):
+    np.testing.assert_allclose(plot._spread(heights, 0.1), expected)
+
+
+def test_bars_of_writes_name_the_price(policies, summaries):
+    names = ("unsorted", "sws", "sws-layer")
+    figure = plot.writes_by_policy({name: summaries[name] for name in names})
+    texts = [text.get_text().strip() for text in figure.axes[0].texts]
+    for text, name in zip(texts, names, strict=True):
+        bits = f"{summaries[name].index_bits_per_weight:.1f} index bits"
+        assert bits in text
+        assert ("not analog-valid" in text) == (name == "sws-layer")
+    assert texts[0].startswith(f"{summaries['unsorted'].writes:,}  baseline")
+    nothing = {"sws": dataclasses.replace(summaries["sws"], writes=0, reduction=None)}
+    plot.writes_by_policy(nothing)
+
+
+def test_an_svg_is_the_same_again_and_says_nothing_of_its_maker(policies, summaries):
+    first, second = (
+        plot.to_svg(plot.reduction_against_index_bits(policies, summaries)) for _ in range(2)
+    )
+    assert first == second
+    assert first.startswith("<svg")
+    assert "<metadata>" not in first
