@@ -246,7 +246,10 @@ def save_plan(path: str | Path, plan: Plan, *, force: bool = False) -> None:
     save_tensors(path, tensors, metadata={"memsim.plan": json.dumps(description)}, force=force)
 
 
-_PLAN_FIELDS = ("scale", "low_columns", "reprogram", "fixed", "index_bits", "analog_valid", "delta")
+_PLAN_FIELDS = (
+    "scale", "low_columns", "reprogram", "fixed", "index_bits", "analog_valid", "delta", "flips",
+    "offset",
+)  # fmt: skip
 
 
 def load_plan(path: str | Path) -> Plan:
