@@ -247,15 +247,9 @@ def save_plan(path: str | Path, plan: Plan, *, force: bool = False) -> None:
 
 
 _PLAN_FIELDS = (
-    "scale",
-    "low_columns",
-    "reprogram",
-    "fixed",
-    "index_bits",
-    "analog_valid",
-    "delta",
-    "correction",
-)
+    "scale", "low_columns", "reprogram", "fixed", "index_bits", "analog_valid", "delta",
+    "correction", "flips", "offset",
+)  # fmt: skip
 
 
 def load_plan(path: str | Path) -> Plan:

@@ -1,5 +1,6 @@
 """A chip: its random draws, its stuck-at faults, the state of its cells."""
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ class Chip(NamedTuple):
       passes: int32, times the whole network has been programmed: `fresh` draws depend on it.
       stuck_at_0, stuck_at_1: words [crossbars, rows], all bits of a cell that is stuck.
       state: words [crossbars, rows], what the cells hold.
+
+    Rows are `config.physical_rows`: flag cells of sections are the last one.
     """
 
     key: Key[Array, ""]
@@ -41,6 +44,8 @@ def new_chip(
     stuck_at_1: Float32[Array, ""],
 ) -> Chip:
     """A chip with erased cells, of which some are stuck.
+
+    Flag cells are drawn apart: the others have the faults that they have without flags.
 
     Args:
       key: consumed.
@@ -74,7 +79,20 @@ def _cells_of_crossbars(
     key: Key[Array, ""], rate: Float32[Array, ""], crossbars: int, config: CrossbarConfig
 ) -> UInt[Array, "crossbars rows"]:
     keys = fold_in(jnp.broadcast_to(key, (crossbars,)), jnp.arange(crossbars, dtype=jnp.int32))
-    return bernoulli_cells(keys, jnp.broadcast_to(rate, (crossbars,)), config, _FAULT_DIGITS)
+    rates = jnp.broadcast_to(rate, (crossbars,))
+    cells = bernoulli_cells(keys, rates, config.unflagged, _FAULT_DIGITS)
+    if config.flags == "none":
+        return cells
+    # a cell draws its digits 0 to _FAULT_DIGITS - 1 from the key: the next one is free
+    apart = fold_in(keys, jnp.full(crossbars, _FAULT_DIGITS, jnp.int32))
+    if config.flags == "word":
+        flags = bernoulli_cells(apart, rates, config, _FAULT_DIGITS)
+        return cells.astype(config.word_dtype) | (
+            flags & word_constant(config.column_masks[-1], config)
+        )
+    one_row = dataclasses.replace(config.unflagged, rows=1)
+    flags = bernoulli_cells(apart, rates, one_row, _FAULT_DIGITS)
+    return jnp.concatenate([cells, flags], axis=1)
 
 
 def fault_cells(chip: Chip, config: CrossbarConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -89,12 +107,16 @@ def fault_words(
     """Words with all bits of the marked cells set.
 
     Args:
-      cells: bool [crossbars, rows, columns].
+      cells: bool [crossbars, rows, columns]; of a config with flags also without them: the flag
+        cells are then whole.
 
     Raises:
       ValueError: another shape.
     """
-    expected = (crossbars, config.rows, config.columns)
+    expected = (crossbars, config.physical_rows, config.columns)
+    if cells.shape == (crossbars, config.rows, config.unflagged.columns):
+        missing = zip(expected, cells.shape, strict=True)
+        cells = np.pad(cells, [(0, all_cells - given) for all_cells, given in missing])
     if cells.shape != expected:
         raise ValueError(
             f"`faults` has shape {cells.shape}, but this chip is {expected} "
@@ -126,7 +148,7 @@ def bernoulli_cells(
     config: CrossbarConfig,
     digits: int,
 ) -> UInt[Array, "*shape rows"]:
-    """Draws each cell of `config.rows` words per key; a drawn cell has all its bits set.
+    """Draws each cell of `config.physical_rows` words per key; a drawn cell has all its bits set.
 
     Args:
       keys: one per section or crossbar; consumed.
@@ -146,7 +168,7 @@ def bernoulli_cells(
         is_one = ((threshold >> digit.astype(jnp.uint32)) & 1)[..., None] == 1
         return jnp.where(is_one, cells | random, cells & random)
 
-    cells = jnp.zeros((*keys.shape, config.rows), config.word_dtype)
+    cells = jnp.zeros((*keys.shape, config.physical_rows), config.word_dtype)
     cells = jax.lax.fori_loop(first_round, jnp.int32(digits), add_digit, cells)
     cells = jnp.where((threshold == one)[..., None], ~jnp.zeros_like(cells), cells)
     lowest_bits = word_constant(sum(mask & -mask for mask in config.column_masks), config)
@@ -164,11 +186,11 @@ def fold_in(keys: Key[Array, "*shape"], data: Int32[Array, "*shape"]) -> Key[Arr
 def _random_words(keys: Key[Array, "*shape"], config: CrossbarConfig) -> UInt[Array, "*shape rows"]:
     """Uniform words, a row of them per key; drawn 32 bits at a time, which costs a quarter."""
     per_draw = 4 // config.word_dtype.itemsize
-    draws = -(-config.rows // per_draw)
+    draws = -(-config.physical_rows // per_draw)
 
     def row(key: Key[Array, ""]) -> UInt32[Array, " draws"]:
         return jax.random.bits(key, (draws,), jnp.uint32)
 
     bits = jax.vmap(row)(keys.reshape(-1))
     words = jax.lax.bitcast_convert_type(bits, config.word_dtype)
-    return words.reshape(*keys.shape, draws * per_draw)[..., : config.rows]
+    return words.reshape(*keys.shape, draws * per_draw)[..., : config.physical_rows]

@@ -168,7 +168,8 @@ def report(
         console.print(policy_table(result.policies))
     if not all(summary.analog_valid for summary in result.policies.values()):
         console.print(
-            "analog-valid NO: sections mix outputs, so a column current is no sum of one output"
+            "analog-valid NO: sections mix outputs or complemented words, so a column current is "
+            "no sum of one output"
         )
     mapped = (f"{name} [{layer.inputs} x {layer.outputs}]" for name, layer in layers.items())
     console.print(f"[bold]programmed[/]: {document['weights']:,} weights in {len(layers)} tensors")
@@ -245,7 +246,7 @@ def program_command(
         bar.add_task(f"programming {checkpoint.name}", total=None)
         if plan_file:
             plan_ = with_stucking(load_plan(plan_file), parsed)
-            if config not in (CrossbarConfig(), plan_.config):
+            if config not in (CrossbarConfig(), plan_.config.unflagged):
                 raise ValueError(f"`--plan` {plan_file} is for {plan_.config}; leave these out.")
         else:
             plan_ = plan(tensors, config, parsed, select=select)

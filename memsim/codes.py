@@ -79,7 +79,7 @@ def encode(codes: Int[Array, "*shape"], config: CrossbarConfig) -> UInt[Array, "
       codes: within min_code..max_code, any signed dtype.
 
     Returns:
-      Packed words, `config.word_dtype`; bit 0 is the lowest bit of column 0.
+      Packed words, `config.word_dtype`; bit 0 is the lowest bit of column 0. A flag is 0.
     """
     code = codes.astype(jnp.int32)
     sign_bit = 1 << (config.bits - 1)
@@ -100,10 +100,14 @@ def decode(words: UInt[Array, "*shape"], config: CrossbarConfig) -> Int[Array, "
 
     Returns:
       Codes, `config.code_dtype`. A word that `encode` never makes (bit stucking and faults do) may
-      reach -max_code - 1; minus zero is 0; the differential halves subtract.
+      reach -max_code - 1; minus zero is 0; the differential halves subtract. A word whose flag is
+      set counts as its complement.
     """
-    # bits 31 and above are never set (2 * 15 bits at most), so the cast is exact
+    # bits 31 and above are never set (2 * 15 bits and a flag at most), so the cast is exact
     word = words.astype(jnp.int32)
+    if config.flags == "word":
+        *data, flag = config.column_masks
+        word = jnp.where((word & flag) != 0, ~word, word) & sum(data)
     sign_bit = 1 << (config.bits - 1)
     if config.encoding == "twos_complement":
         code = (word ^ sign_bit) - sign_bit

@@ -17,9 +17,9 @@ from jaxtyping import Array, Float, UInt
 
 from memsim.chip import Chip, check_rates, fault_words, new_chip, with_faults
 from memsim.codes import AnyArray, rounded_quotient
-from memsim.config import CrossbarConfig, Policy, validate
+from memsim.config import COMPETITORS, CrossbarConfig, Policy, validate
 from memsim.network import sum_per_layer, target_words
-from memsim.planning import LayerPlan, layer_scale, plan_layer, select_layers, settle_layer
+from memsim.planning import Held, LayerPlan, layer_scale, plan_layer, select_layers, settle_layer
 from memsim.program import Counts, Stucking, program_steps
 from memsim.report import (
     LayerSummary,
@@ -110,7 +110,7 @@ def compare(
     baseline = Policy.unsorted()
     wanted = dict.fromkeys((baseline, *policies.values()))
 
-    def make_chip(key: Array, crossbars: int) -> Chip:
+    def make_chip(key: Array, crossbars: int, config: CrossbarConfig) -> Chip:
         if faults is None:
             rates = jnp.asarray([stuck_at_0, stuck_at_1], jnp.float32)
             return new_chip(key, crossbars, config, rates[0], rates[1])
@@ -119,14 +119,15 @@ def compare(
 
     streams = {}
     for policy in wanted:
+        stored = policy.stored_on(config)
         # chips differ by their draws alone: where nothing is drawn one stands for all
         drawn = stuck_at_0 or stuck_at_1 or (policy.low_columns and policy.reprogram < 1)
         stucking = Stucking(
             reprogram=np.full(len(axes), policy.reprogram, np.float32),
-            low_mask=np.full(len(axes), config.low_mask(policy.low_columns), config.word_dtype),
+            low_mask=np.full(len(axes), stored.low_mask(policy.low_columns), stored.word_dtype),
             fixed=np.full(len(axes), policy.draws == "fixed"),
         )
-        streams[policy] = _Stream(config, stucking, passes, keys if drawn else keys[:1], make_chip)
+        streams[policy] = _Stream(stored, stucking, passes, keys if drawn else keys[:1], make_chip)
     facts: dict[Policy, dict[str, LayerSummary]] = {policy: {} for policy in wanted}
     placings = list(dict.fromkeys(policy.placing for policy in wanted))
 
@@ -136,8 +137,10 @@ def compare(
         load_old = load_old or old.__getitem__
         rounds = [(load_old, load_old), *[(load, load_old if keep_placement else load)] * passes]
     laid_out, parts = 0, len(rounds) * len(axes) * len(placings)
+    left: dict[Policy, Held] = {}  # by the old network
     for number, (load_weights, load_placed) in enumerate(rounds):
-        for part in _lay_out_ahead(axes, load_weights, load_placed, config, placings):
+        held = dict(left)
+        for part in _lay_out_ahead(axes, load_weights, load_placed, config, placings, held):
             for policy in wanted:
                 if policy.placing == part.placing:
                     facts[policy][part.name] = part.facts
@@ -149,6 +152,8 @@ def compare(
             stream.finish_pass()
             if old is not None and number == 0:
                 stream.forget_counts()
+        if old is not None and number == 0:  # what is matched follows its own network alone
+            left = {p: held[p] for p in placings if p.placement in COMPETITORS}
 
     summaries = {}
     for policy in wanted:
@@ -204,10 +209,12 @@ def _lay_out_ahead(
     load_placed: Callable[[str], Any],
     config: CrossbarConfig,
     placings: Sequence[Policy],
+    held: dict[Policy, Held],
 ) -> Iterator[_LaidOut]:
     """Every layer under every placement; the next ones are planned meanwhile.
 
-    `load_placed` gives the weights that are placed; those of `load` take their places.
+    `load_placed` gives the weights that are placed; those of `load` take their places. `held` is
+    what crossbars hold before, and is kept up to date.
     """
 
     def lay_out(
@@ -215,24 +222,26 @@ def _lay_out_ahead(
     ) -> _LaidOut:
         used_rows = layer.placement.used_rows
         schedule, slots = network_schedule([used_rows], config, first_layer=number)
-        target = np.asarray(_target(weights, layer, schedule, config))
+        target = np.asarray(_target(weights, layer, schedule, placing.stored_on(config)))
         return _LaidOut(name, placing, layer_facts({name: layer})[name], target, slots)
 
     def work(
         number: int, name: str, weights: np.ndarray, placed: np.ndarray, placing: Policy
     ) -> Callable[[], _LaidOut]:
-        layer = plan_layer(name, placed, axes[name], config, placing)
+        if placing.placement in COMPETITORS:
+            placed = weights  # places are the same; what is stored there goes by the weights
+        layer = plan_layer(name, placed, axes[name], placing.stored_on(config), placing)
         if placed is not weights:
             layer = layer._replace(scale=layer_scale(name, weights, axes[name], config))
-        if placing.placement == "matched":  # settled on the layer before, so one after another
-            return lambda: lay_out(number, name, weights, placing, settle(placing, layer))
+        if placing.settles:  # on the layer before, so one after another
+            return lambda: lay_out(number, name, weights, placing, settle(name, placing, layer))
         done = lay_out(number, name, weights, placing, layer)
         return lambda: done
 
-    held = {placing: np.zeros(config.rows, np.int32) for placing in placings}
-
-    def settle(placing: Policy, layer: LayerPlan) -> LayerPlan:
-        settled, held[placing] = settle_layer(layer, held[placing], config, placing)
+    def settle(name: str, placing: Policy, layer: LayerPlan) -> LayerPlan:
+        before = held.get(placing, {})
+        stored = placing.stored_on(config)
+        settled, held[placing] = settle_layer(name, layer, before, stored, placing)
         return settled
 
     ahead = os.cpu_count() or 1
@@ -272,7 +281,7 @@ class _Stream:
         stucking: Stucking,
         passes: int,
         keys: Array,
-        make_chip: Callable[[Array, int], Chip],
+        make_chip: Callable[[Array, int, CrossbarConfig], Chip],
     ) -> None:
         self._config = config
         self._stucking = stucking
@@ -332,7 +341,7 @@ class _Stream:
         """Steps programmed at once; None where all layers sit side by side in one step."""
         if self._config.crossbars is None:
             return None
-        return max(1, _CHUNK_WORDS // (self._config.crossbars * self._config.rows))
+        return max(1, _CHUNK_WORDS // (self._config.crossbars * self._config.physical_rows))
 
     def _join(self) -> tuple[np.ndarray, Slots]:
         if len(self._waiting) == 1:
@@ -348,12 +357,12 @@ class _Stream:
         ]
 
     def _new_tally(self, key: Array, crossbars: int) -> _Tally:
-        rows, columns = self._config.rows, self._config.columns
+        rows, columns = self._config.physical_rows, self._config.columns
         counts = np.zeros((self._stucking.fixed.size, columns), np.int32)
         # weight stationary, a cell is written at most once a pass; the wear is as large as the chip
         wear = np.min_scalar_type(self._passes) if self._config.crossbars is None else np.uint32
         return _Tally(
-            self._make_chip(key, crossbars),
+            self._make_chip(key, crossbars, self._config),
             Counts(counts, counts, counts[:, 0]),
             np.zeros((crossbars, rows, columns), wear),
         )

@@ -10,10 +10,15 @@ import numpy as np
 ENCODINGS = ("twos_complement", "offset_binary", "sign_magnitude", "differential")
 SCHEDULES = ("block", "interleaved")
 SCALES = ("tensor", "output")
-POLICIES = ("unsorted", "sws", "sws-layer", "matched")
+# The published competitors take no bit stucking.
+COMPETITORS = ("flip-n-write", "aras")
+STUCKABLE = ("unsorted", "sws", "sws-layer", "matched")
+POLICIES = (*STUCKABLE, *COMPETITORS)
+FLAGS = ("none", "word", "section")
 POOLS = ("output", "section")
 CORRECTIONS = ("none", "mean")
 # Matching in Hamming space works on words of up to so many bits; wider ones by their high order.
+# The offsets of `aras` are searched up to there.
 MATCHED_BITS = 10
 DRAWS = ("fresh", "fixed")
 
@@ -44,9 +49,11 @@ class CrossbarConfig:
         stationary, one crossbar for every section of the network.
       schedule: `block` gives each crossbar consecutive sections, `interleaved` deals them in turn.
       scale_per: one quantization scale per `tensor` or per `output` of it.
+      flags: flag cells beside the weights, set by the policy (`Policy.stored_on`): one per `word`,
+        in a column above all others, or one per column of a `section`, in a row after the others.
 
     Raises:
-      ValueError: a value outside its range or choices.
+      ValueError: a value outside its range or choices; no bit left for the flag of a word.
     """
 
     rows: int = 128
@@ -56,6 +63,7 @@ class CrossbarConfig:
     crossbars: int | None = 1
     schedule: str = "block"
     scale_per: str = "tensor"
+    flags: str = "none"
 
     def __post_init__(self) -> None:
         _whole("rows", self.rows, 1, math.inf, "a crossbar has at least 1 row")
@@ -67,6 +75,22 @@ class CrossbarConfig:
             _whole("crossbars", self.crossbars, 1, math.inf, remedy)
         _choose("schedule", self.schedule, SCHEDULES)
         _choose("scale_per", self.scale_per, SCALES)
+        _choose("flags", self.flags, FLAGS)
+        if max(self.column_masks).bit_length() > 32:
+            raise ValueError(
+                f"`flags` is 'word', but differential words of {self.bits} bits in cells of "
+                f"{self.cell_bits} leave no bit of 32 for it; use flags=section or fewer bits."
+            )
+
+    @property
+    def unflagged(self) -> "CrossbarConfig":
+        """The same crossbars without flag cells."""
+        return dataclasses.replace(self, flags="none")
+
+    @property
+    def physical_rows(self) -> int:
+        """Rows of a crossbar, that of the flags included."""
+        return self.rows + (self.flags == "section")
 
     @property
     def max_code(self) -> int:
@@ -88,8 +112,8 @@ class CrossbarConfig:
 
     @property
     def columns(self) -> int:
-        """Cells per word."""
-        return sum(math.ceil(bits / self.cell_bits) for _, bits in self.halves)
+        """Cells per word, its flag included."""
+        return len(self.column_masks)
 
     @property
     def column_masks(self) -> tuple[int, ...]:
@@ -99,6 +123,8 @@ class CrossbarConfig:
             for low in range(first, first + bits, self.cell_bits):
                 width = min(self.cell_bits, first + bits - low)
                 masks.append(((1 << width) - 1) << low)
+        if self.flags == "word":  # above the room of a whole cell: shifts within cells miss it
+            masks.append(1 << (len(masks) * self.cell_bits))
         return tuple(masks)
 
     @property
@@ -107,8 +133,11 @@ class CrossbarConfig:
 
         A top column that holds a sign alone counts `-2**(bits - 1)` in `twos_complement` and 0 in
         `sign_magnitude` (it flips the others). Where wider cells put magnitude bits beside the
-        sign, the weight is that of the lowest bit and the level is read as a signed digit.
+        sign, the weight is that of the lowest bit and the level is read as a signed digit. A flag
+        counts 0.
         """
+        if self.flags == "word":
+            return (*self.unflagged.column_weights, 0)
         lowest = [mask & -mask for mask in self.column_masks]
         if self.encoding == "differential":
             half = self.columns // 2
@@ -133,10 +162,9 @@ class CrossbarConfig:
 
     def low_mask(self, low_columns: int) -> int:
         """The bits of a word in its low-order columns (of each half if differential)."""
-        per_half = self.columns // len(self.halves)
-        return sum(
-            mask for column, mask in enumerate(self.column_masks) if column % per_half < low_columns
-        )
+        masks = self.unflagged.column_masks
+        per_half = len(masks) // len(self.halves)
+        return sum(mask for column, mask in enumerate(masks) if column % per_half < low_columns)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,7 +173,9 @@ class Policy:
 
     Attributes:
       placement: `unsorted`, `sws` (sorted weight sectioning, within each output), `sws-layer`
-        (sorted over the whole layer: not analog-valid) or `matched` (matched in Hamming space).
+        (sorted over the whole layer: not analog-valid), `matched` (matched in Hamming space);
+        `flip-n-write` and `aras` place as `unsorted` and store complements, or words shifted by an
+        offset per layer.
       low_columns: bit stucking touches columns 0..low_columns - 1; 0 switches it off.
       reprogram: p, the probability that such a cell is reprogrammed when its section is.
       draws: bit stucking drawn at every programming (`fresh`) or once per physical cell (`fixed`).
@@ -158,13 +188,15 @@ class Policy:
         number per output, times the sum of its inputs, subtracted digitally. Errors of an output
         then sum to nothing, which is most of what they do to accuracy; its weights may be off by
         that mean more than the tolerance.
+      flags: `flip-n-write` keeps a flag per `word`, as published, or per column of a `section`,
+        whose analog sums can be corrected.
 
     Raises:
       ValueError: a value outside its range or choices.
 
     References:
       Farias and Kung, Efficient Reprogramming of Memristive Crossbars for DNNs: Weight Sorting
-      and Bit Stucking, arXiv 2410.21730.
+      and Bit Stucking, arXiv 2410.21730. For the competitors see `memsim/competitors.py`.
     """
 
     placement: str = "unsorted"
@@ -175,6 +207,7 @@ class Policy:
     price: int | None = None
     pool: str = "output"
     correction: str = "none"
+    flags: str = "word"
 
     def __post_init__(self) -> None:
         _choose("policy", self.placement, POLICIES)
@@ -189,7 +222,15 @@ class Policy:
                 f"`policy` {self.placement} takes no tolerance, price, pool or correction; matched "
                 "does."
             )
+        _choose("flags", self.flags, FLAGS[1:])
+        if self.placement != "flip-n-write" and self.flags != "word":
+            raise ValueError(f"`policy` {self.placement} takes no flags; flip-n-write does.")
         _whole("low", self.low_columns, 0, 16, "bit stucking takes 0 to `bits` low columns")
+        if self.placement in COMPETITORS and self.low_columns:
+            raise ValueError(
+                f"`low` is {self.low_columns}, but {self.placement} takes no bit stucking; use "
+                f"low=0, or one of {', '.join(STUCKABLE)}."
+            )
         if not 0.0 <= self.reprogram <= 1.0:  # also refuses NaN
             raise ValueError(f"`p` is {self.reprogram!r}; a probability lies in 0..1.")
         _choose("draws", self.draws, DRAWS)
@@ -218,6 +259,26 @@ class Policy:
         """Matched in Hamming space, within a tolerance; `options` are the other attributes."""
         return cls(placement="matched", tolerance=tolerance, price=price, **options)
 
+    @classmethod
+    def flip_n_write(cls, flags: str = "word") -> "Policy":
+        """Flip-N-Write: complements are stored where that takes fewer writes."""
+        return cls(placement="flip-n-write", flags=flags)
+
+    @classmethod
+    def aras(cls) -> "Policy":
+        """ARAS-style: the words of each layer shifted by the offset that takes fewest writes."""
+        return cls(placement="aras")
+
+    @property
+    def settles(self) -> bool:
+        """Whether a layer is planned on what the layers before it left on the crossbars."""
+        return self.placement in ("matched", *COMPETITORS)
+
+    def stored_on(self, config: CrossbarConfig) -> CrossbarConfig:
+        """The config with the flag cells that this policy needs, and no others."""
+        flags = self.flags if self.placement == "flip-n-write" else "none"
+        return dataclasses.replace(config, flags=flags)
+
     @property
     def placing(self) -> "Policy":
         """The policy without its bit stucking: all that decides on placements."""
@@ -225,27 +286,33 @@ class Policy:
 
     @classmethod
     def parse(cls, text: str) -> "Policy":
-        """Reads `sws`, `sws-layer+stuck:p=0.5,low=3,draws=fixed`, `matched:tolerance=3,price=8` or
-        `matched+stuck:p=0.5,low=1,pool=section`.
+        """Reads `sws`, `sws-layer+stuck:p=0.5,low=3,draws=fixed`, `matched:tolerance=3,price=8`,
+        `matched+stuck:p=0.5,low=1,pool=section` or `flip-n-write:flags=section`.
 
         Raises:
           ValueError: an unknown policy or option, or a value that is not a number.
         """
         name, _, options = text.strip().partition(":")
         placement, plus, technique = name.partition("+")
-        if placement not in POLICIES or (plus and technique != "stuck"):
-            known = ", ".join((*POLICIES, *(f"{policy}+stuck" for policy in POLICIES)))
+        stuckable = placement in STUCKABLE and technique == "stuck"
+        if placement not in POLICIES or (plus and not stuckable):
+            stucked = (f"{policy}+stuck" for policy in STUCKABLE)
+            known = ", ".join((*STUCKABLE, *stucked, *COMPETITORS))
             raise ValueError(f"`policy` is {text!r}; choose one of {known}.")
         given = dict(part.partition("=")[::2] for part in options.split(",") if part)
         if plus and not {"p", "low"} <= set(given):
             raise ValueError(f"`policy` is {text!r}; give p and low, as in {name}:p=0.5,low=3.")
         takes = ["p", "low", "draws"] if plus else []
-        takes += ["tolerance", "price", "pool", "correction"] if placement == "matched" else []
+        if placement == "matched":
+            takes += ["tolerance", "price", "pool", "correction"]
+        takes += ["flags"] if placement == "flip-n-write" else []
         if set(given) - set(takes):
-            what = ", ".join(takes) or f"no options ({placement}+stuck does)"
+            stuck = f" ({placement}+stuck does)" if placement in STUCKABLE else ""
+            what = ", ".join(takes) or f"no options{stuck}"
             raise ValueError(f"`policy` is {text!r}; {name} takes {what}.")
         names = {"p": "reprogram", "low": "low_columns"}
-        reads = {"p": float, "draws": str, "pool": str, "correction": str}
+        reads: dict[str, Any] = {"p": float}
+        reads |= dict.fromkeys(("draws", "pool", "correction", "flags"), str)
         try:
             read = {names.get(key, key): reads.get(key, int)(x) for key, x in given.items()}
         except ValueError as error:
@@ -264,6 +331,7 @@ class Policy:
         options += [] if self.price is None else [f"price={self.price}"]
         options += [] if self.pool == "output" else [f"pool={self.pool}"]
         options += [] if self.correction == "none" else [f"correction={self.correction}"]
+        options += [] if self.flags == "word" else [f"flags={self.flags}"]
         name = f"{self.placement}+stuck" if self.low_columns else self.placement
         return f"{name}:{','.join(options)}" if options else name
 
@@ -273,8 +341,18 @@ def validate(config: CrossbarConfig, policy: Policy) -> None:
 
     Raises:
       ValueError: bit stucking of more columns than the weight has bits; a tolerance on words wider
-        than `matched` looks at in full.
+        than `matched` looks at in full; `aras` on words that are not unsigned, or wider ones.
     """
+    if policy.placement == "aras" and config.encoding not in ("twos_complement", "offset_binary"):
+        raise ValueError(
+            f"`encoding` is {config.encoding!r}, but aras stores unsigned words; use "
+            "'twos_complement' or 'offset_binary'."
+        )
+    if policy.placement == "aras" and config.bits > MATCHED_BITS:
+        raise ValueError(
+            f"`bits` is {config.bits}, but aras searches offsets of words of at most "
+            f"{MATCHED_BITS} bits; use fewer."
+        )
     if policy.tolerance and config.bits > MATCHED_BITS:
         raise ValueError(
             f"`tolerance` is {policy.tolerance} at {config.bits} `bits`; it takes at most "

@@ -115,7 +115,7 @@ def check_chip(plan: Plan, chip: Chip) -> None:
     Raises:
       ValueError: another number of crossbars or rows, or words of another dtype.
     """
-    needed = (plan.crossbars, plan.config.rows)
+    needed = (plan.crossbars, plan.config.physical_rows)
     if chip.state.shape != needed or chip.state.dtype != plan.config.word_dtype:
         raise ValueError(
             f"`chip` belongs to another network or config: it holds {chip.state.dtype} words "
@@ -166,10 +166,16 @@ def target_words(
 
     def sections(quotients: Array, layer: LayerPlan) -> Array:
         codes = by_output(to_codes(quotients, config), layer.matrix.axes).reshape(-1)
-        if layer.delta is not None:  # weights may have moved since: within what a word can hold
-            moved = codes.astype(jnp.int32) + layer.delta.astype(jnp.int32)
+        added = layer.offset if layer.delta is None else layer.delta
+        if added is not None:  # weights may have moved since: within what a word can hold
+            moved = codes.astype(jnp.int32) + added.astype(jnp.int32)
             codes = jnp.clip(moved, config.min_code, config.max_code)
-        return apply_placement(encode(codes, config), layer.placement)
+        words = apply_placement(encode(codes, config), layer.placement)
+        if layer.flips is None:
+            return words
+        flips = jnp.asarray(layer.flips)
+        stored = words ^ flips
+        return jnp.concatenate([stored, flips], 1) if config.flags == "section" else stored
 
     every = [sections(q, layer) for q, layer in zip(quotients, layers, strict=True)]
     return apply_schedule(jnp.concatenate(every), schedule)
@@ -182,8 +188,11 @@ def _effective(
     layer: LayerPlan,
     config: CrossbarConfig,
 ) -> Float[Array, "*shape"]:
-    words = invert_placement(achieved, layer.placement)
-    codes = decode(words, config)
+    if config.flags == "section":  # as the flag cells say, wrong ones too
+        achieved = achieved[:, : config.rows] ^ achieved[:, config.rows :]
+    codes = decode(invert_placement(achieved, layer.placement), config)
+    if layer.offset is not None:
+        codes = codes.astype(jnp.int32) - layer.offset
     if layer.correction is not None:
         per_output = codes.reshape(layer.matrix.outputs, layer.matrix.inputs)
         codes = per_output.astype(jnp.float32) - layer.correction[:, None]
@@ -229,8 +238,8 @@ def enable_words(plan: Plan, chip: Chip) -> dict[str, UInt[Array, "sections rows
     """The write-enable words of the chip's next pass: bit b is 1 where that bit may change.
 
     Returns:
-      By layer, words [sections, rows], sections in programming order. Unused rows, stuck-at cells
-      and cells left alone by bit stucking are 0.
+      By layer, words [sections, physical_rows], sections in programming order. Unused rows,
+      stuck-at cells and cells left alone by bit stucking are 0.
 
     Raises:
       ValueError: a chip that belongs to another network.

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Int32, Shaped
 
 from memsim.codes import AnyArray
-from memsim.config import CrossbarConfig, Policy
+from memsim.config import COMPETITORS, CrossbarConfig, Policy
 
 
 class Placement(NamedTuple):
@@ -91,7 +91,7 @@ def inverse_positions(weights: np.ndarray, size: int) -> np.ndarray:
 
 def place(policy: Policy, config: CrossbarConfig, codes: np.ndarray) -> Placement:
     """The placement `policy` gives a layer with these codes, signed integers [outputs, inputs]."""
-    if policy.placement == "unsorted":
+    if policy.placement in ("unsorted", *COMPETITORS):
         outputs, inputs = codes.shape
         return unsorted_placement(outputs, inputs, config.rows)
     scope = "output" if policy.placement == "sws" else "layer"
@@ -102,8 +102,14 @@ def index_bits(policy: Policy, config: CrossbarConfig, inputs: int, outputs: int
     """Bits of routing memory per weight that tell each input which row it goes to.
 
     For `matched` with the order of the outputs, one number of ceil(log2 outputs) bits per output,
-    and their corrections, 16 bits per output.
+    and their corrections, 16 bits per output. For `flip-n-write` its flag cells per weight, for
+    `aras` an offset of bits + 1 bits per layer.
     """
+    if policy.placement == "aras":
+        return (config.bits + 1) / (inputs * outputs)
+    if policy.placement == "flip-n-write":
+        columns = policy.stored_on(config).columns
+        return 1 if policy.flags == "word" else columns * -(-inputs // config.rows) / inputs
     pool = min(config.rows, inputs) if policy.pool == "section" else inputs
     reach = {"unsorted": 1, "sws": inputs, "sws-layer": inputs * outputs, "matched": pool}
     per_output = (outputs - 1).bit_length() if policy.placement == "matched" else 0

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float32, Int8, Int32, PyTree
+from jaxtyping import Bool, Float32, Int8, Int32, PyTree, UInt
 
 from memsim.codes import AnyArray, quantization_scale
 from memsim.config import CrossbarConfig, Policy, validate
@@ -56,6 +56,10 @@ class LayerPlan(NamedTuple):
         `Placement`; None unless the policy is `matched`.
       correction: float32 [outputs], what is taken off the codes of each output again; None unless
         the policy says so.
+      flips: words [sections, rows], or [sections, 1] for flags of sections: the bits that are
+        stored complemented; None unless the policy is `flip-n-write`.
+      offset: int32, what is added to every code and subtracted from what is read; None unless the
+        policy is `aras`.
     """
 
     matrix: Matrix
@@ -68,13 +72,15 @@ class LayerPlan(NamedTuple):
     analog_valid: Bool[AnyArray, ""]
     delta: Int8[AnyArray, " weights"] | None = None
     correction: Float32[AnyArray, " outputs"] | None = None
+    flips: UInt[AnyArray, "sections _"] | None = None
+    offset: Int32[AnyArray, ""] | None = None
 
 
 class Plan(NamedTuple):
     """How a network is programmed. A pytree: p, low and the placements are array leaves.
 
     Attributes:
-      config: the crossbars (static).
+      config: the crossbars, with the flag cells that the policy needs (static).
       layers: the plan of each selected tensor, by name.
       schedule: which section goes on which crossbar at which step; sections of all layers are
         numbered through, in the order of `names`.
@@ -119,13 +125,15 @@ def plan(
 
     Raises:
       ValueError: nothing selected; an empty or scalar tensor selected; NaN or infinite weights;
-        more low columns than bits; policies of other tensors, or of several placements.
+        more low columns than bits; policies of other tensors, or of several placements; words that
+        the policy cannot store.
     """
     leaves = named_leaves(params)
     axes = select_layers(leaves, select or select_by_name())
     policies = policy_of_layers(policy, axes)
     for one in set(policies.values()):
         validate(config, one)
+    config = next(iter(policies.values())).stored_on(config)
     for name in axes:
         if isinstance(leaves[name], jax.core.Tracer):
             raise ValueError(f"`{name}` is traced; call `plan` outside `jit`, `grad` and `vmap`.")
@@ -134,10 +142,10 @@ def plan(
         return plan_layer(name, np.asarray(leaves[name]), axes[name], config, policies[name])
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy sorts without the interpreter's lock
-        planned = dict(zip(axes, pool.map(plan_one, axes), strict=True))
-    layers, held = {}, np.zeros(config.rows, np.int32)
-    for name, layer in planned.items():
-        layers[name], held = settle_layer(layer, held, config, policies[name])
+        layers: dict[str, LayerPlan] = {}
+        held: Held = {}
+        for name, layer in zip(axes, pool.map(plan_one, axes), strict=True):
+            layers[name], held = settle_layer(name, layer, held, config, policies[name])
     used_rows = [layer.placement.used_rows for layer in layers.values()]
     return jax.tree.map(jnp.asarray, Plan(config, layers, *network_schedule(used_rows, config)))
 
@@ -158,7 +166,9 @@ def policy_of_layers(
             f"`policy` names {len(policy)} tensors, but not the ones that are programmed: "
             f"{', '.join(different[:5])} differ; give one for every selected tensor."
         )
-    placements = sorted({one.placement for one in policy.values()})
+    placements = sorted(
+        {str(Policy(placement=x.placement, flags=x.flags)) for x in policy.values()}
+    )
     if len(placements) > 1:
         raise ValueError(
             f"`policy` mixes placements ({', '.join(placements)}); give all layers the same one."
@@ -192,10 +202,12 @@ def plan_layer(
     config: CrossbarConfig,
     policy: Policy,
 ) -> LayerPlan:
-    """Plans one layer; host arrays. A matched one is still to be settled, see `settle_layer`.
+    """Plans one layer; host arrays. Where `policy.settles` it is still to be settled, see
+    `settle_layer`.
 
     Args:
       axes: output axes of the tensor.
+      config: with the flag cells that the policy needs.
 
     Raises:
       ValueError: NaN or infinite weights; too many weights for 32-bit positions.
@@ -219,6 +231,10 @@ def plan_layer(
         placement: Any = matching.trace(codes, config, policy)
     else:
         placement = place(policy, config, codes)
+        if policy.settles:
+            from memsim import competitors
+
+            placement = competitors.Coded(placement, codes.reshape(-1))
     return LayerPlan(
         matrix=Matrix(tensor.shape, axes, inputs, outputs),
         scale=scale,
@@ -227,34 +243,50 @@ def plan_layer(
         reprogram=np.asarray(policy.reprogram, np.float32),
         fixed=np.asarray(policy.draws == "fixed"),
         index_bits=np.asarray(index_bits(policy, config, inputs, outputs), np.float32),
-        analog_valid=np.asarray(policy.placement != "sws-layer" or outputs == 1),
+        analog_valid=np.asarray(config.flags != "word" and (groups == outputs)),
     )
 
 
+# What crossbars hold, in the form that the policy needs: under "" those that all layers share,
+# under its name those of a layer that has its own. Erased ones are missing.
+Held = dict[str, np.ndarray]
+
+
 def settle_layer(
-    layer: LayerPlan, held: np.ndarray, config: CrossbarConfig, policy: Policy
-) -> tuple[LayerPlan, np.ndarray]:
-    """Arranges a matched layer on what the crossbar holds; other layers pass through.
+    name: str, layer: LayerPlan, held: Held, config: CrossbarConfig, policy: Policy
+) -> tuple[LayerPlan, Held]:
+    """Plans a layer on what the crossbars hold, where `policy.settles`; others pass through.
 
     Args:
       layer: from `plan_layer`.
-      held: int32 [rows], from the layer before; zeros for an erased crossbar.
+      held: from the layer before.
 
     Returns:
-      The layer's plan, and what the crossbar holds after it.
+      The layer's plan, and what the crossbars hold after it.
     """
-    if policy.placement != "matched":
-        return layer, held
-    from memsim import matching
+    unsettled: Any = layer.placement
+    if policy.placement == "matched":
+        from memsim import matching
 
-    traced: Any = layer.placement
-    placement, delta, held = matching.settle(traced, held, config, policy)
-    layer = layer._replace(placement=placement, delta=delta)
-    if policy.correction == "mean":
-        error = delta.reshape(layer.matrix.outputs, -1).mean(axis=1)
-        # 8 of its 16 bits are a fraction
-        layer = layer._replace(correction=np.asarray(np.rint(256 * error) / 256, np.float32))
-    return layer, held
+        before = held.get("", np.zeros(config.rows, np.int32))
+        placement, delta, after = matching.settle(unsettled, before, config, policy)
+        layer = layer._replace(placement=placement, delta=delta)
+        if policy.correction == "mean":
+            error = delta.reshape(layer.matrix.outputs, -1).mean(axis=1)
+            # 8 of its 16 bits are a fraction
+            layer = layer._replace(correction=np.asarray(np.rint(256 * error) / 256, np.float32))
+        return layer, {"": after}
+    if not policy.settles:
+        return layer, held
+    from memsim import competitors
+
+    pool = name if config.crossbars is None else ""
+    layer = layer._replace(placement=unsettled.placement)
+    if policy.placement == "aras":
+        offset, after = competitors.choose_offset(unsettled, held.get(pool), config)
+        return layer._replace(offset=offset), {**held, pool: after}
+    flips, after = competitors.choose_flips(unsettled, held.get(pool), config)
+    return layer._replace(flips=flips), {**held, pool: after}
 
 
 def layer_scale(
@@ -276,10 +308,17 @@ def with_stucking(plan: Plan, policy: Policy) -> Plan:
     """The same plan with the bit stucking of `policy`: nothing is sorted, nothing recompiles.
 
     Raises:
-      ValueError: more low columns than bits.
+      ValueError: more low columns than bits; bit stucking of a plan that stores words exactly.
     """
     validate(plan.config, policy)
-
+    chosen = any(
+        layer.flips is not None or layer.offset is not None for layer in plan.layers.values()
+    )
+    if policy.low_columns and chosen:
+        raise ValueError(
+            f"`low` is {policy.low_columns}, but this plan of flip-n-write or aras takes no bit "
+            "stucking; plan again with another policy."
+        )
     stucked = {name: restuck(layer, policy) for name, layer in plan.layers.items()}
     return plan._replace(layers=jax.tree.map(jnp.asarray, stucked))
 

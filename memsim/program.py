@@ -195,7 +195,9 @@ def enable_slots(
     keys = fold_in(keys, jnp.where(fixed, crossbar, slots.layer))
     keys = fold_in(keys, jnp.where(fixed, 0, slots.section))
     drawn = bernoulli_cells(keys, reprogram, config, _REPROGRAM_DIGITS)
-    used = jnp.arange(config.rows, dtype=jnp.int32)[None, None] < slots.used_rows[..., None]
+    # a row of flags, if there is one, is used whenever row 0 is
+    row = jnp.arange(config.physical_rows, dtype=jnp.int32) % config.rows
+    used = row[None, None] < slots.used_rows[..., None]
     enable = jnp.where(used, word_constant(sum(config.column_masks), config), 0)
     stucked = low_mask[..., None] & ~drawn
     return enable & ~stucked & ~(chip.stuck_at_0 | chip.stuck_at_1)[None]

@@ -224,3 +224,131 @@ def program(
         for name in names
     }
     return Programmed(counts, wear, after, effective)
+
+
+def competitor(tensors, axes, config, form, stuck=None, passes=1, left=None):
+    """Flip-N-Write (`form` word or section) or an ARAS-style offset (`aras`), cell after cell.
+
+    What to store is chosen on a chip without faults that starts erased, then programmed on this.
+
+    Args:
+      stuck: bool maps of all cells, flags included, stuck at their lowest and highest level.
+      left: levels by (crossbar, row, column) that the choice starts from, where not erased.
+
+    Returns:
+      (Programmed, levels): its state is that of all cells, levels [crossbars, rows, columns]; the
+      levels that the choice ends with.
+    """
+    names, rows = natural_order(tensors), config.rows
+    top = top_levels(config)
+    columns = len(top)
+    scale, codes, placed, first, total = {}, {}, {}, {}, 0
+    for name in names:
+        weights = matrix(tensors[name], axes[name])
+        scale[name] = scales(weights, config)
+        codes[name] = quantize(weights, scale[name], config)
+        placed[name] = sections(codes[name], "unsorted", rows)
+        first[name] = total if config.crossbars is None else 0
+        total += len(placed[name])
+    crossbars = config.crossbars or total
+    shape = (crossbars, rows + (form == "section"), columns + (form == "word"))
+
+    def on(name, s):
+        return first[name] + crossbar_of(s, len(placed[name]), config)
+
+    def put(cells, levels):
+        """Programs cells, {(crossbar, row, column): level}, and counts the changes."""
+        changes = sum(levels.get(cell, 0) != level for cell, level in cells.items())
+        levels.update(cells)
+        return changes
+
+    def cost(cells, levels):
+        return put(cells, dict(levels))
+
+    def of_weight(name, s, r, offset=0):
+        return to_cells(word(codes[name][placed[name][s][r]] + offset, config), config)
+
+    def of_section(name, s, levels):
+        c, chosen = on(name, s), {}
+        used = range(len(placed[name][s]))
+        plain = [of_weight(name, s, r) for r in used]
+        if form == "word":
+            for r in used:
+                kept = {(c, r, b): plain[r][b] for b in range(columns)} | {(c, r, columns): 0}
+                turned = {(c, r, b): top[b] - plain[r][b] for b in range(columns)}
+                turned[c, r, columns] = 1
+                chosen |= turned if cost(turned, levels) < cost(kept, levels) else kept
+        else:
+            for b in range(columns):
+                kept = {(c, r, b): plain[r][b] for r in used} | {(c, rows, b): 0}
+                turned = {(c, r, b): top[b] - plain[r][b] for r in used}
+                turned[c, rows, b] = top[b]
+                chosen |= turned if cost(turned, levels) < cost(kept, levels) else kept
+        return chosen
+
+    def shifted(name, s, offset):
+        c, used = on(name, s), range(len(placed[name][s]))
+        return {
+            (c, r, b): level for r in used for b, level in enumerate(of_weight(name, s, r, offset))
+        }
+
+    events, offsets, levels = {}, {}, dict(left or {})
+    for name in names:
+        if form == "aras":
+            reach, best = 2**config.bits, None
+            for offset in range(-reach, reach + 1):
+                unsigned = codes[name] + 2 ** (config.bits - 1) + offset
+                if unsigned.min() < 0 or unsigned.max() >= reach:
+                    continue
+                trial = dict(levels)
+                writes = sum(put(shifted(name, s, offset), trial) for s in range(len(placed[name])))
+                rank = (writes, abs(offset), offset)
+                best = rank if best is None else min(best, rank)
+            offsets[name] = best[2]
+        for s in range(len(placed[name])):
+            if form == "aras":
+                events[name, s] = shifted(name, s, offsets[name])
+            else:
+                events[name, s] = of_section(name, s, levels)
+            put(events[name, s], levels)
+
+    low, high = (np.zeros(shape, bool), np.zeros(shape, bool)) if stuck is None else stuck
+    highest = [*top, 1]
+    state, wear = np.zeros(shape, int), np.zeros(shape, int)
+    for cell in zip(*np.nonzero(high), strict=True):
+        state[cell] = highest[cell[2]]
+    counts, achieved = [], {name: np.zeros_like(codes[name]) for name in names}
+    for _ in range(passes):
+        counts.append({})
+        for name in names:
+            tally = counts[-1][name] = LayerCounts([0] * shape[2], [0] * shape[2])
+            for s, section in enumerate(placed[name]):
+                changed = set()
+                for cell, level in events[name, s].items():
+                    old = state[cell]
+                    if low[cell] or high[cell] or level == old:
+                        continue
+                    state[cell] = level
+                    (tally.sets if level > old else tally.resets)[cell[2]] += 1
+                    wear[cell] += 1
+                    changed.add(cell[1])
+                tally.row_operations += len(changed)
+                c = on(name, s)
+                for r, place in enumerate(section):
+                    now = list(state[c, r])
+                    if form == "word" and now.pop():
+                        now = [top[b] - now[b] for b in range(columns)]
+                    if form == "section":
+                        for b in range(columns):
+                            now[b] = top[b] - now[b] if state[c, rows, b] else now[b]
+                    code = code_of(to_parts(now, config), config)
+                    achieved[name][place] = code - offsets.get(name, 0)
+    effective = {
+        name: tensor_of(
+            achieved[name].astype(np.float32) * scale[name][:, None],
+            tensors[name].shape,
+            axes[name],
+        ).astype(tensors[name].dtype)
+        for name in names
+    }
+    return Programmed(counts, wear, state, effective), levels
