@@ -9,8 +9,9 @@ from memsim.transport import Graph, scratch, transport
 
 # Outputs whose distances from one another are held at once.
 _TOUR_OUTPUTS = 4096
-# Nearest outputs whose distance is worked out exactly.
-_TOUR_NEIGHBOURS = 8
+# Nearest outputs whose distance is worked out exactly: without a tolerance, and with one, where
+# that takes twice as long.
+_TOUR_NEIGHBOURS = (8, 5)
 
 
 def tour(codes: np.ndarray, graph: Graph) -> np.ndarray:
@@ -36,7 +37,7 @@ def tour(codes: np.ndarray, graph: Graph) -> np.ndarray:
         return np.arange(outputs)
     levels = _levels(codes, graph)
     distance = _distances(levels)
-    neighbours = _nearest(distance)
+    neighbours = _nearest(distance, _TOUR_NEIGHBOURS[graph.tolerance > 0])
     exact = _exact_costs(codes, neighbours, graph, scratch(graph))
     near = np.take_along_axis(distance, neighbours, axis=1)
     distance *= exact.sum() / max(near.sum(), 1)
@@ -45,7 +46,7 @@ def tour(codes: np.ndarray, graph: Graph) -> np.ndarray:
     # within a tolerance the way back costs something else; integers, so that gains are exact
     distance = np.rint((distance + distance.T) / 2).astype(np.int32)
     order = _nearest_first(distance)
-    _improve(order, distance, _nearest(distance))
+    _improve(order, distance, _nearest(distance, max(_TOUR_NEIGHBOURS)))
     return order
 
 
@@ -79,9 +80,9 @@ def _distances(levels):  # type: ignore[no-untyped-def]
     return distance
 
 
-def _nearest(distance: np.ndarray) -> np.ndarray:
-    """The nearest others of each row, nearest first: int64 [rows, neighbours]."""
-    count = min(_TOUR_NEIGHBOURS, len(distance) - 1)
+def _nearest(distance: np.ndarray, count: int) -> np.ndarray:
+    """The nearest others of each row, nearest first: int64 [rows, at most count]."""
+    count = min(count, len(distance) - 1)
     others = distance.astype(np.float64)
     np.fill_diagonal(others, np.iinfo(np.int32).max)
     nearest = np.argpartition(others, count - 1, axis=1)[:, :count]

@@ -13,6 +13,7 @@ import memsim
 from memsim.budget import budget_json, budget_tables, layer_sensitivity
 from training.data import digits
 from training.evaluation import classification
+from training.models.pretrained import open_network
 
 
 def apply(params, images):
@@ -173,6 +174,7 @@ import jax
 
 from training.data import digits
 from training.evaluation import classification
+from training.models.pretrained import open_network
 
 {inspect.getsource(apply)}
 
@@ -204,3 +206,21 @@ def digits_of(tensors):
         status, _, error = run(*arguments, "--force", *options)
         assert status == 1
         assert message in error
+
+
+@pytest.mark.slow
+def test_a_trained_network_takes_twenty_times_fewer_writes_within_a_point(assets):
+    checkpoint = memsim.open_checkpoint(assets / "resnet20_cifar10.safetensors")
+    tensors = {name: checkpoint.load(name) for name in checkpoint.tensors}
+    network = open_network("resnet20", assets / "resnet20_cifar10.safetensors")
+    test = np.load(assets / "cifar10_test2000.npz")
+    found = memsim.budget(
+        tensors,
+        memsim.CrossbarConfig(),
+        *classification(network.apply),
+        (test["image"], test["label"]),
+        max_drop=0.01,
+    )
+    assert found.examples == (1000, 1000)
+    assert found.chosen.summary.reduction >= 20
+    assert found.held_out.mean >= -0.01

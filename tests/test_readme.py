@@ -1,6 +1,8 @@
 import re
 from pathlib import Path
 
+import memsim
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -15,8 +17,20 @@ def test_the_example_prints_what_the_readme_says(capsys):
     assert len([line for line in code.splitlines() if line.strip()]) <= 20
 
 
+def test_the_judge_of_a_budget_runs(assets, monkeypatch):
+    monkeypatch.chdir(assets)
+    judge = {}
+    exec(compile(blocks("py")[0], "README.md", "exec"), judge)  # noqa: S102
+    tensors = memsim.open_checkpoint("resnet20_cifar10.safetensors")
+    params = {name: tensors.load(name) for name in tensors.tensors}
+    loss_fn, accuracy_fn, data = judge["cifar10"](params)
+    few = [part[::50] for part in data]
+    assert 0 < loss_fn(params, few) < 1
+    assert accuracy_fn(params, few).mean() > 0.8
+
+
 def test_the_example_on_a_real_network_runs(assets, monkeypatch, capsys):
-    (code,) = blocks("py")
+    code = blocks("py")[1]
     monkeypatch.chdir(assets)
     exec(compile(code, "README.md", "exec"), {})  # noqa: S102
     assert float(capsys.readouterr().out) > 0.91

@@ -3,9 +3,10 @@
     python -m training.reproduce --model resnet50 --weights FILE --data imagenet2012
 
 Policies are those of Farias and Kung, arXiv 2410.21730: sorted weight sectioning within an output
-and over the whole layer, alone and with bit stucking over p and low; and our own matching in
-Hamming space, exact and within tolerances. Without a model it is the ResNet-20 of `--assets`, or
-the digits CNN of the demo.
+and over the whole layer, alone and with bit stucking over p and low; Flip-N-Write and offsets in
+the style of ARAS; and our own matching in Hamming space, exact and within tolerances, their mean
+errors corrected or not. Without a model it is the ResNet-20 of `--assets`, or the digits CNN of the
+demo.
 """
 
 import dataclasses
@@ -218,12 +219,13 @@ def run(
 def grid(
     shares: Sequence[float], low: Sequence[int], tolerances: Sequence[int]
 ) -> dict[str, memsim.Policy]:
-    """The policies of the experiment: those of the paper, and our own matched placement."""
-    names = ["unsorted"]
+    """The policies of the experiment: those of the paper, others published, and our own."""
+    names = ["unsorted", "flip-n-write", "flip-n-write:flags=section", "aras"]
     for placement in ("sws", "sws-layer"):
         names.append(placement)
         names += [f"{placement}+stuck:p={p:g},low={columns}" for p in shares for columns in low]
-    names += ["matched", *(f"matched:tolerance={tolerance}" for tolerance in tolerances)]
+    near = [f"matched:tolerance={tolerance}" for tolerance in tolerances]
+    names += ["matched", *near, *(f"{name},correction=mean" for name in near)]
     return {name: memsim.Policy.parse(name) for name in names}
 
 
