@@ -12,6 +12,7 @@ SCHEDULES = ("block", "interleaved")
 SCALES = ("tensor", "output")
 POLICIES = ("unsorted", "sws", "sws-layer", "matched")
 POOLS = ("output", "section")
+FAULTS = ("ignore", "avoid")
 # Matching in Hamming space works on words of up to so many bits; wider ones by their high order.
 MATCHED_BITS = 10
 DRAWS = ("fresh", "fixed")
@@ -153,6 +154,9 @@ class Policy:
       price: what `matched` gives for one write less, in squared code errors; by default so much
         that only the tolerance counts.
       pool: `matched` moves weights within their `output`, or within their `section` of it.
+      faults: `matched` is blind to stuck cells (`ignore`), or puts weights where the stuck cells of
+        one chip already hold the right bits (`avoid`); a weight that none is right for gets the
+        word nearest to it.
 
     Raises:
       ValueError: a value outside its range or choices.
@@ -169,16 +173,20 @@ class Policy:
     tolerance: int = 0
     price: int | None = None
     pool: str = "output"
+    faults: str = "ignore"
 
     def __post_init__(self) -> None:
         _choose("policy", self.placement, POLICIES)
         _choose("pool", self.pool, POOLS)
+        _choose("faults", self.faults, FAULTS)
         _whole("tolerance", self.tolerance, 0, 15, "a weight may be 0 to 15 codes off")
         if self.price is not None:
             _whole("price", self.price, 1, 10**4, "a write is worth 1 to 10000 squared code errors")
-        if self.placement != "matched" and (self.tolerance or self.price or self.pool != "output"):
+        options = self.tolerance or self.price or self.pool != "output" or self.faults != "ignore"
+        if self.placement != "matched" and options:
             raise ValueError(
-                f"`policy` {self.placement} takes no tolerance, price or pool; matched does."
+                f"`policy` {self.placement} takes no tolerance, price, pool or faults; matched "
+                "does."
             )
         _whole("low", self.low_columns, 0, 16, "bit stucking takes 0 to `bits` low columns")
         if not 0.0 <= self.reprogram <= 1.0:  # also refuses NaN
@@ -206,10 +214,22 @@ class Policy:
 
     @classmethod
     def matched(
-        cls, tolerance: int = 0, price: int | None = None, pool: str = "output", **stucking: Any
+        cls,
+        tolerance: int = 0,
+        price: int | None = None,
+        pool: str = "output",
+        faults: str = "ignore",
+        **stucking: Any,
     ) -> "Policy":
         """Matched in Hamming space, within a tolerance; `stucking` as of the others."""
-        return cls(placement="matched", tolerance=tolerance, price=price, pool=pool, **stucking)
+        return cls(
+            placement="matched",
+            tolerance=tolerance,
+            price=price,
+            pool=pool,
+            faults=faults,
+            **stucking,
+        )
 
     @property
     def placing(self) -> "Policy":
@@ -218,8 +238,8 @@ class Policy:
 
     @classmethod
     def parse(cls, text: str) -> "Policy":
-        """Reads `sws`, `sws-layer+stuck:p=0.5,low=3,draws=fixed`, `matched:tolerance=3,price=8` or
-        `matched+stuck:p=0.5,low=1,pool=section`.
+        """Reads `sws`, `sws-layer+stuck:p=0.5,low=3,draws=fixed`, `matched:tolerance=3,price=8`,
+        `matched:faults=avoid` or `matched+stuck:p=0.5,low=1,pool=section`.
 
         Raises:
           ValueError: an unknown policy or option, or a value that is not a number.
@@ -233,12 +253,12 @@ class Policy:
         if plus and not {"p", "low"} <= set(given):
             raise ValueError(f"`policy` is {text!r}; give p and low, as in {name}:p=0.5,low=3.")
         takes = ["p", "low", "draws"] if plus else []
-        takes += ["tolerance", "price", "pool"] if placement == "matched" else []
+        takes += ["tolerance", "price", "pool", "faults"] if placement == "matched" else []
         if set(given) - set(takes):
             what = ", ".join(takes) or f"no options ({placement}+stuck does)"
             raise ValueError(f"`policy` is {text!r}; {name} takes {what}.")
         names = {"p": "reprogram", "low": "low_columns"}
-        reads = {"p": float, "draws": str, "pool": str}
+        reads = {"p": float, "draws": str, "pool": str, "faults": str}
         try:
             read = {names.get(key, key): reads.get(key, int)(x) for key, x in given.items()}
         except ValueError as error:
@@ -256,6 +276,7 @@ class Policy:
         options += [f"tolerance={self.tolerance}"] if self.tolerance else []
         options += [] if self.price is None else [f"price={self.price}"]
         options += [] if self.pool == "output" else [f"pool={self.pool}"]
+        options += [] if self.faults == "ignore" else [f"faults={self.faults}"]
         name = f"{self.placement}+stuck" if self.low_columns else self.placement
         return f"{name}:{','.join(options)}" if options else name
 
@@ -264,9 +285,13 @@ def validate(config: CrossbarConfig, policy: Policy) -> None:
     """Checks what neither can check alone.
 
     Raises:
-      ValueError: bit stucking of more columns than the weight has bits; a tolerance on words wider
-        than `matched` looks at in full.
+      ValueError: bit stucking of more columns than the weight has bits; a tolerance, or stuck cells
+        to avoid, on words wider than `matched` looks at in full.
     """
+    if policy.faults == "avoid" and config.bits > MATCHED_BITS:
+        raise ValueError(
+            f"`faults` is 'avoid' at {config.bits} `bits`; it takes at most {MATCHED_BITS} bits."
+        )
     if policy.tolerance and config.bits > MATCHED_BITS:
         raise ValueError(
             f"`tolerance` is {policy.tolerance} at {config.bits} `bits`; it takes at most "
