@@ -6,7 +6,7 @@ Layers stream through in chunks of one size: memory and compilation do not grow 
 import functools
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -15,11 +15,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt
 
-from memsim.chip import Chip, check_rates, fault_words, new_chip, with_faults
+from memsim.chip import Chip, Stuck, check_rates, fault_words, new_chip, with_faults
 from memsim.codes import AnyArray, rounded_quotient
 from memsim.config import CrossbarConfig, Policy, validate
 from memsim.network import sum_per_layer, target_words
-from memsim.planning import LayerPlan, layer_scale, plan_layer, select_layers, settle_layer
+from memsim.planning import (
+    LayerPlan,
+    layer_scale,
+    plan_layer,
+    sections_by_output,
+    select_layers,
+    settle_layer,
+    stuck_cells,
+)
 from memsim.program import Counts, Stucking, program_steps
 from memsim.report import (
     LayerSummary,
@@ -75,7 +83,8 @@ def compare(
     Args:
       tensors: by name, arrays or anything with their `shape`, `dtype`, `ndim` and `size`.
       config: the crossbars.
-      policies: by the name to report them under.
+      policies: by the name to report them under; those with `faults=avoid` are planned for each
+        chip.
       load: gives the array of a name; by default it is in `tensors`.
       old, load_old: the older version, in the same form.
       keep_placement: the new weights take the places of the old ones, instead of being placed
@@ -117,7 +126,7 @@ def compare(
         low, high = (fault_words(cells, crossbars, config) for cells in faults)
         return with_faults(key, low, high)
 
-    streams = {}
+    streams: dict[tuple[Policy, _Placing], _Stream] = {}
     for policy in wanted:
         # chips differ by their draws alone: where nothing is drawn one stands for all
         drawn = stuck_at_0 or stuck_at_1 or (policy.low_columns and policy.reprogram < 1)
@@ -126,9 +135,23 @@ def compare(
             low_mask=np.full(len(axes), config.low_mask(policy.low_columns), config.word_dtype),
             fixed=np.full(len(axes), policy.draws == "fixed"),
         )
-        streams[policy] = _Stream(config, stucking, passes, keys if drawn else keys[:1], make_chip)
+        some = keys if drawn else keys[:1]
+        groups = {_Placing(policy.placing): some}
+        if policy.faults == "avoid" and faults is None:  # chips with stuck cells of their own
+            groups = {_Placing(policy.placing, i): some[i : i + 1] for i in range(len(some))}
+        for placing, of_group in groups.items():
+            stream = _Stream(config, stucking, passes, of_group, make_chip)
+            streams[policy, placing] = stream
     facts: dict[Policy, dict[str, LayerSummary]] = {policy: {} for policy in wanted}
-    placings = list(dict.fromkeys(policy.placing for policy in wanted))
+
+    def stuck_of(placing: _Placing) -> dict[str, Stuck]:
+        if placing.policy.faults == "ignore":
+            return {}
+        crossbars = config.crossbars or sum(sections_by_output(tensors, axes, config).values())
+        chip = make_chip(keys[placing.chip], crossbars)
+        return stuck_cells(chip.stuck_at_0, chip.stuck_at_1, tensors, axes, config)
+
+    placings = {placing: stuck_of(placing) for _, placing in streams}
 
     load = load or tensors.__getitem__
     rounds = [(load, load)] * passes  # what is programmed, and by which weights it is placed
@@ -138,10 +161,10 @@ def compare(
     laid_out, parts = 0, len(rounds) * len(axes) * len(placings)
     for number, (load_weights, load_placed) in enumerate(rounds):
         for part in _lay_out_ahead(axes, load_weights, load_placed, config, placings):
-            for policy in wanted:
-                if policy.placing == part.placing:
+            for (policy, placing), stream in streams.items():
+                if placing == part.placing:
                     facts[policy][part.name] = part.facts
-                    streams[policy].add(part.target, part.slots)
+                    stream.add(part.target, part.slots)
             laid_out += 1
             if progress:
                 progress(laid_out / parts)
@@ -152,7 +175,12 @@ def compare(
 
     summaries = {}
     for policy in wanted:
-        of_chips = streams[policy].summaries(facts[policy])
+        of_chips = [
+            summary
+            for (streamed, _), stream in streams.items()
+            if streamed == policy
+            for summary in stream.summaries(facts[policy])
+        ]
         summaries[policy] = of_chips * chips if len(of_chips) == 1 else of_chips
     means = {
         name: mean_over_chips(
@@ -166,11 +194,23 @@ def compare(
     return Comparison(means, [name for name in tensors if name not in axes])
 
 
+class _Placing(NamedTuple):
+    """What decides on placements.
+
+    Attributes:
+      policy: without its bit stucking.
+      chip: whose stuck cells it avoids, if it avoids any.
+    """
+
+    policy: Policy
+    chip: int = 0
+
+
 class _LaidOut(NamedTuple):
     """One layer under one placement, ready to program."""
 
     name: str
-    placing: Policy
+    placing: _Placing
     facts: LayerSummary
     target: np.ndarray  # words [steps, crossbars, rows]
     slots: Slots
@@ -203,15 +243,16 @@ def _lay_out_ahead(
     load: Callable[[str], Any],
     load_placed: Callable[[str], Any],
     config: CrossbarConfig,
-    placings: Sequence[Policy],
+    placings: Mapping[_Placing, Mapping[str, Stuck]],
 ) -> Iterator[_LaidOut]:
     """Every layer under every placement; the next ones are planned meanwhile.
 
-    `load_placed` gives the weights that are placed; those of `load` take their places.
+    `load_placed` gives the weights that are placed; those of `load` take their places. Each
+    placement comes with the stuck cells that it avoids, by layer.
     """
 
     def lay_out(
-        number: int, name: str, weights: np.ndarray, placing: Policy, layer: LayerPlan
+        number: int, name: str, weights: np.ndarray, placing: _Placing, layer: LayerPlan
     ) -> _LaidOut:
         used_rows = layer.placement.used_rows
         schedule, slots = network_schedule([used_rows], config, first_layer=number)
@@ -219,20 +260,21 @@ def _lay_out_ahead(
         return _LaidOut(name, placing, layer_facts({name: layer})[name], target, slots)
 
     def work(
-        number: int, name: str, weights: np.ndarray, placed: np.ndarray, placing: Policy
+        number: int, name: str, weights: np.ndarray, placed: np.ndarray, placing: _Placing
     ) -> Callable[[], _LaidOut]:
-        layer = plan_layer(name, placed, axes[name], config, placing)
+        stuck = placings[placing].get(name)
+        layer = plan_layer(name, placed, axes[name], config, placing.policy, stuck)
         if placed is not weights:
             layer = layer._replace(scale=layer_scale(name, weights, axes[name], config))
-        if placing.placement == "matched":  # settled on the layer before, so one after another
+        if placing.policy.placement == "matched":  # settled one after another
             return lambda: lay_out(number, name, weights, placing, settle(placing, layer))
         done = lay_out(number, name, weights, placing, layer)
         return lambda: done
 
     held = {placing: np.zeros(config.rows, np.int32) for placing in placings}
 
-    def settle(placing: Policy, layer: LayerPlan) -> LayerPlan:
-        settled, held[placing] = settle_layer(layer, held[placing], config, placing)
+    def settle(placing: _Placing, layer: LayerPlan) -> LayerPlan:
+        settled, held[placing] = settle_layer(layer, held[placing], config, placing.policy)
         return settled
 
     ahead = os.cpu_count() or 1

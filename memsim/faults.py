@@ -10,22 +10,12 @@ import jax.numpy as jnp
 import numba
 import numpy as np
 
-from memsim.codes import AnyArray, decode, encode
+from memsim.chip import Stuck
+from memsim.codes import decode, encode
 from memsim.config import CrossbarConfig
 from memsim.schedule import network_schedule
 
 _FAR = 1 << 60
-
-
-class Stuck(NamedTuple):
-    """The stuck cells of the crossbars that a layer is programmed on.
-
-    Attributes:
-      at_0, at_1: words [crossbars, rows], all bits of a stuck cell set.
-    """
-
-    at_0: AnyArray
-    at_1: AnyArray
 
 
 class Kinds(NamedTuple):
@@ -47,16 +37,16 @@ class Kinds(NamedTuple):
 
 
 def row_kinds(
-    stuck: Stuck | None, outputs: int, inputs: int, dealt: np.ndarray, config: CrossbarConfig
+    stuck: Stuck | None, shape: tuple[int, ...], dealt: np.ndarray, config: CrossbarConfig
 ) -> Kinds:
     """What the rows of a layer can hold.
 
     Args:
-      stuck: of the layer's crossbars; None if no cell is, or for a placement blind to them.
-      outputs, inputs: shape of the weight matrix.
+      stuck: of the layer's crossbars; None for whole rows.
+      shape: (outputs, inputs) of the weight matrix.
       dealt: int64 [outputs], places in the tour in the order of programming.
-      config: of the words that are matched.
     """
+    outputs, inputs = shape
     carried = config.crossbars is not None
     if stuck is None:
         own = np.arange(config.max_code - config.min_code + 1, dtype=np.int32)[None]
@@ -68,13 +58,13 @@ def row_kinds(
     rank = np.argsort(np.count_nonzero(target >= 0, axis=1), kind="stable")
     rank = np.concatenate([[0], rank[rank != 0]])
     number = np.argsort(rank).astype(np.int32)
-    kind = number[kind[:-1]].reshape(both.shape)
+    number_of_row = number[kind[:-1]].reshape(both.shape)
     sections = -(-inputs // config.rows)
     schedule, _ = network_schedule([np.ones(sections * outputs, np.int32)], config)
     crossbar = (schedule.slots % both.shape[0]).reshape(sections, outputs)
     of_place = np.empty_like(crossbar)
     of_place[:, dealt] = crossbar
-    of = kind[of_place].swapaxes(0, 1).reshape(outputs, -1)[:, :inputs]
+    of = number_of_row[of_place].swapaxes(0, 1).reshape(outputs, -1)[:, :inputs]
     return Kinds(np.ascontiguousarray(of), target[rank], least[rank], carried)
 
 

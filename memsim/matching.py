@@ -12,9 +12,10 @@ import numba
 import numpy as np
 import scipy.optimize
 
+from memsim.chip import Stuck
 from memsim.codes import encode, hamming_distance
 from memsim.config import MATCHED_BITS, CrossbarConfig, Policy
-from memsim.faults import Kinds, Stuck, row_kinds, seat
+from memsim.faults import Kinds, row_kinds, seat
 from memsim.placement import Placement, inverse_positions
 from memsim.tour import tour
 from memsim.transport import Graph, assign, scratch, word_graph
@@ -53,7 +54,7 @@ def trace(
     graph, seen = graph_of(codes, config, policy)
     seen = seen - graph.lowest
     order = tour(seen, graph)
-    rows = row_kinds(stuck, *seen.shape, _dealt(len(seen), config), config)
+    rows = row_kinds(stuck, seen.shape, _dealt(len(seen), config), config)
     inputs, words = np.empty(seen.shape, np.int32), np.empty(seen.shape, np.int32)
     pool = config.rows if policy.pool == "section" else seen.shape[1]
     for start in range(0, seen.shape[1], pool):

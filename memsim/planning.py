@@ -12,10 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float32, Int8, Int16, Int32, PyTree
 
-from memsim.chip import Chip
+from memsim.chip import Chip, Stuck
 from memsim.codes import AnyArray, quantization_scale
 from memsim.config import CrossbarConfig, Policy, validate
-from memsim.faults import Stuck
 from memsim.placement import Placement, index_bits, place
 from memsim.schedule import Schedule, Slots, network_schedule
 from memsim.selection import (
@@ -130,8 +129,8 @@ def plan(
     if policy.faults == "avoid":
         if chip is None:
             raise ValueError(
-                f"`policy` {policy} needs the `chip` whose stuck cells it avoids; give one, such as "
-                "`sample_chip` draws for an unsorted plan."
+                f"`policy` {policy} avoids the stuck cells of one `chip`; give it (`sample_chip` "
+                "draws one for an unsorted plan; command line: --chip or --faults)."
             )
         stuck = stuck_cells(chip.stuck_at_0, chip.stuck_at_1, leaves, axes, config)
     for name in axes:
@@ -170,6 +169,23 @@ def select_layers(leaves: Mapping[str, Any], select: Select) -> dict[str, tuple[
     return axes
 
 
+def sections_by_output(
+    tensors: Mapping[str, Any], axes: Mapping[str, tuple[int, ...]], config: CrossbarConfig
+) -> dict[str, int]:
+    """Sections of each layer when its outputs are placed one by one.
+
+    Args:
+      tensors: by name, anything with their `shape`.
+      axes: output axes of each layer.
+    """
+    shapes = {name: tensors[name].shape for name in axes}
+    outputs = {name: math.prod(shapes[name][axis] for axis in axes[name]) for name in axes}
+    return {
+        name: outputs[name] * -(-math.prod(shapes[name]) // (outputs[name] * config.rows))
+        for name in axes
+    }
+
+
 def stuck_cells(
     stuck_at_0: AnyArray,
     stuck_at_1: AnyArray,
@@ -181,18 +197,12 @@ def stuck_cells(
 
     Args:
       stuck_at_0, stuck_at_1: of a chip, words [crossbars, rows].
-      tensors: by name, anything with their `shape`.
-      axes: output axes of each layer.
+      tensors, axes: see `sections_by_output`.
 
     Raises:
       ValueError: another number of crossbars or rows than the network needs.
     """
-    shapes = {name: tensors[name].shape for name in axes}
-    outputs = {name: math.prod(shapes[name][axis] for axis in axes[name]) for name in axes}
-    sections = {
-        name: outputs[name] * -(-math.prod(shapes[name]) // (outputs[name] * config.rows))
-        for name in axes
-    }
+    sections = sections_by_output(tensors, axes, config)
     needed = (config.crossbars or sum(sections.values()), config.rows)
     low, high = np.asarray(stuck_at_0), np.asarray(stuck_at_1)
     if low.shape != needed or high.shape != needed:
