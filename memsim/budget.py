@@ -11,6 +11,7 @@ import numpy as np
 import rich.table
 from jaxtyping import Array, Bool, PyTree
 
+from memsim.chip import Chip
 from memsim.config import CrossbarConfig, Policy, validate
 from memsim.intervals import Interval, accuracy_change
 from memsim.network import program, sample_chip
@@ -81,6 +82,7 @@ def budget(
     *,
     policy: Policy | None = None,
     select: Select | None = None,
+    chip: Chip | None = None,
     batch: int = 250,
     chips: int = 4,
     seed: int = 0,
@@ -105,8 +107,10 @@ def budget(
       policy: what is shared out: of `matched` (the default, its mean errors corrected) tolerance
         and price, of others the low-order columns, at the policy's p.
       select: see `plan`.
+      chip: whose stuck cells the network meets, and avoids if the policy says so; by default they
+        are whole.
       batch: examples at once.
-      chips: chips that bit stucking is tried on.
+      chips: chips that bit stucking is tried on, without a `chip`.
       seed: of the halves and the chips.
       progress: called after every trial.
 
@@ -135,8 +139,9 @@ def budget(
     keys = jax.random.split(jax.random.key(seed), chips if drawn else 1)
 
     def program_under(policies: Policy | dict[str, Policy]) -> tuple[Plan, list[Any], list[Any]]:
-        made = plan(params, config, policies, select=select)
-        done = [program(params, made, sample_chip(key, made)) for key in keys]
+        made = plan(params, config, policies, select=select, chip=chip)
+        some = [sample_chip(key, made) for key in keys] if chip is None else [chip]
+        done = [program(params, made, one) for one in some]
         return made, [held for held, _ in done], [programming for _, programming in done]
 
     made, _, (programming, *_) = program_under(Policy.unsorted())

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Int32, Key, UInt, UInt32
 
-from memsim.codes import bit_slice, join_slices, word_constant
+from memsim.codes import AnyArray, bit_slice, join_slices, word_constant
 from memsim.config import CrossbarConfig
 
 # Fault rates are honoured to this many binary digits.
@@ -33,6 +33,17 @@ class Chip(NamedTuple):
     stuck_at_0: UInt[Array, "crossbars rows"]
     stuck_at_1: UInt[Array, "crossbars rows"]
     state: UInt[Array, "crossbars rows"]
+
+
+class Stuck(NamedTuple):
+    """The stuck cells of the crossbars that a layer is programmed on.
+
+    Attributes:
+      at_0, at_1: words [crossbars, rows], all bits of a stuck cell set.
+    """
+
+    at_0: UInt[AnyArray, "crossbars rows"]
+    at_1: UInt[AnyArray, "crossbars rows"]
 
 
 @functools.partial(jax.jit, static_argnames=("crossbars", "config"))

@@ -18,6 +18,7 @@ import numpy as np
 import rich.console
 import rich.progress
 import typer
+from jaxtyping import Array, Key
 
 from memsim.budget import Trial, budget, budget_json, budget_tables
 from memsim.checkpoint import (
@@ -32,11 +33,11 @@ from memsim.checkpoint import (
     write_text,
     write_whole,
 )
-from memsim.chip import fault_words, with_faults
+from memsim.chip import Chip, fault_words, with_faults
 from memsim.compare import compare
 from memsim.config import ENCODINGS, SCHEDULES, CrossbarConfig, Policy
 from memsim.network import program, sample_chip
-from memsim.planning import plan, with_stucking
+from memsim.planning import Plan, plan, with_stucking
 from memsim.report import policy_table, summarize, to_html, to_json
 from memsim.selection import LAYOUTS, select_by_name
 
@@ -248,18 +249,14 @@ def program_command(
             plan_ = with_stucking(load_plan(plan_file), parsed)
             if config not in (CrossbarConfig(), plan_.config.unflagged):
                 raise ValueError(f"`--plan` {plan_file} is for {plan_.config}; leave these out.")
-        else:
-            plan_ = plan(tensors, config, parsed, select=select)
+        else:  # stuck cells are avoided once there is a chip: a plain plan has as many crossbars
+            avoids = parsed.faults == "avoid"
+            plan_ = plan(tensors, config, Policy() if avoids else parsed, select=select)
         key = jax.random.split(jax.random.key(seed), 1)[0]  # the first chip of `memsim report`
-        if chip_file:
-            chip = load_chip(chip_file, plan_.config)
-        elif faults:
-            low, high = (
-                fault_words(cells, plan_.crossbars, plan_.config) for cells in load_faults(faults)
-            )
-            chip = with_faults(key, low, high)
-        else:
-            chip = sample_chip(key, plan_, stuck_at_0, stuck_at_1)
+        chip = _open_chip(key, chip_file, faults, plan_)
+        chip = chip or sample_chip(key, plan_, stuck_at_0, stuck_at_1)
+        if parsed.faults == "avoid" and not plan_file:
+            plan_ = plan(tensors, config, parsed, select=select, chip=chip)
         mapped = {name: jnp.asarray(tensors[name]) for name in plan_.names if name in tensors}
         effective, programming = program(mapped, plan_, chip, passes=passes)
     save_tensors(out, tensors | effective, force=force)
@@ -308,6 +305,10 @@ def plan_command(
     exclude: Exclude = None,
     layout: Layout = "auto",
     transposed: Transposed = None,
+    chip_file: Annotated[
+        Path | None, typer.Option("--chip", help="a chip whose stuck cells faults=avoid avoids")
+    ] = None,
+    faults: Faults = None,
     force: Force = False,
 ) -> None:
     """Write the index that a chip would follow: under a policy, or within a budget of accuracy."""
@@ -319,6 +320,13 @@ def plan_command(
     if json_out and max_drop is None:
         raise ValueError("`--json` is of the search for --max-drop; leave it out.")
     parsed = Policy.parse(policy) if policy else None
+    if chip_file and faults:
+        raise ValueError("`--chip` brings its own stuck cells; leave --faults out.")
+    if (chip_file or faults) and (parsed is None or parsed.faults == "ignore"):
+        raise ValueError(
+            "`--chip` and `--faults` are of matched:faults=avoid; leave them out, or give that "
+            "--policy."
+        )
     config = _config(rows, bits, cell_bits, encoding, crossbars, schedule, scale_per)
     select = select_by_name(layout, include, exclude, transposed)
     for output in (out, json_out):
@@ -326,11 +334,15 @@ def plan_command(
             check_output(output, force)
     source = open_checkpoint(checkpoint)
     tensors = {name: source.load(name) for name in source.tensors}
+    chip = None
+    if chip_file or faults:  # a plain plan has as many crossbars
+        plain = plan(tensors, config, Policy(), select=select)
+        chip = _open_chip(jax.random.key(seed), chip_file, faults, plain)
     console = _console()
     if max_drop is None or evaluate is None:
         with _progress() as bar:
             bar.add_task(f"planning {checkpoint.name}", total=None)
-            made = plan(tensors, config, parsed or Policy(), select=select)
+            made = plan(tensors, config, parsed or Policy(), select=select, chip=chip)
             save_plan(out, made, force=force)
         console.print(f"plan of {len(made.layers)} tensors under {parsed} in {out}")
         return
@@ -345,7 +357,7 @@ def plan_command(
 
         found = budget(
             tensors, config, loss_fn, accuracy_fn, data, max_drop,
-            policy=parsed, select=select, seed=seed, progress=show,
+            policy=parsed, select=select, chip=chip, seed=seed, progress=show,
         )  # fmt: skip
     save_plan(out, found.plan, force=force)
     if json_out:
@@ -403,6 +415,19 @@ def _plot() -> ModuleType | None:
     except ImportError:
         return None
     return plot
+
+
+def _open_chip(
+    key: Key[Array, ""], chip: Path | None, faults: Path | None, plan_: Plan
+) -> Chip | None:
+    """The chip of a file, or one with the stuck cells of a fault map, or none."""
+    if chip:
+        return load_chip(chip, plan_.config)
+    if faults is None:
+        return None
+    cells = load_faults(faults)
+    low, high = (fault_words(of_level, plan_.crossbars, plan_.config) for of_level in cells)
+    return with_faults(key, low, high)
 
 
 def _repeated(names: Iterable[str]) -> str:

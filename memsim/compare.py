@@ -6,7 +6,7 @@ Layers stream through in chunks of one size: memory and compilation do not grow 
 import functools
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -15,11 +15,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt
 
-from memsim.chip import Chip, check_rates, fault_words, new_chip, with_faults
+from memsim.chip import Chip, Stuck, check_rates, fault_words, new_chip, with_faults
 from memsim.codes import AnyArray, rounded_quotient
 from memsim.config import COMPETITORS, CrossbarConfig, Policy, validate
 from memsim.network import sum_per_layer, target_words
-from memsim.planning import Held, LayerPlan, layer_scale, plan_layer, select_layers, settle_layer
+from memsim.planning import (
+    Held,
+    LayerPlan,
+    layer_scale,
+    plan_layer,
+    sections_by_output,
+    select_layers,
+    settle_layer,
+    stuck_cells,
+)
 from memsim.program import Counts, Stucking, program_steps
 from memsim.report import (
     LayerSummary,
@@ -75,7 +84,8 @@ def compare(
     Args:
       tensors: by name, arrays or anything with their `shape`, `dtype`, `ndim` and `size`.
       config: the crossbars.
-      policies: by the name to report them under.
+      policies: by the name to report them under; those with `faults=avoid` are planned for each
+        chip.
       load: gives the array of a name; by default it is in `tensors`.
       old, load_old: the older version, in the same form.
       keep_placement: the new weights take the places of the old ones, instead of being placed
@@ -117,7 +127,7 @@ def compare(
         low, high = (fault_words(cells, crossbars, config) for cells in faults)
         return with_faults(key, low, high)
 
-    streams = {}
+    streams: dict[tuple[Policy, _Placing], _Stream] = {}
     for policy in wanted:
         stored = policy.stored_on(config)
         # chips differ by their draws alone: where nothing is drawn one stands for all
@@ -127,9 +137,23 @@ def compare(
             low_mask=np.full(len(axes), stored.low_mask(policy.low_columns), stored.word_dtype),
             fixed=np.full(len(axes), policy.draws == "fixed"),
         )
-        streams[policy] = _Stream(stored, stucking, passes, keys if drawn else keys[:1], make_chip)
+        some = keys if drawn else keys[:1]
+        groups = {_Placing(policy.placing): some}
+        if policy.faults == "avoid" and faults is None:  # chips with stuck cells of their own
+            groups = {_Placing(policy.placing, i): some[i : i + 1] for i in range(len(some))}
+        for placing, of_group in groups.items():
+            stream = _Stream(stored, stucking, passes, of_group, make_chip)
+            streams[policy, placing] = stream
     facts: dict[Policy, dict[str, LayerSummary]] = {policy: {} for policy in wanted}
-    placings = list(dict.fromkeys(policy.placing for policy in wanted))
+
+    def stuck_of(placing: _Placing) -> dict[str, Stuck]:
+        if placing.policy.faults == "ignore":
+            return {}
+        crossbars = config.crossbars or sum(sections_by_output(tensors, axes, config).values())
+        chip = make_chip(keys[placing.chip], crossbars, config)
+        return stuck_cells(chip.stuck_at_0, chip.stuck_at_1, tensors, axes, config)
+
+    placings = {placing: stuck_of(placing) for _, placing in streams}
 
     load = load or tensors.__getitem__
     rounds = [(load, load)] * passes  # what is programmed, and by which weights it is placed
@@ -137,14 +161,14 @@ def compare(
         load_old = load_old or old.__getitem__
         rounds = [(load_old, load_old), *[(load, load_old if keep_placement else load)] * passes]
     laid_out, parts = 0, len(rounds) * len(axes) * len(placings)
-    left: dict[Policy, Held] = {}  # by the old network
+    left: dict[_Placing, Held] = {}  # by the old network
     for number, (load_weights, load_placed) in enumerate(rounds):
         held = dict(left)
         for part in _lay_out_ahead(axes, load_weights, load_placed, config, placings, held):
-            for policy in wanted:
-                if policy.placing == part.placing:
+            for (policy, placing), stream in streams.items():
+                if placing == part.placing:
                     facts[policy][part.name] = part.facts
-                    streams[policy].add(part.target, part.slots)
+                    stream.add(part.target, part.slots)
             laid_out += 1
             if progress:
                 progress(laid_out / parts)
@@ -153,11 +177,16 @@ def compare(
             if old is not None and number == 0:
                 stream.forget_counts()
         if old is not None and number == 0:  # what is matched follows its own network alone
-            left = {p: held[p] for p in placings if p.placement in COMPETITORS}
+            left = {p: held[p] for p in placings if p.policy.placement in COMPETITORS}
 
     summaries = {}
     for policy in wanted:
-        of_chips = streams[policy].summaries(facts[policy])
+        of_chips = [
+            summary
+            for (streamed, _), stream in streams.items()
+            if streamed == policy
+            for summary in stream.summaries(facts[policy])
+        ]
         summaries[policy] = of_chips * chips if len(of_chips) == 1 else of_chips
     means = {
         name: mean_over_chips(
@@ -171,11 +200,23 @@ def compare(
     return Comparison(means, [name for name in tensors if name not in axes])
 
 
+class _Placing(NamedTuple):
+    """What decides on placements.
+
+    Attributes:
+      policy: without its bit stucking.
+      chip: whose stuck cells it avoids, if it avoids any.
+    """
+
+    policy: Policy
+    chip: int = 0
+
+
 class _LaidOut(NamedTuple):
     """One layer under one placement, ready to program."""
 
     name: str
-    placing: Policy
+    placing: _Placing
     facts: LayerSummary
     target: np.ndarray  # words [steps, crossbars, rows]
     slots: Slots
@@ -208,40 +249,42 @@ def _lay_out_ahead(
     load: Callable[[str], Any],
     load_placed: Callable[[str], Any],
     config: CrossbarConfig,
-    placings: Sequence[Policy],
-    held: dict[Policy, Held],
+    placings: Mapping[_Placing, Mapping[str, Stuck]],
+    held: dict[_Placing, Held],
 ) -> Iterator[_LaidOut]:
     """Every layer under every placement; the next ones are planned meanwhile.
 
-    `load_placed` gives the weights that are placed; those of `load` take their places. `held` is
-    what crossbars hold before, and is kept up to date.
+    `load_placed` gives the weights that are placed; those of `load` take their places. Each
+    placement comes with the stuck cells that it avoids, by layer. `held` is what crossbars hold
+    before, and is kept up to date.
     """
 
     def lay_out(
-        number: int, name: str, weights: np.ndarray, placing: Policy, layer: LayerPlan
+        number: int, name: str, weights: np.ndarray, placing: _Placing, layer: LayerPlan
     ) -> _LaidOut:
         used_rows = layer.placement.used_rows
         schedule, slots = network_schedule([used_rows], config, first_layer=number)
-        target = np.asarray(_target(weights, layer, schedule, placing.stored_on(config)))
+        target = np.asarray(_target(weights, layer, schedule, placing.policy.stored_on(config)))
         return _LaidOut(name, placing, layer_facts({name: layer})[name], target, slots)
 
     def work(
-        number: int, name: str, weights: np.ndarray, placed: np.ndarray, placing: Policy
+        number: int, name: str, weights: np.ndarray, placed: np.ndarray, placing: _Placing
     ) -> Callable[[], _LaidOut]:
-        if placing.placement in COMPETITORS:
+        policy, stored = placing.policy, placing.policy.stored_on(config)
+        if policy.placement in COMPETITORS:
             placed = weights  # places are the same; what is stored there goes by the weights
-        layer = plan_layer(name, placed, axes[name], placing.stored_on(config), placing)
+        layer = plan_layer(name, placed, axes[name], stored, policy, placings[placing].get(name))
         if placed is not weights:
             layer = layer._replace(scale=layer_scale(name, weights, axes[name], config))
-        if placing.settles:  # on the layer before, so one after another
+        if policy.settles:  # on the layer before, so one after another
             return lambda: lay_out(number, name, weights, placing, settle(name, placing, layer))
         done = lay_out(number, name, weights, placing, layer)
         return lambda: done
 
-    def settle(name: str, placing: Policy, layer: LayerPlan) -> LayerPlan:
+    def settle(name: str, placing: _Placing, layer: LayerPlan) -> LayerPlan:
         before = held.get(placing, {})
-        stored = placing.stored_on(config)
-        settled, held[placing] = settle_layer(name, layer, before, stored, placing)
+        stored = placing.policy.stored_on(config)
+        settled, held[placing] = settle_layer(name, layer, before, stored, placing.policy)
         return settled
 
     ahead = os.cpu_count() or 1

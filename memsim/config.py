@@ -17,6 +17,7 @@ POLICIES = (*STUCKABLE, *COMPETITORS)
 FLAGS = ("none", "word", "section")
 POOLS = ("output", "section")
 CORRECTIONS = ("none", "mean")
+FAULTS = ("ignore", "avoid")
 # Matching in Hamming space works on words of up to so many bits; wider ones by their high order.
 # The offsets of `aras` are searched up to there.
 MATCHED_BITS = 10
@@ -190,6 +191,9 @@ class Policy:
         that mean more than the tolerance.
       flags: `flip-n-write` keeps a flag per `word`, as published, or per column of a `section`,
         whose analog sums can be corrected.
+      faults: `matched` is blind to stuck cells (`ignore`), or puts weights where the stuck cells of
+        one chip already hold the right bits (`avoid`); a weight that none is right for gets the
+        word nearest to it.
 
     Raises:
       ValueError: a value outside its range or choices.
@@ -208,19 +212,21 @@ class Policy:
     pool: str = "output"
     correction: str = "none"
     flags: str = "word"
+    faults: str = "ignore"
 
     def __post_init__(self) -> None:
         _choose("policy", self.placement, POLICIES)
         _choose("pool", self.pool, POOLS)
         _choose("correction", self.correction, CORRECTIONS)
+        _choose("faults", self.faults, FAULTS)
         _whole("tolerance", self.tolerance, 0, 15, "a weight may be 0 to 15 codes off")
         if self.price is not None:
             _whole("price", self.price, 1, 10**4, "a write is worth 1 to 10000 squared code errors")
-        matching = self.tolerance or self.price or self.pool != "output"
-        if self.placement != "matched" and (matching or self.correction != "none"):
+        plain = (self.pool, self.correction, self.faults) == ("output", "none", "ignore")
+        if self.placement != "matched" and (self.tolerance or self.price or not plain):
             raise ValueError(
-                f"`policy` {self.placement} takes no tolerance, price, pool or correction; matched "
-                "does."
+                f"`policy` {self.placement} takes no tolerance, price, pool, correction or faults; "
+                "matched does."
             )
         _choose("flags", self.flags, FLAGS[1:])
         if self.placement != "flip-n-write" and self.flags != "word":
@@ -287,7 +293,8 @@ class Policy:
     @classmethod
     def parse(cls, text: str) -> "Policy":
         """Reads `sws`, `sws-layer+stuck:p=0.5,low=3,draws=fixed`, `matched:tolerance=3,price=8`,
-        `matched+stuck:p=0.5,low=1,pool=section` or `flip-n-write:flags=section`.
+        `matched:faults=avoid`, `matched+stuck:p=0.5,low=1,pool=section` or
+        `flip-n-write:flags=section`.
 
         Raises:
           ValueError: an unknown policy or option, or a value that is not a number.
@@ -304,7 +311,7 @@ class Policy:
             raise ValueError(f"`policy` is {text!r}; give p and low, as in {name}:p=0.5,low=3.")
         takes = ["p", "low", "draws"] if plus else []
         if placement == "matched":
-            takes += ["tolerance", "price", "pool", "correction"]
+            takes += ["tolerance", "price", "pool", "correction", "faults"]
         takes += ["flags"] if placement == "flip-n-write" else []
         if set(given) - set(takes):
             stuck = f" ({placement}+stuck does)" if placement in STUCKABLE else ""
@@ -312,7 +319,7 @@ class Policy:
             raise ValueError(f"`policy` is {text!r}; {name} takes {what}.")
         names = {"p": "reprogram", "low": "low_columns"}
         reads: dict[str, Any] = {"p": float}
-        reads |= dict.fromkeys(("draws", "pool", "correction", "flags"), str)
+        reads |= dict.fromkeys(("draws", "pool", "correction", "faults", "flags"), str)
         try:
             read = {names.get(key, key): reads.get(key, int)(x) for key, x in given.items()}
         except ValueError as error:
@@ -332,6 +339,7 @@ class Policy:
         options += [] if self.pool == "output" else [f"pool={self.pool}"]
         options += [] if self.correction == "none" else [f"correction={self.correction}"]
         options += [] if self.flags == "word" else [f"flags={self.flags}"]
+        options += [] if self.faults == "ignore" else [f"faults={self.faults}"]
         name = f"{self.placement}+stuck" if self.low_columns else self.placement
         return f"{name}:{','.join(options)}" if options else name
 
@@ -340,8 +348,9 @@ def validate(config: CrossbarConfig, policy: Policy) -> None:
     """Checks what neither can check alone.
 
     Raises:
-      ValueError: bit stucking of more columns than the weight has bits; a tolerance on words wider
-        than `matched` looks at in full; `aras` on words that are not unsigned, or wider ones.
+      ValueError: bit stucking of more columns than the weight has bits; a tolerance, or stuck cells
+        to avoid, on words wider than `matched` looks at in full; `aras` on words that are not
+        unsigned, or wider ones.
     """
     if policy.placement == "aras" and config.encoding not in ("twos_complement", "offset_binary"):
         raise ValueError(
@@ -352,6 +361,10 @@ def validate(config: CrossbarConfig, policy: Policy) -> None:
         raise ValueError(
             f"`bits` is {config.bits}, but aras searches offsets of words of at most "
             f"{MATCHED_BITS} bits; use fewer."
+        )
+    if policy.faults == "avoid" and config.bits > MATCHED_BITS:
+        raise ValueError(
+            f"`faults` is 'avoid' at {config.bits} `bits`; it takes at most {MATCHED_BITS} bits."
         )
     if policy.tolerance and config.bits > MATCHED_BITS:
         raise ValueError(

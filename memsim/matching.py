@@ -12,8 +12,10 @@ import numba
 import numpy as np
 import scipy.optimize
 
+from memsim.chip import Stuck
 from memsim.codes import encode, hamming_distance
 from memsim.config import MATCHED_BITS, CrossbarConfig, Policy
+from memsim.faults import Kinds, row_kinds, seat
 from memsim.placement import Placement, inverse_positions
 from memsim.tour import tour
 from memsim.transport import Graph, assign, scratch, word_graph
@@ -27,7 +29,8 @@ class Traced(NamedTuple):
       tour: int64 [outputs], their order.
       codes: int32 [outputs, positions], in the order of the tour, from the graph's lowest.
       inputs: int32 [outputs, positions], which input each weight belongs to.
-      words: int32 [outputs, positions], the word nodes held.
+      words: int32 [outputs, positions], the word nodes programmed.
+      rows: where the positions are; by position, as they are numbered in the end.
     """
 
     graph: Graph
@@ -35,27 +38,33 @@ class Traced(NamedTuple):
     codes: np.ndarray
     inputs: np.ndarray
     words: np.ndarray
+    rows: Kinds
 
 
-def trace(codes: np.ndarray, config: CrossbarConfig, policy: Policy) -> Traced:
+def trace(
+    codes: np.ndarray, config: CrossbarConfig, policy: Policy, stuck: Stuck | None = None
+) -> Traced:
     """Orders the outputs of a layer and matches each to the one before.
 
     Args:
       codes: signed integers [outputs, inputs].
       policy: tolerance, price and pool.
+      stuck: cells to avoid, of the layer's crossbars; None for none.
     """
     graph, seen = graph_of(codes, config, policy)
     seen = seen - graph.lowest
     order = tour(seen, graph)
+    rows = row_kinds(stuck, seen.shape, _dealt(len(seen), config), config)
     inputs, words = np.empty(seen.shape, np.int32), np.empty(seen.shape, np.int32)
     pool = config.rows if policy.pool == "section" else seen.shape[1]
     for start in range(0, seen.shape[1], pool):
         members = slice(start, start + pool)
         of_pool = np.ascontiguousarray(seen[:, members])
         taken, held = np.empty_like(of_pool), np.empty_like(of_pool)
-        _trace(of_pool, order, graph, scratch(graph), taken, held)
+        of_rows = rows._replace(of=np.ascontiguousarray(rows.of[:, members]))
+        _trace(of_pool, order, of_rows, graph, scratch(graph), taken, held)
         inputs[:, members], words[:, members] = taken + start, held
-    return Traced(graph, order, np.take_along_axis(seen[order], inputs, 1), inputs, words)
+    return Traced(graph, order, np.take_along_axis(seen[order], inputs, 1), inputs, words, rows)
 
 
 def graph_of(codes: np.ndarray, config: CrossbarConfig, policy: Policy) -> tuple[Graph, np.ndarray]:
@@ -73,20 +82,33 @@ def graph_of(codes: np.ndarray, config: CrossbarConfig, policy: Policy) -> tuple
 
 
 @numba.njit(cache=True, nogil=True)
-def _trace(codes, tour, graph, flow, inputs, words):  # type: ignore[no-untyped-def]
+def _trace(codes, tour, rows, graph, flow, inputs, words):  # type: ignore[no-untyped-def]
     """Leads every position of a pool through all outputs.
 
     Args:
       codes: int32 [outputs, positions], from the graph's lowest.
       tour: int64 [outputs], their order.
+      rows: the `Kinds` of the pool's positions.
       inputs: int32 [outputs, positions], returned in the order of the tour: which input sits there.
-      words: int32 [outputs, positions], returned: the word node held.
+      words: int32 [outputs, positions], returned: the word node programmed.
     """
-    for i in range(codes.shape[1]):
-        inputs[0, i] = i
-        words[0, i] = graph.node_of_code[codes[tour[0], i]]
-    for k in range(1, tour.size):
-        assign(words[k - 1], codes[tour[k]], graph, flow, inputs[k], words[k])
+    erased = np.zeros(codes.shape[1], np.int32)
+    for k in range(tour.size):
+        new, kinds, item, word = codes[tour[k]], rows.of[k], inputs[k], words[k]
+        item[:] = -1
+        if np.any(kinds):
+            held = words[k - 1] if k > 0 and rows.carried else erased
+            seat(held, kinds, new, rows, graph, item, word)
+        whole = np.flatnonzero(item < 0)
+        free = np.ones(new.size, np.bool_)
+        free[item[item >= 0]] = False
+        items = np.flatnonzero(free)
+        if k == 0:
+            item[whole], word[whole] = items, graph.node_of_code[new[items]]
+            continue
+        chosen, served = np.empty(whole.size, np.int32), np.empty(whole.size, np.int32)
+        assign(words[k - 1][whole], new[items], graph, flow, chosen, served)
+        item[whole], word[whole] = items[chosen], served
 
 
 def settle(
@@ -98,28 +120,33 @@ def settle(
       held: int32 [rows], word nodes.
 
     Returns:
-      (placement, delta, held): delta int8 [weights], what is added to each code; the word nodes
-      held afterwards.
+      (placement, delta, held): delta [weights], what is added to each code, int8 or, where stuck
+      cells may take more, int16; the word nodes held afterwards.
     """
-    graph, order, codes, inputs, words = traced
+    graph, order, codes, inputs, words, kinds = traced
     outputs, count = codes.shape
     rows = config.rows
     slot, held = np.empty(count, np.int32), held.copy()
     before = held.copy()
+    alike = np.zeros(count, np.int32)
+    if np.any(kinds.of):  # positions at rows of the same kinds throughout
+        alike = np.unique(kinds.of, axis=1, return_inverse=True)[1].astype(np.int32)
+    if policy.pool == "section":
+        alike = alike * -(-count // rows) + np.arange(count, dtype=np.int32) // rows
     _arrange(
-        codes[0], words[0], words[-1], held, rows, policy.pool == "section", graph,
-        scratch(graph), slot,
-    )  # fmt: skip
+        graph.code_of_node[words[0]], words[-1], alike, held, rows, graph, scratch(graph), slot
+    )
     at = np.argsort(slot)
     codes, inputs, words = (x[:, at] for x in (codes, inputs, words))
     if graph.tolerance:
         words = np.ascontiguousarray(words)
-        _polish_rows(np.ascontiguousarray(codes), before, graph, rows, words)
+        _polish_rows(np.ascontiguousarray(codes), before, kinds, graph, rows, words)
         held = before
     weights = np.full((outputs, -(-count // rows) * rows), outputs * count, np.int32)
     weights[:, :count] = order[:, None] * count + inputs
-    delta = np.zeros(outputs * count, np.int8)
-    if graph.tolerance:
+    avoids = policy.faults == "avoid"
+    delta = np.zeros(outputs * count, np.min_scalar_type(-(2**config.bits)) if avoids else np.int8)
+    if graph.tolerance or avoids:
         delta[weights[:, :count]] = graph.code_of_node[words] - codes
     sections = weights[_dealt(outputs, config)].reshape(outputs, -1, rows).swapaxes(0, 1)
     weights = np.ascontiguousarray(sections).reshape(-1, rows)
@@ -129,40 +156,39 @@ def settle(
 
 
 @numba.njit(cache=True, nogil=True)
-def _arrange(codes, first, last, held, rows, pools, graph, flow, slot):  # type: ignore[no-untyped-def]
+def _arrange(codes, last, alike, held, rows, graph, flow, slot):  # type: ignore[no-untyped-def]
     """Chooses the section and row of every position, so that sections follow well on one another.
 
     Args:
-      codes: int32 [positions], the code of each at the first output, from the graph's lowest.
-      first, last: int32 [positions], the word nodes it holds at the first and last output.
+      codes: int32 [positions], the code of the word at the first output, from the graph's lowest.
+      last: int32 [positions], the word node at the last output.
+      alike: int32 [positions], which can take one another's section and row: those of one number.
       held: int32 [rows], the word nodes the crossbar holds; returned: what it holds afterwards.
       rows: of a crossbar.
-      pools: whether section s must take positions s * rows to (s + 1) * rows - 1.
       slot: int32 [positions], returned: section * rows + row of each.
     """
-    count = codes.size
-    free = np.arange(count)
-    item, word = np.empty(rows, np.int32), np.empty(rows, np.int32)
-    for start in range(0, count, rows):
-        used = min(rows, count - start)
-        chosen = np.arange(start, start + used) if pools else free
-        assign(held[:used], codes[chosen], graph, flow, item, word)
-        taken = np.zeros(chosen.size, np.bool_)
-        for row in range(used):
-            position = chosen[item[row]]
-            slot[position] = start + row
-            held[row] = last[position]
-            taken[item[row]] = True
-        free = chosen[~taken]
+    free = np.ones(codes.size, np.bool_)
+    for start in range(0, codes.size, rows):
+        here = alike[start : start + rows]
+        for kind in np.unique(here):
+            at = np.flatnonzero(here == kind)
+            chosen = np.flatnonzero(free & (alike == kind))
+            item, word = np.empty(at.size, np.int32), np.empty(at.size, np.int32)
+            assign(held[at], codes[chosen], graph, flow, item, word)
+            taken = chosen[item]
+            slot[taken] = start + at
+            held[at] = last[taken]
+            free[taken] = False
 
 
 @numba.njit(cache=True, nogil=True)
-def _polish_rows(codes, held, graph, rows, words):  # type: ignore[no-untyped-def]
-    """`_polish` for every row, through all its sections.
+def _polish_rows(codes, held, kinds, graph, rows, words):  # type: ignore[no-untyped-def]
+    """`_polish` for every row that is whole, through all its sections.
 
     Args:
       codes: int32 [outputs, positions], position section * rows + row.
       held: int32 [rows], word nodes before; returned: afterwards.
+      kinds: the `Kinds`.
       words: int32 [outputs, positions], returned.
     """
     outputs, count = codes.shape
@@ -172,10 +198,14 @@ def _polish_rows(codes, held, graph, rows, words):  # type: ignore[no-untyped-de
             np.empty(sections * outputs, np.int32),
             np.empty(sections * outputs, np.int32),
         )
+        whole = True
         for s in range(sections):
             for k in range(outputs):
                 steps[s * outputs + k] = codes[k, s * rows + row]
-        _polish(steps, held[row], graph, after)
+                after[s * outputs + k] = words[k, s * rows + row]
+                whole &= kinds.of[k, s * rows + row] == 0
+        if whole:
+            _polish(steps, held[row], graph, after)
         for s in range(sections):
             for k in range(outputs):
                 words[k, s * rows + row] = after[s * outputs + k]

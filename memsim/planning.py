@@ -1,6 +1,7 @@
 """How a network is programmed: scales, placements, schedules. Offline, on the host."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float32, Int8, Int32, PyTree, UInt
+from jaxtyping import Bool, Float32, Int8, Int16, Int32, PyTree, UInt
 
+from memsim.chip import Chip, Stuck
 from memsim.codes import AnyArray, quantization_scale
 from memsim.config import CrossbarConfig, Policy, validate
 from memsim.placement import Placement, index_bits, place
@@ -52,7 +54,7 @@ class LayerPlan(NamedTuple):
       low_columns, reprogram, fixed: int32, float32 and bool, bit stucking.
       index_bits: float32, routing memory per weight.
       analog_valid: bool, whether every section holds weights of one output only.
-      delta: int8 [weights], what is added to the code of each weight, in the order of
+      delta: int8 or int16 [weights], what is added to the code of each weight, in the order of
         `Placement`; None unless the policy is `matched`.
       correction: float32 [outputs], what is taken off the codes of each output again; None unless
         the policy says so.
@@ -70,7 +72,7 @@ class LayerPlan(NamedTuple):
     fixed: Bool[AnyArray, ""]
     index_bits: Float32[AnyArray, ""]
     analog_valid: Bool[AnyArray, ""]
-    delta: Int8[AnyArray, " weights"] | None = None
+    delta: Int8[AnyArray, " weights"] | Int16[AnyArray, " weights"] | None = None
     correction: Float32[AnyArray, " outputs"] | None = None
     flips: UInt[AnyArray, "sections _"] | None = None
     offset: Int32[AnyArray, ""] | None = None
@@ -109,6 +111,7 @@ def plan(
     policy: Policy | Mapping[str, Policy],
     *,
     select: Select | None = None,
+    chip: Chip | None = None,
 ) -> Plan:
     """Decides offline, on the host, how a network is programmed: scales, placements, schedules.
 
@@ -118,6 +121,8 @@ def plan(
         by name where they differ (in all but the placement).
       select: `(name, tensor) -> number of output axes`, or None to leave a tensor digital; the
         default goes by the names, see `select_by_name`.
+      chip: whose stuck cells a policy with `faults=avoid` avoids; others do without. Weight
+        stationary, sample it for an `unsorted` plan: the crossbars are as many.
 
     Returns:
       The plan. Its shapes depend on the network, the config and the placement's scope alone, so
@@ -126,7 +131,7 @@ def plan(
     Raises:
       ValueError: nothing selected; an empty or scalar tensor selected; NaN or infinite weights;
         more low columns than bits; policies of other tensors, or of several placements; words that
-        the policy cannot store.
+        the policy cannot store; stuck cells to avoid, but no chip, or one with other crossbars.
     """
     leaves = named_leaves(params)
     axes = select_layers(leaves, select or select_by_name())
@@ -134,12 +139,22 @@ def plan(
     for one in set(policies.values()):
         validate(config, one)
     config = next(iter(policies.values())).stored_on(config)
+    stuck: Mapping[str, Stuck] = {}
+    if any(one.faults == "avoid" for one in policies.values()):
+        if chip is None:
+            raise ValueError(
+                "`policy` avoids the stuck cells of one `chip` (faults=avoid); give it "
+                "(`sample_chip` draws one for an unsorted plan; command line: --chip or --faults)."
+            )
+        stuck = stuck_cells(chip.stuck_at_0, chip.stuck_at_1, leaves, axes, config)
     for name in axes:
         if isinstance(leaves[name], jax.core.Tracer):
             raise ValueError(f"`{name}` is traced; call `plan` outside `jit`, `grad` and `vmap`.")
 
     def plan_one(name: str) -> LayerPlan:
-        return plan_layer(name, np.asarray(leaves[name]), axes[name], config, policies[name])
+        tensor, one = np.asarray(leaves[name]), policies[name]
+        avoided = stuck[name] if one.faults == "avoid" else None
+        return plan_layer(name, tensor, axes[name], config, one, avoided)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy sorts without the interpreter's lock
         layers: dict[str, LayerPlan] = {}
@@ -195,12 +210,60 @@ def select_layers(leaves: Mapping[str, Any], select: Select) -> dict[str, tuple[
     return axes
 
 
+def sections_by_output(
+    tensors: Mapping[str, Any], axes: Mapping[str, tuple[int, ...]], config: CrossbarConfig
+) -> dict[str, int]:
+    """Sections of each layer when its outputs are placed one by one.
+
+    Args:
+      tensors: by name, anything with their `shape`.
+      axes: output axes of each layer.
+    """
+    shapes = {name: tensors[name].shape for name in axes}
+    outputs = {name: math.prod(shapes[name][axis] for axis in axes[name]) for name in axes}
+    return {
+        name: outputs[name] * -(-math.prod(shapes[name]) // (outputs[name] * config.rows))
+        for name in axes
+    }
+
+
+def stuck_cells(
+    stuck_at_0: AnyArray,
+    stuck_at_1: AnyArray,
+    tensors: Mapping[str, Any],
+    axes: Mapping[str, tuple[int, ...]],
+    config: CrossbarConfig,
+) -> dict[str, Stuck]:
+    """The stuck cells that each layer meets when its outputs are placed one by one.
+
+    Args:
+      stuck_at_0, stuck_at_1: of a chip, words [crossbars, rows].
+      tensors, axes: see `sections_by_output`.
+
+    Raises:
+      ValueError: another number of crossbars or rows than the network needs.
+    """
+    sections = sections_by_output(tensors, axes, config)
+    needed = (config.crossbars or sum(sections.values()), config.rows)
+    low, high = np.asarray(stuck_at_0), np.asarray(stuck_at_1)
+    if low.shape != needed or high.shape != needed:
+        raise ValueError(
+            f"`chip` has stuck cells of {low.shape} and {high.shape} words, but this network and "
+            f"config take {needed} ([crossbars, rows]); sample a chip for an unsorted plan of them."
+        )
+    if config.crossbars is not None:
+        return dict.fromkeys(axes, Stuck(low, high))
+    ends = np.cumsum(list(sections.values()))[:-1]
+    return dict(zip(axes, map(Stuck, np.split(low, ends), np.split(high, ends)), strict=True))
+
+
 def plan_layer(
     name: str,
     tensor: np.ndarray,
     axes: tuple[int, ...],
     config: CrossbarConfig,
     policy: Policy,
+    stuck: Stuck | None = None,
 ) -> LayerPlan:
     """Plans one layer; host arrays. Where `policy.settles` it is still to be settled, see
     `settle_layer`.
@@ -208,6 +271,7 @@ def plan_layer(
     Args:
       axes: output axes of the tensor.
       config: with the flag cells that the policy needs.
+      stuck: cells to avoid, see `stuck_cells`.
 
     Raises:
       ValueError: NaN or infinite weights; too many weights for 32-bit positions.
@@ -228,7 +292,7 @@ def plan_layer(
     if policy.placement == "matched":
         from memsim import matching  # compiles: slow to import
 
-        placement: Any = matching.trace(codes, config, policy)
+        placement: Any = matching.trace(codes, config, policy, stuck)
     else:
         placement = place(policy, config, codes)
         if policy.settles:

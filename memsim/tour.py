@@ -58,9 +58,10 @@ def _levels(codes: np.ndarray, graph: Graph) -> np.ndarray:
     whole = np.bincount(
         (np.arange(outputs)[:, None] * size + words).reshape(-1), minlength=outputs * size
     ).reshape(outputs, size)
+    depth = size.bit_length() - 1
     finest = graph.tolerance.bit_length() + (graph.tolerance > 0)
     levels = []
-    for low in range(finest, size.bit_length() - 1):
+    for low in range(min(finest, depth - 1), depth):
         bins = np.arange(0, size, 1 << low)
         levels.append(np.add.reduceat(whole, bins, axis=1))
     return np.hstack(levels).astype(np.float32)

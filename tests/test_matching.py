@@ -196,6 +196,12 @@ def test_a_row_takes_the_cheapest_words_for_its_weights():
         assert cost(words) == min(map(cost, choices))
 
 
+def test_a_tolerance_may_be_as_wide_as_a_word():
+    config = memsim.CrossbarConfig(bits=3)
+    traced = matching.trace(random_codes(0, 5, 6, config), config, memsim.Policy.matched(15))
+    assert np.all(traced.words[1:] == traced.words[0])  # nothing ever needs to change
+
+
 def test_outputs_that_resemble_each_other_are_neighbours(monkeypatch):
     config = memsim.CrossbarConfig()
     rng = np.random.default_rng(0)

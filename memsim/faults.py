@@ -1,0 +1,222 @@
+"""Rows with stuck cells: which codes they can hold, and which weights had best sit there.
+
+Offline, on the host. A row is of a kind, by its stuck cells; kind 0 is whole.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numba
+import numpy as np
+
+from memsim.chip import Stuck
+from memsim.codes import decode, encode
+from memsim.config import CrossbarConfig
+from memsim.schedule import network_schedule
+
+_FAR = 1 << 60
+
+
+class Kinds(NamedTuple):
+    """The rows that a layer meets, and what they can hold. Codes count from the lowest.
+
+    Attributes:
+      of: int32 [outputs, positions], the kind of the row that each position (section * rows + row)
+        is at, at each place of the tour; kinds that hold fewer codes first, after 0, a whole row.
+      target: int32 [kinds, codes], the code to program so that a row of that kind holds this one;
+        -1 where it cannot.
+      least: int32 [kinds, codes], the least error of a code there.
+      carried: whether a row holds the output before; if weight stationary it is erased.
+    """
+
+    of: np.ndarray
+    target: np.ndarray
+    least: np.ndarray
+    carried: bool
+
+
+def row_kinds(
+    stuck: Stuck | None, shape: tuple[int, ...], dealt: np.ndarray, config: CrossbarConfig
+) -> Kinds:
+    """What the rows of a layer can hold.
+
+    Args:
+      stuck: of the layer's crossbars; None for whole rows.
+      shape: (outputs, inputs) of the weight matrix.
+      dealt: int64 [outputs], places in the tour in the order of programming.
+    """
+    outputs, inputs = shape
+    carried = config.crossbars is not None
+    if stuck is None:
+        own = np.arange(config.max_code - config.min_code + 1, dtype=np.int32)[None]
+        return Kinds(np.zeros((outputs, inputs), np.int32), own, np.zeros_like(own), carried)
+    both = np.asarray(stuck.at_0, np.int64) << 32 | np.asarray(stuck.at_1, np.int64)
+    masks, kind = np.unique(np.append(both.reshape(-1), 0), return_inverse=True)
+    target, least = _holdable(masks >> 32, masks & 0xFFFFFFFF, config)
+    # the whole one holds most and sorts last: move it to the front
+    rank = np.argsort(np.count_nonzero(target >= 0, axis=1), kind="stable")
+    rank = np.concatenate([[0], rank[rank != 0]])
+    number = np.argsort(rank).astype(np.int32)
+    number_of_row = number[kind[:-1]].reshape(both.shape)
+    sections = -(-inputs // config.rows)
+    schedule, _ = network_schedule([np.ones(sections * outputs, np.int32)], config)
+    crossbar = (schedule.slots % both.shape[0]).reshape(sections, outputs)
+    of_place = np.empty_like(crossbar)
+    of_place[:, dealt] = crossbar
+    of = number_of_row[of_place].swapaxes(0, 1).reshape(outputs, -1)[:, :inputs]
+    return Kinds(np.ascontiguousarray(of), target[rank], least[rank], carried)
+
+
+def _holdable(
+    at_0: np.ndarray, at_1: np.ndarray, config: CrossbarConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """`Kinds.target` and `Kinds.least` of rows with these stuck cells, words [kinds]."""
+    words, value_of_word = _values(config)
+    codes = np.arange(words.size)
+    held = (words & ~(at_0 | at_1)[:, None]) | at_1[:, None]
+    value = value_of_word[held]
+    target = np.full(value.shape, -1)
+    np.put_along_axis(target, value, np.broadcast_to(codes, value.shape), axis=1)
+    target = np.where(value == codes, codes, target)  # itself where it can
+    can = target >= 0
+    below = np.maximum.accumulate(np.where(can, codes, -codes.size), axis=1)
+    above = np.minimum.accumulate(np.where(can, codes, 2 * codes.size)[:, ::-1], axis=1)[:, ::-1]
+    least = np.minimum(codes - below, above - codes)
+    return target.astype(np.int32), least.astype(np.int32)
+
+
+@functools.cache
+def _values(config: CrossbarConfig) -> tuple[np.ndarray, np.ndarray]:
+    """The word of every code, and the code that every word is read as; codes from the lowest."""
+    codes = jnp.arange(config.min_code, config.max_code + 1)
+    every = jnp.arange(sum(config.column_masks) + 1, dtype=config.word_dtype)
+    values = np.asarray(decode(every, config)).astype(np.int64) - config.min_code
+    return np.asarray(encode(codes, config)).astype(np.int64), values
+
+
+@numba.njit(cache=True, nogil=True)
+def seat(held, kinds, codes, rows, graph, item, word):  # type: ignore[no-untyped-def]
+    """Gives every position on a faulty row an item, so that the errors it forces are least in all.
+
+    Least is the sum of the squared errors past the tolerance, exactly; after that, each position
+    takes what costs it least.
+
+    Args:
+      held: int32 [positions], the word node programmed before.
+      kinds: int32 [positions], of the rows.
+      codes: int32 [items], code of each, from the graph's lowest; at least as many as positions.
+      rows: the `Kinds`.
+      item: int32 [positions], returned: the item each position takes; -1 on a whole row.
+      word: int32 [positions], returned: the word node it is programmed with.
+    """
+    left = np.zeros(graph.node_of_code.size, np.int32)
+    for code in codes:
+        left[code] += 1
+    present = np.flatnonzero(left)
+    faulty = np.flatnonzero(kinds)
+    faulty = faulty[np.argsort(kinds[faulty], kind="mergesort")]
+    taken = np.full(held.size, -1, np.int32)  # codes
+    for i in faulty:  # first what is there already
+        code = graph.code_of_node[held[i]]
+        if rows.target[kinds[i], code] == code and left[code] > 0:
+            taken[i] = code
+            left[code] -= 1
+    for i in faulty:  # then what can be held within the tolerance
+        if taken[i] >= 0:
+            continue
+        least = _FAR
+        for code in present:
+            if left[code] > 0 and rows.least[kinds[i], code] <= graph.tolerance:
+                cost, _ = cheapest(code, kinds[i], held[i], rows, graph)
+                if cost < least:
+                    least, taken[i] = cost, code
+        if taken[i] >= 0:
+            left[taken[i]] -= 1
+    dual = np.zeros(left.size, np.int64)
+    for i in faulty:
+        if taken[i] < 0:
+            _augment(i, faulty, kinds, present, left, taken, dual, graph.tolerance, rows.least)
+    of = np.full(left.size, -1, np.int32)
+    following = np.empty(codes.size, np.int32)
+    for j in range(codes.size - 1, -1, -1):
+        following[j] = of[codes[j]]
+        of[codes[j]] = j
+    item[:] = -1
+    for i in faulty:
+        item[i] = of[taken[i]]
+        of[taken[i]] = following[item[i]]
+        _, word[i] = cheapest(taken[i], kinds[i], held[i], rows, graph)
+
+
+@numba.njit(cache=True, nogil=True)
+def cheapest(code, kind, held, rows, graph):  # type: ignore[no-untyped-def]
+    """(cost, word node) of holding a code on a row: price * cell changes + squared error.
+
+    Errors go up to the tolerance; where the row cannot hold the code that well, they are the least.
+    """
+    reach, step = graph.tolerance, 1
+    if rows.least[kind, code] > reach:
+        reach, step = rows.least[kind, code], 2 * rows.least[kind, code]
+    least, word = _FAR, -1
+    for error in range(-reach, reach + 1, step):
+        near = code + error
+        if 0 <= near < graph.node_of_code.size and rows.target[kind, near] >= 0:
+            node = graph.node_of_code[rows.target[kind, near]]
+            cost = graph.price * graph.changes[held, node] + error**2
+            if cost < least:
+                least, word = cost, node
+    return least, word
+
+
+@numba.njit(cache=True, nogil=True)
+def _augment(start, faulty, kinds, present, left, taken, dual, tolerance, least):  # type: ignore[no-untyped-def]
+    """Gives one more position a code by a shortest augmenting path; others may change theirs.
+
+    The Hungarian method, codes with as many places as there are items.
+
+    Args:
+      start: the position.
+      faulty: int64, positions on faulty rows.
+      present: int64, codes that items have.
+      left: int32 [codes], items not taken; returned.
+      taken: int32 [positions], code of each, -1 for none; returned.
+      dual: int64 [codes], zeros at first; returned.
+      least: `Kinds.least`.
+    """
+    distance = np.full(left.size, _FAR, np.int64)
+    through = np.full(left.size, -1, np.int64)
+    done = np.zeros(left.size, np.bool_)
+    for code in present:
+        distance[code] = _forced(least[kinds[start], code], tolerance) - dual[code]
+        through[code] = start
+    while True:
+        end = -1
+        for code in present:
+            if not done[code] and (end < 0 or distance[code] < distance[end]):
+                end = code
+        done[end] = True
+        if left[end] > 0:
+            break
+        for i in faulty:
+            if taken[i] != end:
+                continue
+            paid = distance[end] + dual[end] - _forced(least[kinds[i], end], tolerance)
+            for code in present:
+                cost = paid + _forced(least[kinds[i], code], tolerance) - dual[code]
+                if not done[code] and cost < distance[code]:
+                    distance[code], through[code] = cost, i
+    for code in present:
+        if done[code]:
+            dual[code] += distance[code] - distance[end]
+    left[end] -= 1
+    while True:
+        i = through[end]
+        end, taken[i] = taken[i], end
+        if i == start:
+            return
+
+
+@numba.njit(cache=True, nogil=True)
+def _forced(least, tolerance):  # type: ignore[no-untyped-def]
+    return np.int64(least) ** 2 if least > tolerance else 0
