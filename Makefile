@@ -7,10 +7,10 @@ demo: .venv/installed  ## train, program, fine-tune 32 chips: runs/demo/
 	$(BIN)/python -m training.finetune --force
 
 test: .venv/installed  ## everything but the slow tests
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n auto --dist worksteal -m "not slow"
 
 test-all: .venv/installed
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist worksteal
 
 lint: .venv/installed
 	$(BIN)/ruff check .

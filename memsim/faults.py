@@ -27,12 +27,14 @@ class Kinds(NamedTuple):
       target: int32 [kinds, codes], the code to program so that a row of that kind holds this one;
         -1 where it cannot.
       least: int32 [kinds, codes], the least error of a code there.
+      value: int32 [kinds, codes], the code that a row of that kind holds when programmed with this.
       carried: whether a row holds the output before; if weight stationary it is erased.
     """
 
     of: np.ndarray
     target: np.ndarray
     least: np.ndarray
+    value: np.ndarray
     carried: bool
 
 
@@ -50,10 +52,10 @@ def row_kinds(
     carried = config.crossbars is not None
     if stuck is None:
         own = np.arange(config.max_code - config.min_code + 1, dtype=np.int32)[None]
-        return Kinds(np.zeros((outputs, inputs), np.int32), own, np.zeros_like(own), carried)
+        return Kinds(np.zeros((outputs, inputs), np.int32), own, np.zeros_like(own), own, carried)
     both = np.asarray(stuck.at_0, np.int64) << 32 | np.asarray(stuck.at_1, np.int64)
     masks, kind = np.unique(np.append(both.reshape(-1), 0), return_inverse=True)
-    target, least = _holdable(masks >> 32, masks & 0xFFFFFFFF, config)
+    target, least, value = _holdable(masks >> 32, masks & 0xFFFFFFFF, config)
     # the whole one holds most and sorts last: move it to the front
     rank = np.argsort(np.count_nonzero(target >= 0, axis=1), kind="stable")
     rank = np.concatenate([[0], rank[rank != 0]])
@@ -65,13 +67,11 @@ def row_kinds(
     of_place = np.empty_like(crossbar)
     of_place[:, dealt] = crossbar
     of = number_of_row[of_place].swapaxes(0, 1).reshape(outputs, -1)[:, :inputs]
-    return Kinds(np.ascontiguousarray(of), target[rank], least[rank], carried)
+    return Kinds(np.ascontiguousarray(of), target[rank], least[rank], value[rank], carried)
 
 
-def _holdable(
-    at_0: np.ndarray, at_1: np.ndarray, config: CrossbarConfig
-) -> tuple[np.ndarray, np.ndarray]:
-    """`Kinds.target` and `Kinds.least` of rows with these stuck cells, words [kinds]."""
+def _holdable(at_0: np.ndarray, at_1: np.ndarray, config: CrossbarConfig) -> tuple[np.ndarray, ...]:
+    """`Kinds.target`, `least` and `value` of rows with these stuck cells, words [kinds]."""
     words, value_of_word = _values(config)
     codes = np.arange(words.size)
     held = (words & ~(at_0 | at_1)[:, None]) | at_1[:, None]
@@ -83,7 +83,7 @@ def _holdable(
     below = np.maximum.accumulate(np.where(can, codes, -codes.size), axis=1)
     above = np.minimum.accumulate(np.where(can, codes, 2 * codes.size)[:, ::-1], axis=1)[:, ::-1]
     least = np.minimum(codes - below, above - codes)
-    return target.astype(np.int32), least.astype(np.int32)
+    return target.astype(np.int32), least.astype(np.int32), value.astype(np.int32)
 
 
 @functools.cache

@@ -113,15 +113,16 @@ def _trace(codes, tour, rows, graph, flow, inputs, words):  # type: ignore[no-un
 
 def settle(
     traced: Traced, held: np.ndarray, config: CrossbarConfig, policy: Policy
-) -> tuple[Placement, np.ndarray, np.ndarray]:
+) -> tuple[Placement, np.ndarray, np.ndarray, np.ndarray]:
     """Arranges traced weights in sections and rows, given what the crossbar holds before.
 
     Args:
       held: int32 [rows], word nodes.
 
     Returns:
-      (placement, delta, held): delta [weights], what is added to each code, int8 or, where stuck
-      cells may take more, int16; the word nodes held afterwards.
+      (placement, delta, error, held): delta [weights], what is added to each code, int8 or, where
+      stuck cells may take more, int16; the mean error of what is then held, float64 [outputs]; the
+      word nodes held afterwards.
     """
     graph, order, codes, inputs, words, kinds = traced
     outputs, count = codes.shape
@@ -145,14 +146,17 @@ def settle(
     weights = np.full((outputs, -(-count // rows) * rows), outputs * count, np.int32)
     weights[:, :count] = order[:, None] * count + inputs
     avoids = policy.faults == "avoid"
+    programmed, error = graph.code_of_node[words], np.empty(outputs)
+    error[order] = (kinds.value[kinds.of, programmed] - codes).mean(axis=1)
     delta = np.zeros(outputs * count, np.min_scalar_type(-(2**config.bits)) if avoids else np.int8)
     if graph.tolerance or avoids:
-        delta[weights[:, :count]] = graph.code_of_node[words] - codes
+        delta[weights[:, :count]] = programmed - codes
     sections = weights[_dealt(outputs, config)].reshape(outputs, -1, rows).swapaxes(0, 1)
     weights = np.ascontiguousarray(sections).reshape(-1, rows)
     used = np.full(weights.shape[0], rows, np.int32)
     used[-outputs:] = count - (weights.shape[0] // outputs - 1) * rows
-    return Placement(weights, inverse_positions(weights, outputs * count), used), delta, held
+    placement = Placement(weights, inverse_positions(weights, outputs * count), used)
+    return placement, delta, error, held
 
 
 @numba.njit(cache=True, nogil=True)

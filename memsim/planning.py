@@ -333,10 +333,9 @@ def settle_layer(
         from memsim import matching
 
         before = held.get("", np.zeros(config.rows, np.int32))
-        placement, delta, after = matching.settle(unsettled, before, config, policy)
+        placement, delta, error, after = matching.settle(unsettled, before, config, policy)
         layer = layer._replace(placement=placement, delta=delta)
         if policy.correction == "mean":
-            error = delta.reshape(layer.matrix.outputs, -1).mean(axis=1)
             # 8 of its 16 bits are a fraction
             layer = layer._replace(correction=np.asarray(np.rint(256 * error) / 256, np.float32))
         return layer, {"": after}

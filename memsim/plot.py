@@ -145,11 +145,12 @@ def accuracy_against_reduction(
         of 1.
       float_accuracy: share of 1.
     """
-    figure = _figure(7, 4.4)
+    lines = _lines(policies)
+    figure = _figure(8, 4.2 + 0.11 * len(lines))
     axes = figure.subplots()
     styles = _styles(policies)
     drawn: Counter[str] = Counter()
-    for label, names in _lines(policies).items():
+    for label, names in lines.items():
         colour, marker = styles[names[0]]
         dashes = ("-", "--", ":", "-.")[drawn[colour] % 4]
         side = (5, 4) if drawn[colour] % 2 else (-9, -9)  # numbers of neighbouring lines apart
@@ -171,10 +172,9 @@ def accuracy_against_reduction(
                     f"{number}", (x, y), xytext=side, textcoords="offset points", fontsize=8,
                     color=colour,
                 )  # fmt: skip
-    axes.axhline(100 * float_accuracy, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
-    axes.annotate(
-        f"float {100 * float_accuracy:.1f} % ", (1, 100 * float_accuracy), color=_INK, fontsize=9,
-        xycoords=("axes fraction", "data"), ha="right", va="bottom",
+    axes.axhline(
+        100 * float_accuracy, color=_INK, linewidth=1, linestyle=(0, (4, 3)),
+        label=f"float network ({100 * float_accuracy:.1f} %)",
     )  # fmt: skip
     axes.set_xscale("log")
     _reductions_on(axes.xaxis)
@@ -186,7 +186,7 @@ def accuracy_against_reduction(
     axes.set_axisbelow(True)
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, -1), min(high, 101))  # intervals over few chips are wide
-    axes.legend(fontsize=8.5, labelcolor=_INK, loc="lower left", edgecolor="none", framealpha=0.9)
+    figure.legend(fontsize=8.5, labelcolor=_INK, loc="outside lower center", ncols=2, frameon=False)
     _tidy(axes, "Accuracy kept against writes saved")
     return figure
 

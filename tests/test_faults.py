@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import sys
 
@@ -185,7 +186,7 @@ def test_a_chip_without_faults_gives_the_same_plan(crossbars, policy):
     config = memsim.CrossbarConfig(rows=8, crossbars=crossbars)
     params = network([(6, 30), (5, 7)])
     policy = memsim.Policy.parse(policy)
-    avoiding = memsim.Policy.matched(policy.tolerance, policy.price, policy.pool, "avoid")
+    avoiding = dataclasses.replace(policy, faults="avoid")
     blind = memsim.plan(params, config, policy)
     aware = memsim.plan(params, config, avoiding, chip=sample(params, config, 0))
     jax.tree.map(np.testing.assert_array_equal, blind, aware)
@@ -203,6 +204,21 @@ def test_plans_for_other_chips_have_the_same_shapes(tmp_path):
     memsim.save_plan(tmp_path / "plan.safetensors", plans[2])
     loaded = memsim.load_plan(tmp_path / "plan.safetensors")
     jax.tree.map(np.testing.assert_array_equal, loaded, plans[2])
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_correction_is_of_the_errors_that_the_chip_holds(encoding):
+    # differential: what is programmed beside a stuck cell is another code than what is held
+    config = memsim.CrossbarConfig(rows=32, encoding=encoding)
+    params = network([(6, 96)])
+    chip = sample(params, config, 0.1)
+    policies = (f"matched:tolerance=1{option},faults=avoid" for option in ("", ",correction=mean"))
+    plain, corrected = (
+        memsim.plan(params, config, memsim.Policy.parse(text), chip=chip) for text in policies
+    )
+    ((name, off),) = errors(params, plain, chip).items()
+    correction = np.asarray(corrected.layers[name].correction)
+    np.testing.assert_allclose(correction, off.mean(axis=1), atol=1 / 256)
 
 
 @pytest.mark.parametrize("crossbars", [2, None])
@@ -238,7 +254,7 @@ def test_policies_are_read_as_they_are_written():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"chip": None}, "`policy` matched:faults=avoid avoids the stuck cells of one `chip`"),
+        ({"chip": None}, "`policy` avoids the stuck cells of one `chip`"),
         ({"rows": 4}, r"`chip` has stuck cells of \(2, 8\) .* take \(2, 4\)"),
         ({"crossbars": None}, r"`chip` has stuck cells of \(2, 8\) .* take \(12, 8\)"),
         ({"bits": 12}, "`faults` is 'avoid' at 12 `bits`; it takes at most 10 bits"),
@@ -257,7 +273,7 @@ def test_wrong_chips_are_refused(change, message):
     ("make", "message"),
     [
         (lambda: memsim.Policy.matched(faults="flee"), "`faults` is 'flee'; choose one of"),
-        (lambda: memsim.Policy(faults="avoid"), "unsorted takes no tolerance, price, pool or fa"),
+        (lambda: memsim.Policy(faults="avoid"), "unsorted takes no tolerance, price, pool, corr"),
         (lambda: memsim.Policy.parse("sws:faults=avoid"), "sws takes no options"),
     ],
 )
@@ -319,7 +335,7 @@ def test_the_command_line_says_what_is_wrong(run, tmp_path):
     plan = ["plan", net, "--out", out, "--policy"]
     for arguments, message in (
         ([*plan, "matched:faults=avoid"], "command line: --chip or --faults"),
-        ([*plan, "sws", "--chip", "x"], "are of matched:faults=avoid; leave them out of sws"),
+        ([*plan, "sws", "--chip", "x"], "are of matched:faults=avoid; leave them out"),
         ([*plan, "matched:faults=avoid", "--chip", "x", "--faults", "y"], "leave --faults out"),
     ):
         code, _, error = run(*arguments)

@@ -20,12 +20,29 @@ def run():
         yield lambda *options: CliRunner().invoke(app, [*map(str, options)])
 
 
-def test_policies_are_three_placements_and_two_with_bit_stucking():
-    assert list(grid([0.5, 0.25], [3], [1])) == [
-        "unsorted", "sws", "sws+stuck:p=0.5,low=3", "sws+stuck:p=0.25,low=3",
+def test_policies_are_those_published_and_our_own():
+    blind = [
+        "unsorted", "flip-n-write", "flip-n-write:flags=section", "aras",
+        "sws", "sws+stuck:p=0.5,low=3", "sws+stuck:p=0.25,low=3",
         "sws-layer", "sws-layer+stuck:p=0.5,low=3", "sws-layer+stuck:p=0.25,low=3",
-        "matched", "matched:tolerance=1",
+        "matched", "matched:tolerance=1", "matched:tolerance=1,correction=mean",
     ]  # fmt: skip
+    assert list(grid([0.5, 0.25], [3], [1])) == blind
+    assert list(grid([0.5, 0.25], [3], [1], avoid=True)) == [
+        *blind, "matched:faults=avoid", "matched:tolerance=1,correction=mean,faults=avoid",
+    ]  # fmt: skip
+
+
+def test_stuck_cells_are_those_of_each_chip(run, tmp_path):
+    result = run("--out", tmp_path, "--chips", 2, "--p", 0.5, "--low", 1, "--tolerance", 1,
+                 "--stuck-at", 0.1)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    policies = json.loads((tmp_path / "reproduce.json").read_text())["policies"]
+    assert all(entry["chips"] == 2 for entry in policies.values())
+    blind, avoiding = policies["matched"], policies["matched:faults=avoid"]
+    assert blind["accuracy"] < 0.9 < 0.97 < avoiding["accuracy"]
+    assert policies["unsorted"]["reduction"] == 1
+    assert avoiding["reduction"] > policies["sws"]["reduction"]
 
 
 def test_without_arguments_it_is_the_digits_cnn(run, tmp_path):
@@ -149,7 +166,7 @@ def test_the_chart_shows_the_accuracy_and_its_change():
     change = {name: (-i / 100, -(i + 1) / 100, -(i - 2) / 100) for i, name in enumerate(policies)}
     figure = plot.accuracy_against_reduction(policies, summaries, change, 0.9)
     (axes,) = figure.axes
-    lines = dict(zip(axes.get_legend_handles_labels()[1], axes.containers, strict=True))
+    lines = {container.get_label(): container for container in axes.containers}
     expected = {
         "unsorted (0.0 index bits)": ["unsorted"],
         "sws, p = 0.5 (9.0 index bits)": ["sws", "sws+stuck:p=0.5,low=1", "sws+stuck:p=0.5,low=3"],

@@ -10,7 +10,6 @@ demo.
 """
 
 import dataclasses
-import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,9 +30,10 @@ import memsim
 from memsim import plot
 from memsim.config import validate
 from memsim.intervals import Interval, accuracy_change
+from memsim.report import with_reduction
 from memsim.selection import named_leaves
 from training.data import Batch, digits, open_images, read_batches
-from training.evaluation import Apply, make_classify, program_chips
+from training.evaluation import Apply, make_classify
 from training.finetune import progress_bar, train
 from training.models import CNN
 from training.models.pretrained import MODELS, open_network
@@ -161,15 +161,21 @@ def run(
     passes: int,
     pulses: memsim.ConstantPulses,
     bar: rich.progress.Progress,
+    stuck_at: float = 0.0,
 ) -> Result:
     """Programs the network under each policy and tests what the chips hold.
 
     Args:
       policies: by name; `unsorted` first, those of one placement together.
-      chips: programmed where bit stucking draws; elsewhere one stands for all.
+      chips: programmed where they differ, by stuck cells or bit stucking; elsewhere one stands for
+        all.
+      stuck_at: share of cells that are stuck, half of them at each level.
     """
     classify = make_classify(task.apply)
-    draws = [policy.low_columns > 0 and policy.reprogram < 1 for policy in policies.values()]
+    draws = [
+        stuck_at > 0 or (policy.low_columns > 0 and policy.reprogram < 1)
+        for policy in policies.values()
+    ]
     others = sum(
         drawn or policy.tolerance > 0
         for drawn, policy in zip(draws, policies.values(), strict=True)
@@ -187,21 +193,30 @@ def run(
 
     (reference,) = test("testing the float network", [task.params])
     keys = jax.random.split(jax.random.key(seed), chips)
-    plan = memsim.plan(task.params, config, memsim.Policy.unsorted())
-    placing, baseline, exact = memsim.Policy.unsorted(), None, None
+    unsorted = memsim.plan(task.params, config, memsim.Policy.unsorted())
+    plan, placing, exact = unsorted, memsim.Policy.unsorted(), None
+
+    def program(plan: memsim.Plan, key: Array) -> tuple[PyTree, memsim.Summary]:
+        chip = memsim.sample_chip(key, plan, stuck_at / 2, stuck_at / 2)
+        held, programming = memsim.program(task.params, plan, chip, passes=passes)
+        return held, memsim.summarize(programming, plan)
+
+    baselines = [program(unsorted, key)[1] for key in (keys if stuck_at else keys[:1])]
     outcomes: dict[str, Outcome] = {}
     for (name, policy), drawn in zip(policies.items(), draws, strict=True):
         bar.update(progress, description=f"programming {name}")
-        if placing != policy.placing:
-            plan, placing = memsim.plan(task.params, config, policy), policy.placing
-        plan = memsim.with_stucking(plan, policy)
-        count = chips if drawn else 1
-        some = jax.vmap(functools.partial(memsim.sample_chip, plan=plan))(keys[:count])
-        held, programmings = program_chips([task.params] * count, plan, some, passes)
-        baseline = baseline or memsim.summarize(programmings[0], plan)
-        summary = memsim.mean_over_chips(
-            [memsim.summarize(programming, plan, baseline) for programming in programmings]
-        )
+        held, summaries = [], []
+        for number, key in enumerate(keys if drawn else keys[:1]):
+            if policy.faults == "avoid":  # a placement for every chip
+                chip = memsim.sample_chip(key, unsorted, stuck_at / 2, stuck_at / 2)
+                plan, placing = memsim.plan(task.params, config, policy, chip=chip), policy.placing
+            elif placing != policy.placing:
+                plan, placing = memsim.plan(task.params, config, policy), policy.placing
+            network, summary = program(memsim.with_stucking(plan, policy), key)
+            held.append(network)
+            baseline = baselines[number % len(baselines)]
+            summaries.append(with_reduction(summary, baseline))
+        summary = memsim.mean_over_chips(summaries)
         if drawn or policy.tolerance:
             correct = test(f"testing {name}", held)
         else:  # every placement holds the same weights: one test for all
@@ -217,15 +232,24 @@ def run(
 
 
 def grid(
-    shares: Sequence[float], low: Sequence[int], tolerances: Sequence[int]
+    shares: Sequence[float], low: Sequence[int], tolerances: Sequence[int], avoid: bool = False
 ) -> dict[str, memsim.Policy]:
-    """The policies of the experiment: those of the paper, others published, and our own."""
+    """The policies of the experiment: those of the paper, others published, and our own.
+
+    Args:
+      shares, low: p and low columns of bit stucking.
+      tolerances: of matched.
+      avoid: also with stuck cells avoided.
+    """
     names = ["unsorted", "flip-n-write", "flip-n-write:flags=section", "aras"]
     for placement in ("sws", "sws-layer"):
         names.append(placement)
         names += [f"{placement}+stuck:p={p:g},low={columns}" for p in shares for columns in low]
     near = [f"matched:tolerance={tolerance}" for tolerance in tolerances]
     names += ["matched", *near, *(f"{name},correction=mean" for name in near)]
+    if avoid:
+        names += ["matched:faults=avoid"]
+        names += [f"{name},correction=mean,faults=avoid" for name in near]
     return {name: memsim.Policy.parse(name) for name in names}
 
 
@@ -247,7 +271,10 @@ def main(
     p: Annotated[list[float], typer.Option(help="share reprogrammed; repeatable")] = [0.5, 0.25],  # noqa: B006
     low: Annotated[list[int], typer.Option(help="low columns; repeatable")] = [1, 2, 3],  # noqa: B006
     tolerance: Annotated[list[int], typer.Option(help="of matched; repeatable")] = [1, 2, 3],  # noqa: B006
-    chips: Annotated[int, typer.Option(min=1, help="chips under each bit-stucking policy")] = 8,
+    stuck_at: Annotated[
+        float, typer.Option(min=0, max=1, help="share of cells stuck, half at each level")
+    ] = 0.0,
+    chips: Annotated[int, typer.Option(min=1, help="chips, where they differ")] = 8,
     passes: Annotated[int, typer.Option(min=1, help="times the network is programmed")] = 1,
     rows: Annotated[int, typer.Option(help="rows of a crossbar")] = 128,
     bits: Annotated[int, typer.Option(help="bits per weight, sign included")] = 8,
@@ -275,7 +302,7 @@ def main(
     elif 0 < len(missing) < len(named):
         raise ValueError(f"{', '.join(missing)} missing; a network takes {', '.join(named)}.")
     config = memsim.CrossbarConfig(rows=rows, bits=bits, crossbars=crossbars)
-    policies = grid(p, low, tolerance)
+    policies = grid(p, low, tolerance, avoid=stuck_at > 0)
     for policy in policies.values():
         validate(config, policy)
     check_results(out, "reproduce.json", force)
@@ -288,10 +315,11 @@ def main(
             task = open_task(model, weights, data, split, data_dir, limit, batch)
         else:
             task = digits_task(seed, bar)
-        result = run(task, config, policies, chips, seed, passes, pulses, bar)
+        result = run(task, config, policies, chips, seed, passes, pulses, bar, stuck_at)
     settings = task.source | {
-        "images": result.images, "chips": chips, "seed": seed, "passes": passes,
-        "pulses": dataclasses.asdict(pulses), "memsim": memsim.__version__, "jax": jax.__version__,
+        "images": result.images, "stuck_at": stuck_at, "chips": chips, "seed": seed,
+        "passes": passes, "pulses": dataclasses.asdict(pulses), "memsim": memsim.__version__,
+        "jax": jax.__version__,
     }  # fmt: skip
     save(out, task.name, config, policies, settings, result)
     show(out, task.name, result)
