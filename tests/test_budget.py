@@ -131,6 +131,20 @@ def test_low_columns_are_shared_out_for_bit_stucking(network, examples, config):
     assert all(policy.reprogram == 0.5 for policy in found.chosen.policies.values())
 
 
+def test_a_budget_for_one_chip_avoids_its_stuck_cells(network, examples, config):
+    plain = memsim.plan(network, config, memsim.Policy.unsorted())
+    chip = memsim.sample_chip(jax.random.key(1), plain, 0.02, 0.02)
+    held, _ = memsim.program(network, plain, chip)
+    broken = np.asarray(accuracy_fn(held, examples)).mean()
+    policy = memsim.Policy.matched(correction="mean", faults="avoid")
+    found = memsim.budget(
+        network, config, loss_fn, accuracy_fn, examples, 0.04, policy=policy, chip=chip
+    )
+    held, _ = memsim.program(network, found.plan, chip)
+    assert np.asarray(accuracy_fn(held, examples)).mean() > max(broken + 0.05, 0.9)
+    assert found.chosen.summary.reduction > 5
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
