@@ -1,6 +1,5 @@
 import dataclasses
 import json
-import sys
 
 import hypothesis
 import hypothesis.strategies as st
@@ -12,7 +11,6 @@ import safetensors.numpy
 import scipy.optimize
 
 import memsim
-from memsim.cli import main
 
 ENCODINGS = ("twos_complement", "offset_binary", "sign_magnitude", "differential")
 AVOID = memsim.Policy.matched(faults="avoid")
@@ -280,18 +278,6 @@ def test_wrong_chips_are_refused(change, message):
 def test_wrong_policies_say_what_is_wrong(make, message):
     with pytest.raises(ValueError, match=message):
         make()
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["memsim", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        printed = capsys.readouterr()
-        return exit_.value.code, printed.out, " ".join(printed.err.split())
-
-    return run
 
 
 @pytest.mark.parametrize("crossbars", ["2", "all"])
