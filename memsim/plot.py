@@ -10,7 +10,7 @@ import numpy as np
 import scipy.optimize
 
 from memsim.config import Policy
-from memsim.report import Summary
+from memsim.report import Summary, index_bits_text
 
 try:
     from matplotlib.figure import Figure
@@ -94,7 +94,7 @@ def writes_by_policy(policies: Mapping[str, Summary]) -> Figure:
         label = "" if summary.reduction is None else f"{summary.reduction:.2f}x fewer"
         if summary.reduction == 1:
             label = "baseline"
-        label += f", {summary.index_bits_per_weight:.1f} index bits" if label else ""
+        label += f", {index_bits_text(summary.index_bits_per_weight)} index bits" if label else ""
         label += "" if summary.analog_valid else ", not analog-valid"
         axes.annotate(
             f" {summary.writes:,}  {label}", (summary.writes, row), fontsize=8.5, color=_SOFT,
@@ -159,7 +159,8 @@ def accuracy_against_reduction(
         points = 100 * np.asarray([change[name] for name in names])
         percent, ends = 100 * float_accuracy + points[:, 0], np.abs(points[:, 1:] - points[:, :1]).T
         valid = all(summaries[name].analog_valid for name in names)
-        price = f"{summaries[names[0]].index_bits_per_weight:.1f} index bits"
+        bits = summaries[names[0]].index_bits_per_weight
+        price = f"{index_bits_text(bits)} index bits"
         price += "" if valid else ", not analog-valid"
         axes.errorbar(
             reduction, percent, yerr=ends, color=colour, linestyle=dashes, marker=marker,

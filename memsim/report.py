@@ -192,6 +192,11 @@ def to_json(
     }
 
 
+def index_bits_text(bits: float) -> str:
+    """Index bits to one decimal; a price that rounds to nothing is not called nothing."""
+    return "<0.1" if 0 < bits < 0.05 else f"{bits:.1f}"
+
+
 def policy_table(
     policies: Mapping[str, Summary], title: str = "Cell writes to program the network"
 ) -> rich.table.Table:
@@ -214,7 +219,7 @@ def policy_table(
             f"{summary.resets:,}",
             f"{summary.row_operations:,}",
             "" if summary.max_cell_writes is None else f"{summary.max_cell_writes:,}",
-            f"{summary.index_bits_per_weight:.1f}",
+            index_bits_text(summary.index_bits_per_weight),
             "yes" if summary.analog_valid else "NO",
         )
     return table
@@ -235,5 +240,6 @@ def to_html(
     source = resources.files("memsim").joinpath("report.html.jinja").read_text(encoding="utf-8")
     # names come from strangers' checkpoints: escaped
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["index_bits"] = index_bits_text
     template = environment.from_string(source)
     return template.render(report=report, accuracy=accuracy or {}, pictures=pictures or {})

@@ -8,6 +8,7 @@ import pytest
 import scipy.stats
 
 import memsim
+from memsim.report import index_bits_text
 
 LIMIT = 2**31 - 1
 
@@ -164,3 +165,10 @@ def test_a_programming_of_many_chips_or_another_plan_is_refused(params, plan, ke
     other = memsim.plan({"kernel": np.ones((2, 2))}, plan.config, memsim.Policy.sws())
     with pytest.raises(ValueError, match=r"shape \(1, 2\), expected \[passes, 1 layers\]"):
         memsim.summarize(first, other)
+
+
+@pytest.mark.parametrize(
+    ("bits", "text"), [(0, "0.0"), (0.001, "<0.1"), (0.06, "0.1"), (9.62, "9.6")]
+)
+def test_a_small_price_is_not_called_nothing(bits, text):
+    assert index_bits_text(bits) == text

@@ -30,7 +30,7 @@ import memsim
 from memsim import plot
 from memsim.config import validate
 from memsim.intervals import Interval, accuracy_change
-from memsim.report import with_reduction
+from memsim.report import index_bits_text, with_reduction
 from memsim.selection import named_leaves
 from training.data import Batch, digits, open_images, read_batches
 from training.evaluation import Apply, make_classify
@@ -381,7 +381,7 @@ def show(out: Path, name: str, result: Result) -> None:
             f"{100 * change:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})",
             seconds(outcome.seconds),
             joules(outcome.joules),
-            f"{summary.index_bits_per_weight:.1f}",
+            index_bits_text(summary.index_bits_per_weight),
             "yes" if summary.analog_valid else "NO",
         )
     console = rich.console.Console(width=None if sys.stdout.isatty() else 140)
