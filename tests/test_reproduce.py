@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 import memsim
 from memsim import plot
-from training.reproduce import grid, main, open_task
+from training.reproduce import grid, main
+from training.tasks import open_task
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 
 import memsim
 from training.data import digits, shifted_batches
-from training.finetune import TrainState, main, stuck_aware_step
+from training.finetune import main
 from training.models import CNN
 from training.models.cnn import convolve_patches
+from training.steps import TrainState, stuck_aware_step
 
 
 class LinenCNN(linen.Module):

@@ -11,18 +11,16 @@ demo.
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import rich.console
 import rich.progress
 import rich.table
 import typer
-from flax import nnx
 from jaxtyping import Array, Bool, PyTree
 from matplotlib.ticker import EngFormatter
 
@@ -32,37 +30,14 @@ from memsim.config import validate
 from memsim.intervals import Interval, accuracy_change
 from memsim.report import index_bits_text, with_reduction
 from memsim.selection import named_leaves
-from training.data import Batch, digits, open_images, read_batches
-from training.evaluation import Apply, make_classify
-from training.finetune import progress_bar, train
-from training.models import CNN
-from training.models.pretrained import MODELS, open_network
+from training.data import Batch
+from training.evaluation import make_classify
+from training.models.pretrained import MODELS
+from training.progress import progress_bar
 from training.results import check_results, write_results
+from training.tasks import CIFAR10, RESNET20, Task, digits_task, open_task
 
-_RESNET20, _CIFAR10 = "resnet20_cifar10.safetensors", "cifar10_test2000.npz"
 _PULSES = memsim.ConstantPulses()
-# Images up to this size are decoded once and kept.
-_KEEP_BYTES = 2**30
-
-
-class Task(NamedTuple):
-    """A trained network and the images it is tested on.
-
-    Attributes:
-      name: of the network, or its checkpoint.
-      source: what it was made from, for the record.
-      params: its weights.
-      apply: `(params, images) -> logits`.
-      batches: reads the images, from the first.
-      rounds: batches there are.
-    """
-
-    name: str
-    source: dict[str, Any]
-    params: PyTree
-    apply: Apply
-    batches: Callable[[], Iterable[Batch]]
-    rounds: int
 
 
 class Outcome(NamedTuple):
@@ -94,62 +69,6 @@ class Result(NamedTuple):
     float_accuracy: float
     outcomes: dict[str, Outcome]
     digital: list[str]
-
-
-def digits_task(seed: int, bar: rich.progress.Progress) -> Task:
-    """The CNN of the demo, trained on the spot."""
-    data = digits()
-    graph, params = nnx.split(CNN(nnx.Rngs(seed)), nnx.Param)
-
-    def apply(params: PyTree, images: Array) -> Array:
-        return nnx.merge(graph, params)(images)
-
-    params = train(apply, params, data, seed, epochs=40, batch=64, learning_rate=3e-3, bar=bar)
-    batches = [(data.test_images, data.test_labels)]
-    return Task("digits CNN", {"data": "digits"}, params, apply, lambda: batches, 1)
-
-
-def open_task(
-    model: str,
-    weights: str,
-    data: str,
-    split: str | None = None,
-    data_dir: str | None = None,
-    limit: int | None = None,
-    batch: int = 250,
-) -> Task:
-    """A public checkpoint on a data set.
-
-    Args:
-      model, weights: see `open_network`.
-      data, split, data_dir: see `open_images`.
-      limit: test on the first so many images only.
-      batch: images at once.
-
-    Raises:
-      ValueError, FileNotFoundError: as `open_network` and `open_images`; more classes of images
-        than the network tells apart.
-    """
-    network = open_network(model, weights)
-    images = open_images(data, split, data_dir)
-    if images.classes > network.classes or (images.stated and images.classes < network.classes):
-        raise ValueError(
-            f"`data` {data} has {images.classes} classes, but {weights} tells {network.classes} "
-            "apart; choose weights and data of the same classes."
-        )
-    count = min(len(images.examples), limit or len(images.examples))
-
-    def batches() -> Iterator[Batch]:
-        return read_batches(images, network.preprocessing, batch, count)
-
-    kept = list(batches()) if count * 3 * network.preprocessing.size**2 <= _KEEP_BYTES else None
-    params = jax.tree.map(jnp.asarray, network.tensors)
-    source = {
-        "model": model, "data": data, "split": split,
-        "preprocessing": network.preprocessing._asdict(),
-    }  # fmt: skip
-    rounds = -(-count // batch)
-    return Task(weights, source, params, network.apply, lambda: kept or batches(), rounds)
 
 
 def run(
@@ -264,7 +183,7 @@ def main(
     split: Annotated[str | None, typer.Option(help="of the data set, by default its test")] = None,
     data_dir: Annotated[str | None, typer.Option(help="where TensorFlow Datasets are")] = None,
     assets: Annotated[
-        Path | None, typer.Option(help=f"a folder of {_RESNET20} and {_CIFAR10}: runs these")
+        Path | None, typer.Option(help=f"a folder of {RESNET20} and {CIFAR10}: runs these")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="test on the first so many")] = None,
     batch: Annotated[int, typer.Option(min=1, help="images at once")] = 250,
@@ -294,7 +213,7 @@ def main(
     if assets and len(missing) < len(named):
         raise ValueError("`--assets` brings its own model, weights and data; leave these out.")
     if assets:
-        model, weights, data = "resnet20", str(assets / _RESNET20), str(assets / _CIFAR10)
+        model, weights, data = "resnet20", str(assets / RESNET20), str(assets / CIFAR10)
     elif len(missing) == len(named) and (limit or split or data_dir):
         raise ValueError(
             "`--limit`, `--split`, `--data-dir` are of `--data`; the digits have none."

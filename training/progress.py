@@ -1,0 +1,16 @@
+"""Progress bars of long jobs."""
+
+import rich.console
+import rich.progress
+
+
+def progress_bar() -> rich.progress.Progress:
+    """On stderr, gone when done."""
+    return rich.progress.Progress(
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TimeElapsedColumn(),
+        console=rich.console.Console(stderr=True),
+        transient=True,
+    )
