@@ -48,7 +48,7 @@ def test_stuck_cells_are_those_of_each_chip(run, tmp_path):
 
 def test_without_arguments_it_is_the_digits_cnn(run, tmp_path):
     result = run("--out", tmp_path, "--chips", 3, "--p", 0.25, "--low", 5, "--crossbars", 16,
-                 "--tolerance", 4)  # fmt: skip
+                 "--tolerance", 12)  # fmt: skip
     assert result.exit_code == 0, result.output
     charts = ("accuracy_against_reduction", "reduction_against_index_bits")
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -65,8 +65,8 @@ def test_without_arguments_it_is_the_digits_cnn(run, tmp_path):
     policies = report["policies"]
     for entry in policies.values():
         assert f"<td>{100 * entry['accuracy']:.2f} %</td>" in page
-    assert list(policies) == list(grid([0.25], [5], [4]))
-    near = policies["matched:tolerance=4"]
+    assert list(policies) == list(grid([0.25], [5], [12]))
+    near = policies["matched:tolerance=12"]
     assert near["reduction"] > policies["matched"]["reduction"] > policies["sws"]["reduction"]
     assert near["accuracy"] != policies["unsorted"]["accuracy"]
     for placement in ("sws", "sws-layer", "matched"):
