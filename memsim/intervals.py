@@ -69,7 +69,20 @@ def _share(happened: Bool[np.ndarray, "chips images"]) -> Interval:
         variance = max(of_images + of_chips - residual, of_images, of_chips)
         freedom = variance**2 / (of_images**2 / max(images - 1, 1) + of_chips**2 / (chips - 1))
     trials = mean * (1 - mean) / variance if variance else images
-    z = scipy.special.stdtrit(freedom, 0.975)
+    return _wilson(float(mean), trials, scipy.special.stdtrit(freedom, 0.975))
+
+
+def share_interval(count: int, trials: int) -> Interval:
+    """The share `count / trials` of independent trials, with its Wilson 95 % interval.
+
+    References:
+      Wilson, Probable inference, the law of succession, and statistical inference, Journal of the
+      American Statistical Association 22, 1927.
+    """
+    return _wilson(count / trials, trials, scipy.special.ndtri(0.975))
+
+
+def _wilson(mean: float, trials: float, z: float) -> Interval:
     middle = (mean + z**2 / (2 * trials)) / (1 + z**2 / trials)
     half = z / (1 + z**2 / trials) * math.sqrt(mean * (1 - mean) / trials + (z / (2 * trials)) ** 2)
-    return Interval(float(mean), float(middle - half), float(middle + half))
+    return Interval(mean, float(middle - half), float(middle + half))

@@ -4,7 +4,7 @@ import dataclasses
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.optimize
@@ -16,6 +16,7 @@ try:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.ticker import LogLocator, NullLocator
+    from matplotlib.transforms import ScaledTranslation
 except ImportError as error:
     raise ImportError('memsim.plot needs matplotlib: pip install "memsim[plot]"') from error
 
@@ -129,9 +130,20 @@ def _lines(policies: Mapping[str, Policy]) -> dict[str, list[str]]:
     return {label: names for label, names in lines.items() if not started.issuperset(names)}
 
 
+class Priced(Protocol):
+    """What a policy saves and what it costs, as `memsim.Summary` says it."""
+
+    @property
+    def reduction(self) -> float | None: ...  # noqa: D102
+    @property
+    def index_bits_per_weight(self) -> float: ...  # noqa: D102
+    @property
+    def analog_valid(self) -> bool: ...  # noqa: D102
+
+
 def accuracy_against_reduction(
     policies: Mapping[str, Policy],
-    summaries: Mapping[str, Summary],
+    summaries: Mapping[str, Priced],
     change: Mapping[str, tuple[float, float, float]],
     float_accuracy: float,
 ) -> Figure:
@@ -189,6 +201,59 @@ def accuracy_against_reduction(
     axes.set_ylim(max(low, -1), min(high, 101))  # intervals over few chips are wide
     figure.legend(fontsize=8.5, labelcolor=_INK, loc="outside lower center", ncols=2, frameon=False)
     _tidy(axes, "Accuracy kept against writes saved")
+    return figure
+
+
+def yield_against_stuck_rate(
+    policies: Mapping[str, Policy],
+    yields: Mapping[str, Mapping[float, tuple[float, float, float]]],
+    accuracy: float,
+) -> Figure:
+    """How many chips still work, a line per policy over the share of cells that are stuck.
+
+    Args:
+      policies: by name.
+      yields: by name and share of cells stuck, the share of chips and the ends of its 95 %
+        interval.
+      accuracy: from which on a chip works, share of 1.
+    """
+    figure = _figure(8, 4.2 + 0.11 * len(yields))
+    axes = figure.subplots()
+    styles = _styles(policies)
+    drawn: Counter[str] = Counter()
+    rates = sorted({rate for line in yields.values() for rate in line})
+    for number, (name, line) in enumerate(yields.items()):
+        colour, marker = styles[name]
+        dashes = ("-", "--", ":", "-.")[drawn[colour] % 4]
+        drawn[colour] += 1
+        # beside each other, so that bars do not hide each other
+        aside = ScaledTranslation(
+            (number - (len(yields) - 1) / 2) * 3 / 72, 0, figure.dpi_scale_trans
+        )
+        at = sorted(line)
+        points = 100 * np.asarray([line[rate] for rate in at])
+        axes.errorbar(
+            [100 * rate for rate in at], points[:, 0],
+            yerr=np.abs(points[:, 1:] - points[:, :1]).T, color=colour, linestyle=dashes,
+            marker=marker, markersize=5.5, linewidth=1.1, elinewidth=0.9, capsize=2.5, label=name,
+            transform=axes.transData + aside,
+        )  # fmt: skip
+    positive = [100 * rate for rate in rates if rate]
+    if positive:
+        axes.set_xscale("symlog", linthresh=min(positive))  # 0 has its place
+    axes.set_xticks([100 * rate for rate in rates], [f"{100 * rate:g}" for rate in rates])
+    axes.xaxis.set_minor_locator(NullLocator())
+    scale = axes.xaxis.get_transform()
+    first, *_, last = scale.transform(100 * np.asarray([rates[0], *rates]))
+    room = 0.06 * (last - first) or 1.0
+    axes.set_xlim(*scale.inverted().transform(np.asarray([first - room, last + room])))
+    axes.set_ylim(-3, 103)
+    axes.set_xlabel("share of cells stuck (%), half at each level")
+    axes.set_ylabel("yield (% of chips); bars: 95 %")
+    axes.grid(color="#edf0f3", linewidth=0.8)
+    axes.set_axisbelow(True)
+    figure.legend(fontsize=8.5, labelcolor=_INK, loc="outside lower center", ncols=2, frameon=False)
+    _tidy(axes, f"Chips that keep an accuracy of {100 * accuracy:.1f} %")
     return figure
 
 

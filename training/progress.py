@@ -4,7 +4,7 @@ import rich.console
 import rich.progress
 
 
-def progress_bar() -> rich.progress.Progress:
+def progress_bar(shown: bool = True) -> rich.progress.Progress:
     """On stderr, gone when done."""
     return rich.progress.Progress(
         rich.progress.TextColumn("{task.description}"),
@@ -13,4 +13,5 @@ def progress_bar() -> rich.progress.Progress:
         rich.progress.TimeElapsedColumn(),
         console=rich.console.Console(stderr=True),
         transient=True,
+        disable=not shown,
     )

@@ -32,10 +32,20 @@ from memsim.report import index_bits_text, with_reduction
 from memsim.selection import named_leaves
 from training.data import Batch
 from training.evaluation import make_classify
-from training.models.pretrained import MODELS
 from training.progress import progress_bar
 from training.results import check_results, write_results
-from training.tasks import CIFAR10, RESNET20, Task, digits_task, open_task
+from training.tasks import (
+    Assets,
+    BatchSize,
+    Data,
+    DataDir,
+    Limit,
+    Model,
+    Split,
+    Task,
+    Weights,
+    choose_task,
+)
 
 _PULSES = memsim.ConstantPulses()
 
@@ -173,20 +183,14 @@ def grid(
 
 
 def main(
-    model: Annotated[str | None, typer.Option(help=f"one of {', '.join(MODELS)}")] = None,
-    weights: Annotated[
-        str | None, typer.Option(help=".safetensors, .npz or the id of a Hugging Face repository")
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(help=".npz of image and label, or a set of TensorFlow Datasets")
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="of the data set, by default its test")] = None,
-    data_dir: Annotated[str | None, typer.Option(help="where TensorFlow Datasets are")] = None,
-    assets: Annotated[
-        Path | None, typer.Option(help=f"a folder of {RESNET20} and {CIFAR10}: runs these")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="test on the first so many")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="images at once")] = 250,
+    model: Model = None,
+    weights: Weights = None,
+    data: Data = None,
+    split: Split = None,
+    data_dir: DataDir = None,
+    assets: Assets = None,
+    limit: Limit = None,
+    batch: BatchSize = 250,
     p: Annotated[list[float], typer.Option(help="share reprogrammed; repeatable")] = [0.5, 0.25],  # noqa: B006
     low: Annotated[list[int], typer.Option(help="low columns; repeatable")] = [1, 2, 3],  # noqa: B006
     tolerance: Annotated[list[int], typer.Option(help="of matched; repeatable")] = [1, 2, 3],  # noqa: B006
@@ -208,18 +212,7 @@ def main(
     force: Annotated[bool, typer.Option("--force", help="replace earlier results")] = False,
 ) -> None:
     """Writes saved, accuracy kept, write time and energy, under each policy."""
-    named = {"--model": model, "--weights": weights, "--data": data}
-    missing = [option for option, value in named.items() if value is None]
-    if assets and len(missing) < len(named):
-        raise ValueError("`--assets` brings its own model, weights and data; leave these out.")
-    if assets:
-        model, weights, data = "resnet20", str(assets / RESNET20), str(assets / CIFAR10)
-    elif len(missing) == len(named) and (limit or split or data_dir):
-        raise ValueError(
-            "`--limit`, `--split`, `--data-dir` are of `--data`; the digits have none."
-        )
-    elif 0 < len(missing) < len(named):
-        raise ValueError(f"{', '.join(missing)} missing; a network takes {', '.join(named)}.")
+    open_chosen = choose_task(model, weights, data, split, data_dir, assets, limit, batch)
     config = memsim.CrossbarConfig(rows=rows, bits=bits, crossbars=crossbars)
     policies = grid(p, low, tolerance, avoid=stuck_at > 0)
     for policy in policies.values():
@@ -230,10 +223,7 @@ def main(
         reset_energy=reset_energy, parallel_rows=parallel_rows,
     )  # fmt: skip
     with progress_bar() as bar:
-        if model and weights and data:
-            task = open_task(model, weights, data, split, data_dir, limit, batch)
-        else:
-            task = digits_task(seed, bar)
+        task = open_chosen(seed, bar)
         result = run(task, config, policies, chips, seed, passes, pulses, bar, stuck_at)
     settings = task.source | {
         "images": result.images, "stuck_at": stuck_at, "chips": chips, "seed": seed,

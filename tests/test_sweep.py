@@ -1,0 +1,383 @@
+import json
+import multiprocessing
+import os
+import random
+import socket
+import sys
+import time
+
+import jax
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import rich.progress
+import typer
+from flax import nnx
+from typer.testing import CliRunner
+
+import memsim
+from memsim.selection import named_leaves
+from training import sharding, sweep
+from training.data import digits
+from training.grid import grid
+from training.models import CNN
+from training.steps import train
+from training.tasks import digits_task
+
+# a quick grid whose chips differ; whole chunks and one that is not
+GRID = (
+    "--policy", "unsorted", "--policy", "sws+stuck:p=0.5,low=3", "--stuck-at", 0, "--stuck-at",
+    0.02, "--chips", 7, "--chunk", 2, "--crossbars", 8,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A digits CNN, trained for as long as it takes to tell most digits apart."""
+    graph, params = nnx.split(CNN(nnx.Rngs(0)), nnx.Param)
+
+    def apply(params, images):
+        return nnx.merge(graph, params)(images)
+
+    with rich.progress.Progress(disable=True) as bar, jax.numpy_dtype_promotion("standard"):
+        params = train(apply, params, digits(), 0, 4, 64, 3e-3, bar)
+    path = tmp_path_factory.mktemp("weights") / "digits.safetensors"
+    memsim.save_tensors(path, named_leaves(params))
+    return path
+
+
+@pytest.fixture
+def run():
+    app = typer.Typer()
+    app.command()(sweep.main)
+    with jax.numpy_dtype_promotion("standard"):  # optax's schedules mix int32 and float
+        yield lambda *options: CliRunner().invoke(app, [*map(str, options)])
+
+
+@pytest.fixture(scope="module")
+def start(weights, tmp_path_factory):
+    """Starts the command in a process of its own: `start(out, *options, devices=1)`.
+
+    A server that has imported everything, and no more, forks them; what one compiled serves all.
+    """
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["training.sweep"])
+    cache = tmp_path_factory.mktemp("cache")
+
+    def start(out, *options, devices=1):
+        options = [*map(str, (*options, "--weights", weights, "--out", out))]
+        process = server.Process(target=_main, args=(options, devices, str(cache)))
+        process.start()
+        return process
+
+    return start
+
+
+def _main(options, devices, cache):
+    jax.config.update("jax_num_cpu_devices", devices)
+    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    with open(os.devnull, "w") as nothing:
+        sys.stdout = sys.stderr = nothing
+        sys.argv = ["sweep", *options]
+        typer.run(sweep.main)
+
+
+def finish(*processes):
+    for process in processes:
+        process.join(240)
+        assert process.exitcode == 0
+
+
+def results(out):
+    return [(out / name).read_bytes() for name in ("sweep.parquet", "summary.json")]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(start, tmp_path_factory):
+    out = tmp_path_factory.mktemp("uninterrupted")
+    finish(start(out, *GRID))
+    return out
+
+
+def test_rows_are_those_of_a_plain_loop(uninterrupted, weights):
+    with rich.progress.Progress(disable=True) as bar:
+        task = digits_task(0, bar, str(weights))
+    ((images, labels),) = task.batches()
+    apply = jax.jit(task.apply)
+    rows = pq.read_table(uninterrupted / "sweep.parquet").to_pylist()
+    assert [(row["cell"], row["chip"]) for row in rows] == [
+        (c, n) for c in range(4) for n in range(7)
+    ]
+    for row in rows:
+        policy = memsim.Policy.parse(row["policy"])
+        config = memsim.CrossbarConfig(crossbars=8, bits=row["bits"], rows=row["rows"])
+        key = jax.random.fold_in(jax.random.key(0), row["chip"])
+        found = []
+        for planned in (memsim.Policy.unsorted(), policy):
+            plan = memsim.plan(task.params, config, planned)
+            chip = memsim.sample_chip(key, plan, row["stuck_at"] / 2, row["stuck_at"] / 2)
+            held, programming = memsim.program(task.params, plan, chip)
+            found.append(memsim.summarize(programming, plan))
+        baseline, summary = found
+        correct = int(np.sum(np.argmax(apply(held, images), -1) == labels))
+        assert row == {
+            "cell": row["cell"], "bits": 8, "rows": 128, "encoding": "twos_complement",
+            "policy": str(policy), "placement": policy.placement, "p": policy.reprogram,
+            "low": policy.low_columns, "tolerance": 0, "stuck_at": (0.0, 0.02)[row["cell"] % 2],
+            "stuck_at_0": row["stuck_at"] / 2, "stuck_at_1": row["stuck_at"] / 2,
+            "chip": row["chip"], "writes": summary.writes, "sets": summary.sets,
+            "resets": summary.resets, "row_operations": summary.row_operations,
+            "reduction": baseline.writes / summary.writes, "accuracy": correct / 500,
+            "correct": correct, "images": 500,
+            "index_bits_per_weight": summary.index_bits_per_weight, "analog_valid": True,
+        }  # fmt: skip
+
+
+def test_the_summary_is_of_the_rows(uninterrupted):
+    summary = json.loads((uninterrupted / "summary.json").read_text())
+    table = pq.read_table(uninterrupted / "sweep.parquet").to_pydict()
+    columns = {name: np.asarray(values) for name, values in table.items()}
+    assert summary["failed"] == []
+    assert summary["float_accuracy"] - 0.01 == pytest.approx(summary["yield_at"])
+    assert len(summary["cells"]) == 4
+    for entry in summary["cells"]:
+        of_cell = columns["cell"] == entry["cell"]
+        for name in ("accuracy", "writes", "reduction"):
+            values = columns[name][of_cell]
+            assert entry[name]["mean"] == pytest.approx(values.mean())
+            low, high = entry[name]["interval"]
+            half = 2.446912 * values.std(ddof=1) / np.sqrt(7)  # Student's t, 6 degrees of freedom
+            assert (high - low) / 2 == pytest.approx(half, rel=1e-6)
+            assert entry[name]["quantiles"]["25"] == pytest.approx(np.quantile(values, 0.25))
+        count = int((columns["accuracy"][of_cell] >= summary["yield_at"] - 1e-9).sum())
+        assert entry["yield"]["chips"] == count
+        low, high = entry["yield"]["interval"]
+        assert low <= entry["yield"]["share"] == count / 7 <= high
+        assert (low < high) == (entry["cell"] > 0)  # chips of cell 0 are all the same
+
+
+def test_eight_devices_give_the_same_bytes_as_one(start, uninterrupted, tmp_path):
+    finish(start(tmp_path, *GRID, devices=8))
+    assert results(tmp_path) == results(uninterrupted)
+
+
+def test_two_processes_give_the_same_bytes_as_one(start, uninterrupted, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    finish(
+        *(
+            start(tmp_path / str(number), *GRID, "--coordinator", f"127.0.0.1:{port}",
+                  "--processes", 2, "--process", number, devices=2)
+            for number in range(2)
+        )
+    )  # fmt: skip
+    assert results(tmp_path / "0") == results(uninterrupted)
+    assert not (tmp_path / "1").exists()
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
+def test_killed_at_any_moment_it_ends_with_the_same_bytes(start, uninterrupted, tmp_path, kills):
+    rng, killed = random.Random(kills), 0  # noqa: S311
+    while killed < kills:
+        process, parts = start(tmp_path, *GRID), tmp_path / "parts"
+        there = len(list(parts.glob("*")))
+        wanted = there + rng.choice([0, 0, 1, 1, 2])
+        while process.is_alive() and len(list(parts.glob("*"))) < wanted:
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 1.5 if wanted == there else 0.02))
+        assert process.is_alive()
+        process.kill()
+        process.join()
+        killed += 1
+    assert 0 < len(list(parts.glob("[!.]*"))) < 16
+    finish(start(tmp_path, *GRID))
+    assert results(tmp_path) == results(uninterrupted)
+    assert not list(parts.glob(".*"))
+
+
+def test_the_grid_is_every_combination_that_makes_sense():
+    def policies(*arguments, **options):
+        return [
+            str(cell.policy)
+            for cell in grid([8], [128], ["twos_complement"], *arguments, **options)
+        ]
+
+    assert policies(["unsorted", "sws"]) == ["unsorted", "sws"]
+    assert policies(["sws", "aras", "matched"], [0.5, 0.25], [0, 3], [0, 1]) == [
+        "sws", "sws+stuck:p=0.5,low=3", "sws+stuck:p=0.25,low=3", "aras",
+        "matched", "matched+stuck:p=0.5,low=3", "matched+stuck:p=0.25,low=3",
+        "matched:tolerance=1", "matched+stuck:p=0.5,low=3,tolerance=1",
+        "matched+stuck:p=0.25,low=3,tolerance=1",
+    ]  # fmt: skip
+    own = ["sws+stuck:p=0.1,low=1", "matched:tolerance=2"]  # state their own
+    assert policies(own, [0.5], [3], [1]) == [own[0], "matched+stuck:p=0.5,low=3,tolerance=2"]
+    cells = grid([8, 4], [64, 128], ["offset_binary"], ["sws"], stuck_at=[0, 0.1, 0.0])
+    assert [(c.number, c.config.bits, c.config.rows, c.stuck_at) for c in cells] == [
+        (2 * i + j, bits, rows, rate)
+        for i, (bits, rows) in enumerate([(8, 64), (8, 128), (4, 64), (4, 128)])
+        for j, rate in enumerate([0, 0.1])
+    ]
+    assert [cell.drawn for cell in cells[:2]] == [False, True]
+
+
+def test_a_failed_cell_is_reported_and_stops_no_other(run, weights, tmp_path, monkeypatch):
+    program = sharding.Engine.__call__
+
+    def failing(engine, plan, stuck_at, *rest, **named):
+        if stuck_at == 0.25:
+            raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return program(engine, plan, stuck_at, *rest, **named)
+
+    options = ["--weights", weights, "--out", tmp_path, "--chips", 2, "--policy", "aras",
+               "--policy", "unsorted", "--encoding", "sign_magnitude", "--stuck-at", 0,
+               "--stuck-at", 0.25]  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(sharding.Engine, "__call__", failing)
+        result = run(*options)
+    assert result.exit_code == 1
+    assert "sweep: 3 of 4 cells failed" in result.output
+    assert "FAILED aras, 25 %: `encoding` is 'sign_magnitude', but aras" in result.output
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert [entry["policy"] for entry in summary["cells"]] == ["unsorted"]
+    errors = {entry["cell"]: entry["error"] for entry in summary["failed"]}
+    assert "aras stores unsigned words" in errors[0]
+    assert errors[3] == "RuntimeError: RESOURCE_EXHAUSTED: out of memory"
+    assert pq.read_table(tmp_path / "sweep.parquet")["cell"].to_pylist() == [2, 2]
+    result = run(*options)  # only what failed is tried again
+    assert result.exit_code == 1
+    assert "2 of 4 cells failed" in result.output
+    assert pq.read_table(tmp_path / "sweep.parquet")["cell"].to_pylist() == [2, 2, 3, 3]
+
+
+def test_another_sweep_in_the_folder_is_refused(run, weights, uninterrupted, tmp_path):
+    options = [*GRID, "--weights", weights, "--out"]
+    before = results(uninterrupted)
+    for other, message in (
+        (["--seed", 1], "holds a sweep with seed 0, not 1"),
+        (["--stuck-at", 0.5], "with stuck_at [0.0, 0.02], not [0.0, 0.02, 0.5]"),
+    ):
+        refused = run(*options, uninterrupted, *other)
+        assert message in str(refused.exception)
+        assert "use --force to start afresh" in str(refused.exception)
+    tensors = memsim.open_checkpoint(weights)
+    moved = {name: tensors.load(name) + 1 for name in tensors.tensors}
+    memsim.save_tensors(tmp_path / "moved.safetensors", moved)
+    refused = run(*options, uninterrupted, "--weights", tmp_path / "moved.safetensors")
+    assert "holds a sweep with weights" in str(refused.exception)
+    assert results(uninterrupted) == before
+    again = run(*options, uninterrupted, "--yield-at", 0.5)  # nothing to measure: other figures
+    assert again.exit_code == 0, again.output
+    assert "yield at 50.00 %" in again.output
+    run(*options, uninterrupted)
+    assert results(uninterrupted) == before
+
+
+def test_force_starts_afresh_and_a_dry_run_does_nothing(run, weights, tmp_path):
+    options = ["--weights", weights, "--out", tmp_path / "out", "--policy", "unsorted"]
+    dry = run(*options, "--chips", 3, "--dry-run", "--low", 12, "--p", 0.5)
+    assert dry.exit_code == 0, dry.output
+    for text in ("1 cells, 3 chips each", "refused: `low` is 12", "3 chips, as memory allows"):
+        assert text in dry.output
+    assert not (tmp_path / "out").exists()
+    assert run(*options, "--chips", 3).exit_code == 0
+    assert "1 of 1 parts" in run(*options, "--chips", 3, "--dry-run").output
+    assert "chips 3, not 2" in str(run(*options, "--chips", 2, "--dry-run").exception)
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    assert run(*options, "--chips", 2, "--force").exit_code == 0
+    assert len(pq.read_table(tmp_path / "out" / "sweep.parquet")) == 2
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+
+
+def test_weights_trained_on_the_spot_are_kept_for_the_next_run(run, tmp_path, monkeypatch):
+    options = ["--out", tmp_path, "--chips", 1, "--policy", "unsorted"]
+    monkeypatch.setattr("training.tasks.train", lambda apply, params, *_, **__: params)
+    assert run(*options).exit_code == 0
+    before = results(tmp_path)
+    monkeypatch.setattr("training.tasks.train", None)
+    assert run(*options).exit_code == 0
+    assert results(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--bits", 1], "`bits` is 1; a weight has 2 to 16"),
+        (["--rows", 0], "`rows` is 0; a crossbar has"),
+        (["--encoding", "gray"], "`encoding` is 'gray'; choose one of"),
+        (["--policy", "best"], "`policy` is 'best'; choose one of"),
+        (["--p", 2, "--low", 1], "`p` is 2.0; a probability"),
+        (["--low", 1], "`low` is [1]; bit stucking takes both"),
+        (["--policy", "matched", "--tolerance", 16], "`tolerance` is 16"),
+        (["--stuck-at", 1.5], "`stuck_at` is 1.5; a share"),
+        (["--model", "resnet20"], "--weights, --data missing"),
+        (["--limit", 3], "are of `--data`; the digits have none"),
+        (["--process", 1], "need `--coordinator`"),
+    ],
+)
+def test_wrong_options_are_refused_before_any_work(run, tmp_path, options, message):
+    result = run(*options, "--out", tmp_path / "out")
+    assert message in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_of_another_network_are_refused(run, tmp_path):
+    memsim.save_tensors(tmp_path / "other.npz", {"kernel": np.zeros((2, 2), np.float32)})
+    result = run("--weights", tmp_path / "other.npz", "--out", tmp_path / "out")
+    assert "1 tensors that are not those of the digits CNN" in str(result.exception)
+
+
+def test_chips_whose_stuck_cells_are_avoided_have_plans_of_their_own(run, weights, tmp_path):
+    options = ["--policy", "matched", "--policy", "matched:faults=avoid", "--stuck-at", 0.05]
+    result = run("--weights", weights, "--out", tmp_path, "--chips", 3, "--chunk", 2, *options)
+    assert result.exit_code == 0, result.output
+    with rich.progress.Progress(disable=True) as bar:
+        task = digits_task(0, bar, str(weights))
+    rows = pq.read_table(tmp_path / "sweep.parquet").to_pylist()
+    assert np.mean([row["accuracy"] for row in rows[3:]]) > np.mean(
+        [row["accuracy"] for row in rows[:3]]
+    )
+    config, avoid = memsim.CrossbarConfig(), memsim.Policy.matched(faults="avoid")
+    blind = memsim.plan(task.params, config, memsim.Policy.unsorted())
+    for number, row in enumerate(rows[3:]):
+        key = jax.random.fold_in(jax.random.key(0), number)
+        chip = memsim.sample_chip(key, blind, 0.025, 0.025)
+        plan = memsim.plan(task.params, config, avoid, chip=chip)
+        _, programming = memsim.program(task.params, plan, chip)
+        assert row["writes"] == memsim.summarize(programming, plan).writes
+
+
+def test_other_chips_rates_and_stucking_do_not_recompile(weights):
+    with rich.progress.Progress(disable=True) as bar:
+        task = digits_task(0, bar, str(weights))
+    engine = sharding.Engine(task.apply, task.params, seed=0, passes=1)
+    config = memsim.CrossbarConfig(crossbars=8)
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, **__: compiled.append(name) if "backend_compile" in name else None
+    )
+    counts = []
+    for text, stuck_at, chips in (
+        ("sws", 0, [0]), ("sws+stuck:p=0.5,low=3", 0.1, [1, 2]), ("unsorted", 0.2, [3]),
+    ):  # fmt: skip
+        plan = memsim.plan(task.params, config, memsim.Policy.parse(text))
+        compiled.clear()
+        engine(plan, stuck_at, chips, 2, task.batches())
+        counts.append(len(compiled))
+    jax.monitoring.clear_event_listeners()
+    assert counts[0] >= 2
+    assert counts[1:] == [0, 0]
+
+
+def test_a_chunk_is_sized_to_memory(weights):
+    with rich.progress.Progress(disable=True) as bar:
+        task = digits_task(0, bar, str(weights))
+    engine = sharding.Engine(task.apply, task.params, seed=0, passes=1)
+    plan = memsim.plan(task.params, memsim.CrossbarConfig(), memsim.Policy.unsorted())
+    (batch,) = task.batches()
+    assert engine.chunk_in_memory(plan, batch, 10**9, most=3) == 3
+    assert engine.chunk_in_memory(plan, batch, 1, most=3) == 1
+    two, eight = (engine._bytes(plan, batch, chips, False) for chips in (2, 8))
+    assert two < eight
+    assert engine.chunk_in_memory(plan, batch, (two + eight) // 2, most=8) in range(3, 8)
