@@ -85,4 +85,5 @@ def share_interval(count: int, trials: int) -> Interval:
 def _wilson(mean: float, trials: float, z: float) -> Interval:
     middle = (mean + z**2 / (2 * trials)) / (1 + z**2 / trials)
     half = z / (1 + z**2 / trials) * math.sqrt(mean * (1 - mean) / trials + (z / (2 * trials)) ** 2)
-    return Interval(mean, float(middle - half), float(middle + half))
+    # rounding may leave out a mean of 0 or 1, an end of its own interval
+    return Interval(mean, min(float(middle - half), mean), max(float(middle + half), mean))

@@ -71,3 +71,17 @@ def params():
         "layer10": {"kernel": rng.standard_normal((3, 3)).astype(np.float32)},
         "bias": np.ones(3, np.float32),
     }
+
+
+@pytest.fixture
+def compilations():
+    """Counts what XLA compiles from here on."""
+    seen = []
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            seen.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield lambda: len(seen)
+    jax.monitoring.unregister_event_duration_listener(listen)

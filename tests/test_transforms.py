@@ -24,20 +24,6 @@ def chips(plan, key):
     return jax.vmap(lambda k: memsim.sample_chip(k, plan, 0.05, 0.05))(jax.random.split(key, 3))
 
 
-@pytest.fixture
-def compilations():
-    """Counts what XLA compiles from here on."""
-    seen = []
-
-    def listen(event, duration, **_):
-        if event == "/jax/core/compile/backend_compile_duration":
-            seen.append(duration)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield lambda: len(seen)
-    jax.monitoring.unregister_event_duration_listener(listen)
-
-
 def assert_same(a, b):
     assert jax.tree.structure(a) == jax.tree.structure(b)
     for one, other in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
