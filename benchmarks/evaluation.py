@@ -45,7 +45,7 @@ def main() -> None:
     )
 
     def program() -> dict[str, jax.Array]:
-        held, _ = program_chips([tensors], plan, chips)
+        held, _ = program_chips([tensors], [plan], chips)
         return jax.block_until_ready(held[0])
 
     def seconds(call: Callable[[], object]) -> float:

@@ -27,6 +27,7 @@ from memsim.codes import (
 from memsim.compare import Comparison, compare
 from memsim.config import CrossbarConfig, Policy
 from memsim.device import ConstantPulses, write_energy, write_time
+from memsim.expected import expected_writes
 from memsim.network import Programming, enable_words, program, sample_chip
 from memsim.placement import (
     Placement,
@@ -76,6 +77,7 @@ __all__ = [
     "dequantize",
     "enable_words",
     "encode",
+    "expected_writes",
     "fault_cells",
     "fault_words",
     "hamming_distance",

@@ -281,7 +281,7 @@ def test_another_sweep_in_the_folder_is_refused(run, weights, uninterrupted, tmp
     options = [*GRID, "--weights", weights, "--out"]
     before = results(uninterrupted)
     for other, message in (
-        (["--seed", 1], "holds a sweep with seed 0, not 1"),
+        (["--seed", 1], "holds a job with seed 0, not 1"),
         (["--stuck-at", 0.5], "with stuck_at [0.0, 0.02], not [0.0, 0.02, 0.5]"),
     ):
         refused = run(*options, uninterrupted, *other)
@@ -291,7 +291,7 @@ def test_another_sweep_in_the_folder_is_refused(run, weights, uninterrupted, tmp
     moved = {name: tensors.load(name) + 1 for name in tensors.tensors}
     memsim.save_tensors(tmp_path / "moved.safetensors", moved)
     refused = run(*options, uninterrupted, "--weights", tmp_path / "moved.safetensors")
-    assert "holds a sweep with weights" in str(refused.exception)
+    assert "holds a job with weights" in str(refused.exception)
     assert results(uninterrupted) == before
     again = run(*options, uninterrupted, "--yield-at", 0.5)  # nothing to measure: other figures
     assert again.exit_code == 0, again.output

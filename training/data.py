@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -46,21 +46,48 @@ def digits() -> Dataset:
     )  # fmt: skip
 
 
-def shifted_batches(data: Dataset, size: int, seed: int) -> Iterator[Batch]:
-    """Shuffled training batches without end, each image moved by up to one pixel either way."""
-    rng = np.random.default_rng(seed)
-    images, labels = data.train_images, data.train_labels
-    height, width = images.shape[1:3]
-    border = ((0, 0), (1, 1), (1, 1), (0, 0))
-    padded = np.pad(images, border, constant_values=images.min())
-    while True:
-        order = rng.permutation(len(images))
-        for start in range(0, len(order) - size + 1, size):
-            chosen = order[start : start + size]
-            down, right = rng.integers(0, 3, (2, size, 1, 1))
-            rows = down + np.arange(height)[:, None]
-            columns = right + np.arange(width)
-            yield padded[chosen[:, None, None], rows, columns], labels[chosen]
+def training_batches(
+    examples: Sequence[dict[str, Any]],
+    prepare: Callable[[dict[str, Any]], Any],
+    size: int,
+    seed: int,
+    *,
+    shift: int,
+    flip: bool,
+    start: int = 0,
+) -> Iterator[Batch]:
+    """Shuffled training batches without end, read ahead of their use.
+
+    Batch number i is the same for every `start`: a run that is resumed goes on where it was.
+
+    Args:
+      examples: of `image` and `label`.
+      prepare: example -> (image [height, width, channels], label).
+      size: images per batch.
+      shift: moves each image by up to so many pixels either way, the edge filled with the lowest
+        value of the batch.
+      flip: mirrors half of the images left to right.
+      start: number of the first batch.
+    """
+    import grain  # slow to import
+
+    def augment(number: int, batch: Batch) -> Batch:
+        rng = np.random.default_rng((seed, number))
+        images, labels = batch
+        height, width = images.shape[1:3]
+        border = ((0, 0), (shift, shift), (shift, shift), (0, 0))
+        padded = np.pad(images, border, constant_values=images.min())
+        down, right = rng.integers(0, 2 * shift + 1, (2, size, 1, 1))
+        across = np.arange(width)
+        if flip:
+            across = np.where(rng.random((size, 1, 1)) < 0.5, across, across[::-1])
+        of_image = np.arange(size)[:, None, None]
+        return padded[of_image, down + np.arange(height)[:, None], right + across], labels
+
+    epochs = grain.MapDataset.source(examples).seed(seed).shuffle().repeat()
+    batches = epochs.map(prepare).batch(size, drop_remainder=True).map_with_index(augment)
+    reading = grain.ReadOptions(num_threads=os.cpu_count() or 1, prefetch_buffer_size=4)
+    return iter(batches[start:].to_iter_dataset(reading))
 
 
 class Images(NamedTuple):
@@ -99,7 +126,7 @@ def open_images(data: str, split: str | None = None, data_dir: str | None = None
     return _open_tfds(data, split, data_dir)
 
 
-class _Arrays(Sequence[dict[str, Any]]):
+class Arrays(Sequence[dict[str, Any]]):
     """Arrays as a sequence of examples."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
@@ -127,7 +154,7 @@ def _open_npz(path: str) -> Images:
             f"{labels.shape}; they must be uint8 [images, height, width, 1 or 3] and integers from "
             "0 [images]."
         )
-    return Images(_Arrays(images, labels), int(labels.max()) + 1, stated=False)
+    return Images(Arrays(images, labels), int(labels.max()) + 1, stated=False)
 
 
 def _open_tfds(name: str, split: str | None, data_dir: str | None) -> Images:
@@ -179,6 +206,22 @@ def _how_to_prepare(builder: Any, name: str, data_dir: str | None) -> str:
     return "\n".join(lines)
 
 
+def preparation(
+    preprocessing: Preprocessing,
+) -> Callable[[dict[str, Any]], tuple[UInt8[np.ndarray, "..."], np.int32]]:
+    """`example -> (image, label)`: the image cut out, uint8 [size, size, 3].
+
+    It raises a ValueError for an image without a label (-1 in TensorFlow Datasets).
+    """
+
+    def prepare(example: dict[str, Any]) -> tuple[UInt8[np.ndarray, "..."], np.int32]:
+        if example["label"] < 0:
+            raise ValueError(f"`data` has the label {example['label']}; choose a labelled split.")
+        return central_crop(example["image"], preprocessing), np.int32(example["label"])
+
+    return prepare
+
+
 def read_batches(
     images: Images, preprocessing: Preprocessing, size: int, limit: int | None = None
 ) -> Iterator[Batch]:
@@ -196,11 +239,6 @@ def read_batches(
     """
     import grain  # slow to import
 
-    def prepare(example: dict[str, Any]) -> tuple[UInt8[np.ndarray, "..."], np.int32]:
-        if example["label"] < 0:
-            raise ValueError(f"`data` has the label {example['label']}; choose a labelled split.")
-        return central_crop(example["image"], preprocessing), np.int32(example["label"])
-
-    examples = grain.MapDataset.source(images.examples)[:limit].map(prepare)
+    examples = grain.MapDataset.source(images.examples)[:limit].map(preparation(preprocessing))
     reading = grain.ReadOptions(num_threads=os.cpu_count() or 1, prefetch_buffer_size=2 * size)
     yield from examples.to_iter_dataset(reading).batch(size)

@@ -16,18 +16,18 @@ Apply = Callable[[PyTree, Array], Array]
 
 
 def program_chips(
-    networks: Sequence[PyTree], plan: memsim.Plan, chips: memsim.Chip, passes: int = 1
+    networks: Sequence[PyTree], plans: Sequence[memsim.Plan], chips: memsim.Chip, passes: int = 1
 ) -> tuple[list[PyTree], list[memsim.Programming]]:
     """Programs one network onto each chip, one after another.
 
     Args:
-      networks: weights for each chip.
+      networks, plans: weights for each chip, and how they are programmed.
       chips: with a leading axis of chips.
       passes: see `memsim.program`.
     """
     done = [
         memsim.program(network, plan, chip, passes=passes)
-        for network, chip in zip(networks, unstack(chips), strict=True)
+        for network, plan, chip in zip(networks, plans, unstack(chips), strict=True)
     ]
     return [held for held, _ in done], [programming for _, programming in done]
 
@@ -75,6 +75,23 @@ def make_classify(
 def cross_entropy(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Array:
     """Mean over the batch, in nats."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+def distillation(
+    logits: Float[Array, "batch classes"],
+    teacher: Float[Array, "batch classes"],
+    temperature: float = 4.0,
+) -> Array:
+    """How far the network is from its teacher: mean over the batch, in nats.
+
+    References:
+      Hinton, Vinyals and Dean, Distilling the knowledge in a neural network, arXiv 1503.02531.
+    """
+    soft = jax.nn.log_softmax(teacher / temperature)
+    distance = optax.losses.kl_divergence_with_log_targets(
+        jax.nn.log_softmax(logits / temperature), soft
+    )
+    return temperature**2 * distance.mean()
 
 
 def classification(

@@ -1,39 +1,67 @@
-"""The main job: train a network, program it onto chips with stuck bits, fine-tune it for them.
+"""The main job: fine-tune a network for the chips that it is programmed onto.
 
-    python -m training.finetune
+    python -m training.finetune                       # digits, one network for each of 32 chips
+    python -m training.finetune --assets DIR --robust # ResNet-20, one network for chips unseen
 
 Stuck-aware fine-tuning programs inside the loss: the forward pass runs on the weights that the chip
-really holds, the gradient passes straight through to the weights that were asked for. One `vmap`
-does it for all chips, each with its own stuck-at faults and bit-stucking draws.
+really holds, the gradient passes straight through to the weights that were asked for. A run that
+was killed goes on where it stopped when it is started again.
 """
 
-import functools
+import re
+import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import rich.console
 import rich.progress
 import rich.table
 import typer
-from flax import nnx
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Bool, PyTree
 
 import memsim
 from memsim import plot
+from memsim.config import validate
+from memsim.intervals import accuracy_change
 from memsim.report import policy_table
-from memsim.selection import named_leaves
-from training.data import Dataset, digits, shifted_batches
-from training.evaluation import Apply, make_classify, program_chips, unstack
-from training.models import CNN
+from memsim.selection import is_floating, leaf_name, named_leaves
+from training.evaluation import make_classify, program_chips, unstack
+from training.loop import CHECKPOINTS, METRICS, run
 from training.progress import progress_bar
 from training.results import check_results, write_results
-from training.steps import TrainState, stuck_aware_step, train
+from training.settings import check_settings, write_settings
+from training.steps import weight_limits, within
+from training.tasks import (
+    CIFAR10_TRAIN,
+    Assets,
+    BatchSize,
+    Data,
+    DataDir,
+    Limit,
+    Model,
+    Split,
+    Task,
+    Weights,
+    choose_task,
+)
+from training.tuning import Tuning, tune_each, tune_robust
+
+_SETTINGS = "finetune.json"
+# Statistics that a network only collects.
+_FROZEN = re.compile(r"running_(mean|var)$")
+
+
+class Evaluation(NamedTuple):
+    """Chips programmed once and tested on every test image."""
+
+    correct: Bool[np.ndarray, "chips images"]
+    held: list[PyTree]  # weights of each chip
+    writes: list[int]  # of each chip
 
 
 def sample_chips(keys: Array, plan: memsim.Plan, stuck_at: float) -> memsim.Chip:
@@ -41,177 +69,291 @@ def sample_chips(keys: Array, plan: memsim.Plan, stuck_at: float) -> memsim.Chip
     return jax.vmap(lambda key: memsim.sample_chip(key, plan, stuck_at / 2, stuck_at / 2))(keys)
 
 
-class Evaluation(NamedTuple):
-    """Chips programmed once and tested on every test image."""
+def learned(params: PyTree) -> PyTree:
+    """The tensors that are fine-tuned; None in place of the others, statistics and integers."""
 
-    accuracy: np.ndarray  # [chips]
-    held: list[PyTree]  # weights of each chip
-    writes: list[int]  # of each chip
+    def choose(path: tuple[Any, ...], leaf: Any) -> Any:
+        return leaf if is_floating(leaf) and not _FROZEN.search(leaf_name(path)) else None
 
-
-def make_evaluate(apply: Apply, data: Dataset) -> Callable[..., Evaluation]:
-    """`(networks, plan, chips) -> Evaluation`, a network for each chip."""
-    classify = make_classify(apply)
-
-    def evaluate(networks: Sequence[PyTree], plan: memsim.Plan, chips: memsim.Chip) -> Evaluation:
-        held, programmings = program_chips(networks, plan, chips)
-        correct = classify(held, [(data.test_images, data.test_labels)])
-        writes = [memsim.summarize(programming, plan).writes for programming in programmings]
-        return Evaluation(correct.mean(axis=1), held, writes)
-
-    return evaluate
+    return jax.tree_util.tree_map_with_path(choose, params)
 
 
-def spread(name: str, values: np.ndarray) -> dict[str, Any]:
-    """Mean, minimum and maximum over chips, and every chip, under keys that start with `name`."""
+def complete(some: PyTree, params: PyTree) -> PyTree:
+    """`some`, as `learned` gives it, with the tensors that are missing there."""
+    return jax.tree.map(
+        lambda leaf, other: other if leaf is None else leaf,
+        some,
+        params,
+        is_leaf=lambda leaf: leaf is None,
+    )
+
+
+def main(
+    model: Model = None,
+    weights: Weights = None,
+    data: Data = None,
+    split: Split = None,
+    train_data: Annotated[
+        str | None, typer.Option(help="images to fine-tune on, as --data")
+    ] = None,
+    train_split: Annotated[str | None, typer.Option(help="of them, by default train")] = None,
+    data_dir: DataDir = None,
+    assets: Assets = None,
+    limit: Limit = None,
+    test_batch: BatchSize = 250,
+    policy: Annotated[str, typer.Option(help="how chips are programmed")] = (
+        "sws+stuck:p=0.25,low=5"
+    ),
+    robust: Annotated[
+        bool, typer.Option("--robust", help="one network for chips unseen, not one for each chip")
+    ] = False,
+    chips: Annotated[int, typer.Option(min=1, help="chips tuned for; robust, tested on")] = 32,
+    together: Annotated[
+        int | None,
+        typer.Option(min=1, help="chips in one vmap; default: all, of a --model on a CPU 1"),
+    ] = None,
+    crossbars: Annotated[int, typer.Option(min=1)] = 16,
+    rows: Annotated[int, typer.Option(help="of a crossbar")] = 128,
+    bits: Annotated[int, typer.Option(help="per weight, sign included")] = 8,
+    stuck_at: Annotated[
+        float, typer.Option(min=0, max=1, help="share of cells stuck, half at each level")
+    ] = 0.01,
+    steps: Annotated[int, typer.Option(min=1, help="of fine-tuning")] = 300,
+    batch: Annotated[int, typer.Option(min=1, help="images per step")] = 64,
+    learning_rate: Annotated[float, typer.Option(help="of Adam, at its highest")] = 3e-3,
+    warmup: Annotated[
+        int, typer.Option(min=0, help="steps until then; a cosine leads down to 0")
+    ] = 0,
+    refresh: Annotated[
+        int, typer.Option(min=0, help="plan afresh every so many steps; 0: never")
+    ] = 0,
+    clip: Annotated[
+        float, typer.Option(min=0, help="limit of weights, in deviations of their tensor; 0: none")
+    ] = 0.0,
+    distill: Annotated[
+        bool, typer.Option(help="imitate the float network rather than learn the labels")
+    ] = True,
+    write_price: Annotated[
+        float, typer.Option(min=0, help="loss that a write per weight is worth")
+    ] = 0.0,
+    write_width: Annotated[
+        float, typer.Option(min=1, help="codes that weights are dithered by to foresee writes")
+    ] = 4.0,
+    epochs: Annotated[int, typer.Option(help="of training the digits CNN")] = 40,
+    seed: Annotated[int, typer.Option(help="of weights, batches and chips")] = 0,
+    save_every: Annotated[int, typer.Option(min=1, help="steps between checkpoints")] = 100,
+    log_every: Annotated[int, typer.Option(min=1, help="steps between lines of metrics")] = 10,
+    out: Annotated[Path, typer.Option(help="folder of the results")] = Path("runs/finetune"),
+    force: Annotated[bool, typer.Option("--force", help="start afresh")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be done")] = False,
+) -> None:
+    """Fine-tune a network for the chips that it is programmed onto."""
+    settings: dict[str, Any] = {
+        "model": model, "weights": weights, "data": data, "split": split,
+        "train_data": train_data, "train_split": train_split, "limit": limit,
+        "assets": assets and str(assets), "policy": policy, "robust": robust, "chips": chips,
+        "crossbars": crossbars, "rows": rows, "bits": bits, "stuck_at": stuck_at, "steps": steps,
+        "batch": batch, "learning_rate": learning_rate, "warmup": warmup, "refresh": refresh,
+        "clip": clip, "distill": distill, "write_price": write_price, "write_width": write_width,
+        "epochs": epochs, "seed": seed, "memsim": memsim.__version__, "jax": jax.__version__,
+    }  # fmt: skip
+    if (model or data) and not train_data:
+        raise ValueError("`--train-data` is missing; give images to fine-tune on.")
+    if assets and not train_data:
+        train_data = str(assets / CIFAR10_TRAIN)
+    if warmup >= steps:
+        raise ValueError(f"`--warmup` is {warmup}; it ends before the {steps} `--steps` do.")
+    open_chosen = choose_task(
+        model, weights, data, split, data_dir, assets, limit, test_batch, train_data, train_split,
+        epochs,
+    )  # fmt: skip
+    config = memsim.CrossbarConfig(crossbars=crossbars, rows=rows, bits=bits)
+    tuned_policy = memsim.Policy.parse(policy)
+    validate(config, tuned_policy)
+    avoids = tuned_policy.faults == "avoid"
+    if robust and avoids:
+        raise ValueError("`--robust` is for chips unseen; `faults=avoid` needs to know its chip.")
+    on_cpu = jax.default_backend() == "cpu"
+    together = together or (1 if on_cpu and (model or assets) else chips)
+    if not dry_run:
+        check_results(out, "report.json", force)
+    if not force:
+        check_settings(out / _SETTINGS, settings)
+    if dry_run:
+        show_plan(out, settings, together, force)
+        return
+    if force:
+        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+        (out / METRICS).unlink(missing_ok=True)
+    write_settings(out / _SETTINGS, settings)
+
+    with progress_bar() as bar:
+        task = open_chosen(seed, bar)
+        assert task.training is not None  # noqa: S101 - `choose_task` gave the data
+        training = task.training
+        start = learned(task.params)
+        unsorted = memsim.plan(start, config, memsim.Policy.unsorted())
+        keys = jax.random.split(jax.random.key(seed), chips)  # the chips of `compare`
+        chips_known = sample_chips(keys, unsorted, stuck_at)
+
+        def replan(params: PyTree, chip: memsim.Chip | None) -> memsim.Plan:
+            return memsim.plan(params, config, tuned_policy, chip=chip if avoids else None)
+
+        def apply(params: PyTree, images: Array) -> Array:
+            return task.apply(complete(params, task.params), images)
+
+        classify = make_classify(apply)
+
+        def evaluate(
+            networks: Sequence[PyTree], plans: Sequence[memsim.Plan], chips: memsim.Chip
+        ) -> Evaluation:
+            held, programmings = program_chips(networks, plans, chips)
+            counted = zip(programmings, plans, strict=True)
+            writes = [memsim.summarize(*pair).writes for pair in counted]
+            return Evaluation(classify(held, task.batches()), held, writes)
+
+        progress = bar.add_task("programming and testing", total=4)
+        (reference,) = classify([start], task.batches())
+        bar.advance(progress)
+        comparison = memsim.compare(
+            {name: np.asarray(leaf) for name, leaf in named_leaves(start).items()},
+            config,
+            {str(p): p for p in (memsim.Policy.unsorted(), tuned_policy.placing, tuned_policy)},
+            chips=chips, seed=seed, stuck_at_0=stuck_at / 2, stuck_at_1=stuck_at / 2,
+        )  # fmt: skip
+        bar.advance(progress)
+        first_plans = [replan(start, None)] * chips
+        if avoids:
+            first_plans = [replan(start, chip) for chip in unstack(chips_known)]
+        before = evaluate([start] * chips, first_plans, chips_known)
+        bar.advance(progress)
+
+        params = start
+        schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup, steps)
+        optimizer = optax.adam(schedule)
+        if clip:
+            limits = weight_limits(start, clip)
+            params = jax.tree.map(lambda w, limit: np.clip(w, -limit, limit), start, limits)
+            optimizer = optax.chain(optimizer, within(limits))
+        objective: dict[str, Any] = {
+            "apply": apply, "write_price": write_price, "write_width": write_width,
+            "teacher": (lambda images: apply(start, images)) if distill else None,
+        }  # fmt: skip
+        if robust:
+            unseen = jax.random.fold_in(jax.random.key(seed), 2**31 - 1)  # by none of `keys`
+            tuning, step = tune_robust(
+                params, unseen, replan, optimizer, schedule, stuck_at=stuck_at, refresh=refresh,
+                **objective,
+            )  # fmt: skip
+        else:
+            tuning, step = tune_each(
+                params, chips_known, replan, optimizer, schedule, refresh=refresh,
+                together=together, **objective,
+            )  # fmt: skip
+        tuning = run(
+            step, tuning, lambda number: training(batch, seed + 1, number), steps, folder=out,
+            save_every=save_every, log_every=log_every, bar=bar,
+            description="fine-tuning for chips unseen" if robust else f"fine-tuning {chips} chips",
+        )  # fmt: skip
+        if robust:
+            networks = [tuning.states[0].params] * chips
+            plans = [tuning.plans[0]] * chips
+        else:
+            networks, plans = tuning.each()
+        after = evaluate(networks, plans, chips_known)
+        bar.advance(progress)
+        elsewhere = None
+        if not robust and tuned_policy.low_columns and tuned_policy.draws == "fresh":
+            other_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(chips_known.key)
+            other_draws = chips_known._replace(key=other_keys)  # the same faults
+            elsewhere = evaluate(networks, plans, other_draws)
+
+    accuracy: dict[str, Any] = {"float": float(reference.mean())}
+    accuracy |= spread("programmed", before.correct, reference)
+    accuracy |= spread("finetuned", after.correct, reference)
+    if elsewhere:
+        accuracy |= spread("finetuned_fresh_draws", elsewhere.correct, reference)
+    document = memsim.to_json(task.name, config, comparison.policies, comparison.digital)
+    document |= {
+        "accuracy": accuracy,
+        "writes": {
+            "policy": str(tuned_policy),
+            "before_finetuning": float(np.mean(before.writes)),
+            "after_finetuning": float(np.mean(after.writes)),
+        },
+        "settings": settings,
+    }
+    save(out, document, comparison.policies, task, tuning, after, robust, bool(refresh or avoids))
+    show(out, document, comparison.policies)
+
+
+def spread(
+    name: str, correct: Bool[np.ndarray, "chips images"], reference: Bool[np.ndarray, " images"]
+) -> dict[str, Any]:
+    """Accuracy, under keys that start with `name`: mean, minimum and maximum over chips, and every
+    chip, with 95 % intervals of the change against the float network.
+    """
+    values, whole = correct.mean(axis=1), accuracy_change(correct, reference)
+    each = [accuracy_change(correct[i : i + 1], reference) for i in range(len(correct))]
     return {
         name: float(values.mean()),
         f"{name}_min": float(values.min()),
         f"{name}_max": float(values.max()),
-        f"{name}_per_chip": [float(value) for value in values],
+        f"{name}_change_interval": [whole.low, whole.high],
+        f"{name}_per_chip": values.tolist(),
+        f"{name}_change_interval_per_chip": [[change.low, change.high] for change in each],
     }
-
-
-def main(
-    out: Annotated[Path, typer.Option(help="folder of the results")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(help="of weights, batches and chips")] = 0,
-    chips: Annotated[int, typer.Option(min=1, help="chips, each with its own stuck pattern")] = 32,
-    crossbars: Annotated[int, typer.Option(min=1)] = 16,
-    low: Annotated[int, typer.Option(help="low-order columns under bit stucking")] = 5,
-    p: Annotated[float, typer.Option(help="probability that a cell there is reprogrammed")] = 0.25,
-    stuck_at: Annotated[float, typer.Option(help="share of cells stuck")] = 0.01,
-    epochs: Annotated[int, typer.Option(help="of ordinary training")] = 40,
-    steps: Annotated[int, typer.Option(help="of stuck-aware fine-tuning")] = 300,
-    batch: Annotated[int, typer.Option(help="images per step")] = 64,
-    learning_rate: Annotated[float, typer.Option(help="of Adam at the start of either")] = 3e-3,
-    force: Annotated[bool, typer.Option("--force", help="replace earlier results")] = False,
-) -> None:
-    """Train a CNN on digits, program it onto chips with stuck bits, fine-tune it for them."""
-    check_results(out, "report.json", force)
-    data = digits()
-    config = memsim.CrossbarConfig(crossbars=crossbars)
-    stuck = f"+stuck:p={p},low={low}"
-    policies = {
-        name: memsim.Policy.parse(name)
-        for name in ("unsorted", "sws", f"sws{stuck}", f"sws-layer{stuck}")
-    }
-    tuned_policy = f"sws{stuck}"
-
-    graph, params = nnx.split(CNN(nnx.Rngs(seed)), nnx.Param)
-
-    def apply(params: PyTree, images: Array) -> Array:
-        return nnx.merge(graph, params)(images)
-
-    with progress_bar() as bar:
-        params = train(apply, params, data, seed, epochs, batch, learning_rate, bar)
-        (correct,) = make_classify(apply)([params], [(data.test_images, data.test_labels)])
-        accuracy: dict[str, Any] = {"float": float(correct.mean())}
-
-        task = bar.add_task("programming under each policy", total=len(policies) + 1)
-        weights = {name: np.asarray(leaf) for name, leaf in named_leaves(params).items()}
-        comparison = memsim.compare(
-            weights, config, policies, chips=chips, seed=seed,
-            stuck_at_0=stuck_at / 2, stuck_at_1=stuck_at / 2,
-        )  # fmt: skip
-        bar.advance(task)
-        keys = jax.random.split(jax.random.key(seed), chips)  # the chips of `compare`
-        evaluate = make_evaluate(apply, data)
-        by_policy = {}
-        for name, policy in policies.items():
-            plan = memsim.plan(params, config, policy)
-            result = evaluate([params] * chips, plan, sample_chips(keys, plan, stuck_at))
-            by_policy[name] = spread("programmed", result.accuracy)
-            bar.advance(task)
-
-        plan = memsim.plan(params, config, policies[tuned_policy])
-        same_draws = sample_chips(keys, plan, stuck_at)
-        fresh_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(same_draws.key)
-        fresh_draws = same_draws._replace(key=fresh_keys)  # the same faults, other draws
-        before = evaluate([params] * chips, plan, same_draws)
-        everyone = jax.tree.map(lambda x: jnp.broadcast_to(x, (chips, *x.shape)), params)
-        tuned = finetune(apply, everyone, plan, same_draws, data, seed, steps, batch,
-                         learning_rate, bar)  # fmt: skip
-        after = evaluate(unstack(tuned), plan, same_draws)
-        elsewhere = evaluate(unstack(tuned), plan, fresh_draws)
-
-    accuracy |= spread("programmed", before.accuracy)
-    accuracy |= spread("finetuned", after.accuracy)
-    accuracy |= spread("finetuned_fresh_draws", elsewhere.accuracy)
-    document = memsim.to_json(
-        "trained.safetensors", config, comparison.policies, comparison.digital
-    )
-    document |= {
-        "accuracy": accuracy | {"policies": by_policy},
-        "writes": {
-            "policy": tuned_policy,
-            "before_finetuning": float(np.mean(before.writes)),
-            "after_finetuning": float(np.mean(after.writes)),
-        },
-        "settings": {
-            "seed": seed, "chips": chips, "p": p, "low": low, "stuck_at": stuck_at,
-            "epochs": epochs, "steps": steps, "batch": batch, "learning_rate": learning_rate,
-        },
-    }  # fmt: skip
-    save(out, document, comparison.policies, weights, tuned, after)
-    show(out, document, comparison.policies)
-
-
-def finetune(
-    apply: Apply,
-    params: PyTree,
-    plan: memsim.Plan,
-    chips: memsim.Chip,
-    data: Dataset,
-    seed: int,
-    steps: int,
-    batch: int,
-    learning_rate: float,
-    bar: rich.progress.Progress,
-) -> PyTree:
-    """Stuck-aware fine-tuning of weights with a leading axis of chips, all chips at once."""
-    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
-    one = functools.partial(stuck_aware_step, apply=apply, optimizer=optimizer)
-    step = jax.jit(jax.vmap(one, in_axes=(0, None, 0, None, None)))
-    state = TrainState(params, jax.vmap(optimizer.init)(params))
-    batches: Iterator[tuple[np.ndarray, np.ndarray]] = shifted_batches(data, batch, seed + 1)
-    count = chips.passes.shape[0]
-    for _ in bar.track(range(steps), description=f"fine-tuning {count} chips stuck-aware"):
-        state, _ = jax.block_until_ready(step(state, plan, chips, *next(batches)))
-    return state.params
 
 
 def save(
     out: Path,
     document: dict[str, Any],
     policies: dict[str, memsim.Summary],
-    weights: dict[str, np.ndarray],
-    tuned: PyTree,
+    task: Task,
+    tuning: Tuning,
     after: Evaluation,
+    robust: bool,
+    own_plans: bool,
 ) -> None:
-    """Writes the results, `report.json` last."""
-    memsim.save_tensors(out / "trained.safetensors", weights, force=True)
+    """Writes the results, `report.json` last.
+
+    Args:
+      own_plans: whether the chips have a plan each.
+    """
+    memsim.save_tensors(out / "trained.safetensors", named_leaves(task.params), force=True)
+    if robust:
+        tuned = complete(tuning.states[0].params, task.params)
+        plans = {"plan": tuning.plans[0]}
+    else:
+        networks, of_chips = tuning.each()
+        tuned = jax.tree.map(lambda *chips: np.stack(chips), *networks)
+        plans = {f"plan-{chip}": plan for chip, plan in enumerate(of_chips)}
+        plans = plans if own_plans else {"plan": of_chips[0]}
     memsim.save_tensors(out / "finetuned.safetensors", named_leaves(tuned), force=True)
+    for name, plan in plans.items():
+        memsim.save_plan(out / f"{name}.safetensors", plan, force=True)
     held = jax.tree.map(lambda *chips: np.stack(chips), *after.held)
     memsim.save_tensors(out / "programmed.safetensors", named_leaves(held), force=True)
     accuracy = document["accuracy"]
-    series = {
-        "programmed": accuracy["programmed_per_chip"],
-        "fine-tuned": accuracy["finetuned_per_chip"],
-        "fine-tuned, fresh draws": accuracy["finetuned_fresh_draws_per_chip"],
-    }
+    series, shown = {}, {"float network": accuracy["float"]}
+    for name, label in _LABELS.items():
+        if name in accuracy:
+            series[label] = accuracy[f"{name}_per_chip"]
+            shown[f"{label}, mean of the chips"] = accuracy[name]
     figures = {
         "accuracy": plot.accuracy_over_chips(accuracy["float"], series),
         "writes": plot.writes_by_policy(policies),
         "columns": plot.writes_per_column(policies),
     }
-    shown = {
-        "float network": accuracy["float"],
-        "programmed, mean of the chips": accuracy["programmed"],
-        "after stuck-aware fine-tuning": accuracy["finetuned"],
-        "the same on fresh draws": accuracy["finetuned_fresh_draws"],
-    }
     pictures = {"Every chip, before and after": "accuracy"}
     write_results(out, "report.json", document, shown, figures, pictures)
+
+
+_LABELS = {
+    "programmed": "programmed",
+    "finetuned": "fine-tuned",
+    "finetuned_fresh_draws": "fine-tuned, fresh draws",
+}
 
 
 def show(out: Path, document: dict[str, Any], policies: dict[str, memsim.Summary]) -> None:
@@ -219,28 +361,55 @@ def show(out: Path, document: dict[str, Any], policies: dict[str, memsim.Summary
     accuracy, settings, writes = (document[key] for key in ("accuracy", "settings", "writes"))
     console = rich.console.Console(width=None if sys.stdout.isatty() else 140)
     console.print(policy_table(policies))
+    kind = "unseen chips" if settings["robust"] else "chips"
     table = rich.table.Table(
-        title=f"Accuracy on {settings['chips']} chips: {writes['policy']}, "
+        title=f"Accuracy on {settings['chips']} {kind}: {writes['policy']}, "
         f"{100 * settings['stuck_at']:g} % of cells stuck",
         title_justify="left",
     )
     table.add_column("")
-    for heading in ("mean", "worst chip", "best chip"):
+    for heading in ("mean", "change, 95 %", "worst chip", "best chip"):
         table.add_column(heading, justify="right")
-    table.add_row("float network", f"{100 * accuracy['float']:.1f} %", "", "")
-    for label, name in (
-        ("programmed", "programmed"),
-        ("after stuck-aware fine-tuning", "finetuned"),
-        ("the same on fresh draws", "finetuned_fresh_draws"),
-    ):
-        figures = (accuracy[name], accuracy[f"{name}_min"], accuracy[f"{name}_max"])
-        table.add_row(label, *(f"{100 * figure:.1f} %" for figure in figures))
+    table.add_row("float network", f"{100 * accuracy['float']:.1f} %", "", "", "")
+    for name, label in _LABELS.items():
+        if name in accuracy:
+            figures = [accuracy[key] for key in (name, f"{name}_min", f"{name}_max")]
+            mean, worst, best = (f"{100 * figure:.1f} %" for figure in figures)
+            low, high = (100 * end for end in accuracy[f"{name}_change_interval"])
+            table.add_row(label, mean, f"{low:+.1f} to {high:+.1f}", worst, best)
     console.print(table)
     console.print(
         f"writes per pass {writes['before_finetuning']:,.0f} before, "
-        f"{writes['after_finetuning']:,.0f} after fine-tuning (same plan); results in {out}/",
+        f"{writes['after_finetuning']:,.0f} after fine-tuning (each under its plan); results in "
+        f"{out}/",
         highlight=False,
     )
+
+
+def show_plan(out: Path, settings: dict[str, Any], together: int, force: bool) -> None:
+    """Says what a run would do."""
+    saved = [] if force else [path.name for path in (out / CHECKPOINTS).glob("[0-9]*")]
+    start = max((int(name) for name in saved if name.isdecimal()), default=0)
+    chips, steps = settings["chips"], settings["steps"]
+    network = settings["model"] or ("resnet20" if settings["assets"] else "digits CNN")
+    if settings["robust"]:
+        what = f"one network, another chip every step; tested on {chips} chips unseen"
+    else:
+        what = f"a network for each of {chips} chips, {together} in one vmap"
+    lines = {
+        "network": network,
+        "policy": settings["policy"],
+        "crossbars": f"{settings['crossbars']} of {settings['rows']} rows, {settings['bits']} "
+        f"bits, {100 * settings['stuck_at']:g} % of cells stuck",
+        "fine-tuning": what,
+        "steps": f"{start} to {steps} of {settings['batch']} images each",
+        "plan": f"made afresh every {settings['refresh']} steps"
+        if settings["refresh"]
+        else "made once",
+        "results": f"{out}/",
+    }
+    for name, line in lines.items():
+        typer.echo(f"{name:12} {line}")
 
 
 if __name__ == "__main__":

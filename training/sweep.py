@@ -29,18 +29,17 @@ from training.data import Batch
 from training.evaluation import make_classify
 from training.grid import Cell, grid
 from training.progress import progress_bar
+from training.settings import check_settings, read_settings, write_settings
 from training.sharding import Engine, device_memory, most_chips, together
 from training.sweep_report import save_summary, show, show_grid
 from training.sweep_results import (
-    check_settings,
+    SETTINGS,
     find_parts,
     make_row,
     merge_parts,
-    read_settings,
     remove_unfinished,
     start_afresh,
     write_part,
-    write_settings,
 )
 from training.tasks import (
     Assets,
@@ -250,8 +249,8 @@ def main(
     }  # fmt: skip
     settings |= {} if chunk is None else {"chunk": chunk}
     if dry_run:
-        check_settings(out, {} if force else settings)
-        show_grid(out, cells, chips, chunk or read_settings(out).get("chunk"), force)
+        check_settings(out / SETTINGS, {} if force else settings)
+        show_grid(out, cells, chips, chunk or read_settings(out / SETTINGS).get("chunk"), force)
         return
     if coordinator is not None:
         jax.distributed.initialize(coordinator, processes, process)
@@ -261,7 +260,7 @@ def main(
         if first and force:
             start_afresh(out)
         if first:
-            check_settings(out, settings)
+            check_settings(out / SETTINGS, settings)
             (out / "parts").mkdir(parents=True, exist_ok=True)
             remove_unfinished(out)
 
@@ -276,7 +275,7 @@ def main(
         images, float_accuracy, fingerprints = test_float(task)
         settings |= {"task": task.source, "platform": jax.default_backend(), **fingerprints}
         engine = Engine(task.apply, task.params, seed, passes)
-        recorded = read_settings(out).get("chunk", 0) if first else 0
+        recorded = read_settings(out / SETTINGS).get("chunk", 0) if first else 0
         chunk = chunk or int(multihost_utils.broadcast_one_to_all(np.int32(recorded)))
         if not chunk:
             budget = device_memory() if memory is None else int(memory * 1e9)
@@ -285,8 +284,8 @@ def main(
 
         def record() -> None:
             if first:
-                check_settings(out, settings)
-                write_settings(out, settings)
+                check_settings(out / SETTINGS, settings)
+                write_settings(out / SETTINGS, settings)
                 if not (model or weights or data or assets):
                     memsim.save_tensors(trained, named_leaves(task.params), force=True)
 

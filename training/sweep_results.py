@@ -1,10 +1,9 @@
-"""What a sweep leaves in its folder while it runs: its settings, and one part per chunk of chips.
+"""What a sweep leaves in its folder while it runs: one part per chunk of chips.
 
 Parts appear whole or not at all, so that a killed sweep goes on where it stopped.
 """
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool
 
 import memsim
-from memsim.checkpoint import write_text, write_whole
+from memsim.checkpoint import write_whole
 from training.grid import Cell
 
+SETTINGS = "sweep.json"
 SCHEMA = pa.schema(
     [
         ("cell", pa.int32()),
@@ -113,7 +113,7 @@ def start_afresh(out: Path) -> None:
     remove_unfinished(out)
     for part in (out / "parts").glob("*.parquet"):
         part.unlink()
-    for name in ("sweep.parquet", "summary.json", "trained.safetensors", "sweep.json"):
+    for name in ("sweep.parquet", "summary.json", "trained.safetensors", SETTINGS):
         (out / name).unlink(missing_ok=True)
 
 
@@ -121,47 +121,3 @@ def remove_unfinished(out: Path) -> None:
     """Removes what a killed sweep was about to write: one sweep at a time in a folder."""
     for part in (out / "parts").glob(".*.parquet"):
         part.unlink()
-
-
-def read_settings(out: Path) -> dict[str, Any]:
-    """The settings of the sweep in the folder, empty if there is none.
-
-    Raises:
-      ValueError: a file that is not the settings of a sweep.
-    """
-    path = out / "sweep.json"
-    if not path.is_file():
-        return {}
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        settings = None
-    if not isinstance(settings, dict):
-        raise ValueError(f"`{path}` is not the settings of a sweep; use --force to start afresh.")
-    return settings
-
-
-def check_settings(out: Path, settings: Mapping[str, Any]) -> None:
-    """Checks that the sweep in the folder, if there is one, can go on with these settings.
-
-    Raises:
-      ValueError: it was started with others.
-    """
-    old, new = read_settings(out), json.loads(json.dumps(settings))
-    for name in new:
-        if old and old.get(name) != new[name]:
-            raise ValueError(
-                f"`{out}` holds a sweep with {name} {_short(old.get(name))}, not "
-                f"{_short(new[name])}; go on with the same options, choose another --out, or use "
-                "--force to start afresh."
-            )
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
-
-
-def write_settings(out: Path, settings: Mapping[str, Any]) -> None:
-    """Writes `sweep.json`."""
-    write_text(out / "sweep.json", json.dumps(settings, indent=1), force=True)

@@ -13,14 +13,27 @@ from jaxtyping import Array, PyTree
 
 import memsim
 from memsim.selection import named_leaves
-from training.data import Batch, digits, open_images, read_batches
+from training.data import (
+    Arrays,
+    Batch,
+    Images,
+    digits,
+    open_images,
+    preparation,
+    read_batches,
+    training_batches,
+)
 from training.evaluation import Apply
 from training.models import CNN
 from training.models.pretrained import MODELS, open_network
 from training.steps import train
 
 # what `--assets` of the scripts is a folder of
-RESNET20, CIFAR10 = "resnet20_cifar10.safetensors", "cifar10_test2000.npz"
+RESNET20, CIFAR10, CIFAR10_TRAIN = (
+    "resnet20_cifar10.safetensors",
+    "cifar10_test2000.npz",
+    "cifar10_train10000.npz",
+)
 # the options of a script that choose a task, see `choose_task`
 Model = Annotated[str | None, typer.Option(help=f"one of {', '.join(MODELS)}")]
 Weights = Annotated[
@@ -41,6 +54,8 @@ Limit = Annotated[int | None, typer.Option(min=1, help="test on the first so man
 BatchSize = Annotated[int, typer.Option(min=1, help="images at once")]
 # Images up to this size are decoded once and kept.
 _KEEP_BYTES = 2**30
+# Images per step of training the digits CNN.
+_BATCH = 64
 
 
 class Task(NamedTuple):
@@ -53,6 +68,8 @@ class Task(NamedTuple):
       apply: `(params, images) -> logits`.
       batches: reads the images, from the first.
       rounds: batches there are.
+      training: `(size, seed, start) -> batches` to train on without end, from number `start`; None
+        where there are no training images.
     """
 
     name: str
@@ -61,6 +78,7 @@ class Task(NamedTuple):
     apply: Apply
     batches: Callable[[], Iterable[Batch]]
     rounds: int
+    training: Callable[[int, int, int], Iterator[Batch]] | None = None
 
 
 def choose_task(
@@ -72,9 +90,12 @@ def choose_task(
     assets: Path | None,
     limit: int | None,
     batch: int,
+    train_data: str | None = None,
+    train_split: str | None = None,
+    epochs: int = 40,
 ) -> Callable[[int, rich.progress.Progress], Task]:
     """Checks the options that choose a task: the network of `assets`, that of `model`, `weights`
-    and `data`, or the digits CNN, its `weights` given or not.
+    and `data`, or the digits CNN, its `weights` given or else trained for `epochs`.
 
     Returns:
       `(seed, bar) -> Task`, which opens it.
@@ -88,23 +109,28 @@ def choose_task(
     if assets:
         model, weights, data = "resnet20", str(assets / RESNET20), str(assets / CIFAR10)
     elif not model and not data:
-        if limit or split or data_dir:
+        if limit or split or data_dir or train_data or train_split:
             raise ValueError(
-                "`--limit`, `--split`, `--data-dir` are of `--data`; the digits have none."
+                "`--limit`, `--split`, `--data-dir`, `--train-data` and `--train-split` go with "
+                "`--data`; the digits have none."
             )
-        return lambda seed, bar: digits_task(seed, bar, weights)
+        return lambda seed, bar: digits_task(seed, bar, weights, epochs)
     if not (model and weights and data):
         missing = [option for option, value in network.items() if value is None]
         raise ValueError(f"{', '.join(missing)} missing; a network takes {', '.join(network)}.")
-    task = (model, weights, data, split, data_dir, limit, batch)
+    task = (model, weights, data, split, data_dir, limit, batch, train_data, train_split)
     return lambda seed, bar: open_task(*task)
 
 
-def digits_task(seed: int, bar: rich.progress.Progress, weights: str | None = None) -> Task:
+def digits_task(
+    seed: int, bar: rich.progress.Progress, weights: str | None = None, epochs: int = 40
+) -> Task:
     """The CNN of the demo, trained on the spot.
 
     Args:
+      seed: of the weights and the batches.
       weights: a checkpoint of it, such as the demo leaves, instead of training.
+      epochs: to train for.
 
     Raises:
       FileNotFoundError, ValueError: `weights` is no checkpoint, or one of another network.
@@ -115,12 +141,20 @@ def digits_task(seed: int, bar: rich.progress.Progress, weights: str | None = No
     def apply(params: PyTree, images: Array) -> Array:
         return nnx.merge(graph, params)(images)
 
+    def training(size: int, seed: int, start: int) -> Iterator[Batch]:
+        examples = Arrays(data.train_images, data.train_labels)
+        return training_batches(
+            examples, lambda example: (example["image"], example["label"]), size, seed,
+            shift=1, flip=False, start=start,
+        )  # fmt: skip
+
     if weights:
         params = _load_digits(weights, params)
     else:
-        params = train(apply, params, data, seed, epochs=40, batch=64, learning_rate=3e-3, bar=bar)
+        steps = epochs * (len(data.train_labels) // _BATCH)
+        params = train(apply, params, training(_BATCH, seed, 0), steps, 3e-3, bar)
     batches = [(data.test_images, data.test_labels)]
-    return Task("digits CNN", {"data": "digits"}, params, apply, lambda: batches, 1)
+    return Task("digits CNN", {"data": "digits"}, params, apply, lambda: batches, 1, training)
 
 
 def _load_digits(weights: str, params: PyTree) -> PyTree:
@@ -145,6 +179,8 @@ def open_task(
     data_dir: str | None = None,
     limit: int | None = None,
     batch: int = 250,
+    train_data: str | None = None,
+    train_split: str | None = None,
 ) -> Task:
     """A public checkpoint on a data set.
 
@@ -153,6 +189,8 @@ def open_task(
       data, split, data_dir: see `open_images`.
       limit: test on the first so many images only.
       batch: images at once.
+      train_data, train_split: images to train on, as `data` and `split`; None for none. They are
+        moved by up to an eighth of their size, and half of them mirrored.
 
     Raises:
       ValueError, FileNotFoundError: as `open_network` and `open_images`; more classes of images
@@ -160,11 +198,7 @@ def open_task(
     """
     network = open_network(model, weights)
     images = open_images(data, split, data_dir)
-    if images.classes > network.classes or (images.stated and images.classes < network.classes):
-        raise ValueError(
-            f"`data` {data} has {images.classes} classes, but {weights} tells {network.classes} "
-            "apart; choose weights and data of the same classes."
-        )
+    check_classes("data", data, images, weights, network.classes)
     count = min(len(images.examples), limit or len(images.examples))
 
     def batches() -> Iterator[Batch]:
@@ -177,4 +211,30 @@ def open_task(
         "preprocessing": network.preprocessing._asdict(),
     }  # fmt: skip
     rounds = -(-count // batch)
-    return Task(weights, source, params, network.apply, lambda: kept or batches(), rounds)
+    training = None
+    if train_data is not None:
+        of_set = None if train_data.endswith(".npz") else "train"
+        learned = open_images(train_data, train_split or of_set, data_dir)
+        check_classes("train_data", train_data, learned, weights, network.classes)
+        source |= {"train_data": train_data, "train_split": train_split}
+
+        def training(size: int, seed: int, start: int) -> Iterator[Batch]:
+            return training_batches(
+                learned.examples, preparation(network.preprocessing), size, seed,
+                shift=network.preprocessing.size // 8, flip=True, start=start,
+            )  # fmt: skip
+
+    return Task(weights, source, params, network.apply, lambda: kept or batches(), rounds, training)
+
+
+def check_classes(argument: str, data: str, images: Images, weights: str, classes: int) -> None:
+    """Checks that images are of the classes that a network tells apart.
+
+    Raises:
+      ValueError: more classes, or others.
+    """
+    if images.classes > classes or (images.stated and images.classes < classes):
+        raise ValueError(
+            f"`{argument}` {data} has {images.classes} classes, but {weights} tells {classes} "
+            "apart; choose weights and data of the same classes."
+        )
