@@ -25,8 +25,10 @@ def on_the_grid(seed, config):
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("cell_bits", [1, 2])
-@pytest.mark.parametrize("encoding", ["twos_complement", "sign_magnitude", "differential"])
+@pytest.mark.parametrize(
+    ("encoding", "cell_bits"),
+    [("twos_complement", 1), ("twos_complement", 2), ("sign_magnitude", 1), ("differential", 2)],
+)
 def test_on_the_grid_it_is_what_program_counts(key, policy, cell_bits, encoding):
     if policy == "aras" and encoding != "twos_complement":
         pytest.skip("aras stores unsigned words")

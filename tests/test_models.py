@@ -19,6 +19,7 @@ import memsim
 from memsim.planning import select_layers
 from memsim.selection import named_leaves
 from training.models import CifarResNet, ResNet, VisionTransformer
+from training.models.cnn import convolve_patches
 from training.models.pretrained import MODELS, build, open_network, torch_shapes
 from training.models.resnet import BasicBlock
 from training.preprocessing import CIFAR, DEIT, TORCHVISION, VIT, Preprocessing, normalise
@@ -376,3 +377,15 @@ def test_weights_come_from_the_hub_with_their_preprocessing(fetched, small):
     kept, *_, missing = fetched({}, "some/resnet20.cifar", "some/missing", HF_HUB_OFFLINE="1")
     assert kept == lines[0]
     assert "Without a network, fetch https://huggingface.co/some/missing/resolve/" in missing
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (2, 1)])
+def test_patches_times_a_matrix_is_a_convolution(key, strides):
+    images = jax.random.normal(key, (3, 8, 7, 4))
+    kernel = jax.random.normal(key, (3, 3, 4, 5))
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    expected = jax.lax.conv_general_dilated(
+        images, kernel, strides, "SAME", dimension_numbers=dimensions
+    )
+    actual = convolve_patches(images, kernel, strides, "SAME", dimension_numbers=dimensions)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)

@@ -1,11 +1,5 @@
 import json
-import multiprocessing
-import os
-import random
-import shutil
 import socket
-import sys
-import time
 
 import jax
 import numpy as np
@@ -13,17 +7,14 @@ import pyarrow.parquet as pq
 import pytest
 import rich.progress
 import typer
-from flax import nnx
-from jax.experimental.compilation_cache import compilation_cache
 from typer.testing import CliRunner
 
 import memsim
 from memsim.selection import named_leaves
+from tests import processes
+from tests.processes import finish
 from training import sharding, sweep
-from training.data import digits
 from training.grid import grid
-from training.models import CNN
-from training.steps import train
 from training.tasks import digits_task
 
 # one shape for all tests
@@ -39,15 +30,10 @@ GRID = (
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """A digits CNN, trained for as long as it takes to tell most digits apart."""
-    graph, params = nnx.split(CNN(nnx.Rngs(0)), nnx.Param)
-
-    def apply(params, images):
-        return nnx.merge(graph, params)(images)
-
     with rich.progress.Progress(disable=True) as bar, jax.numpy_dtype_promotion("standard"):
-        params = train(apply, params, digits(), 0, 4, 64, 3e-3, bar)
+        task = digits_task(0, bar, epochs=4)
     path = tmp_path_factory.mktemp("weights") / "digits.safetensors"
-    memsim.save_tensors(path, named_leaves(params))
+    memsim.save_tensors(path, named_leaves(task.params))
     return path
 
 
@@ -61,51 +47,21 @@ def run():
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory):
-    """What was compiled once serves all tests and processes."""
     cache = str(tmp_path_factory.mktemp("cache"))
-    _use_cache(cache)
+    processes.use_cache(cache)
     yield cache
-    jax.config.update("jax_compilation_cache_dir", None)
-    compilation_cache.reset_cache()
-
-
-def _use_cache(cache):
-    jax.config.update("jax_compilation_cache_dir", cache)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    compilation_cache.reset_cache()
+    processes.use_cache(None)
 
 
 @pytest.fixture(scope="module")
 def start(weights, cache):
-    """Starts the command in a process of its own: `start(out, *options, devices=1)`.
-
-    A server that has imported everything, and no more, forks them.
-    """
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["training.sweep"])
+    """Starts the command in a process of its own: `start(out, *options, devices=1)`."""
 
     def start(out, *options, devices=1):
-        options = [*map(str, (*options, "--weights", weights, "--out", out))]
-        process = server.Process(target=_main, args=(options, devices, cache))
-        process.start()
-        return process
+        options = (*options, "--weights", weights, "--out", out)
+        return processes.start("training.sweep", options, cache, devices)
 
     return start
-
-
-def _main(options, devices, cache):
-    jax.config.update("jax_num_cpu_devices", devices)
-    _use_cache(cache)
-    with open(os.devnull, "w") as nothing:
-        sys.stdout = sys.stderr = nothing
-        sys.argv = ["sweep", *options]
-        typer.run(sweep.main)
-
-
-def finish(*processes):
-    for process in processes:
-        process.join(240)
-        assert process.exitcode == 0
 
 
 def results(out):
@@ -198,26 +154,13 @@ def test_two_processes_give_the_same_bytes_as_one(start, uninterrupted, tmp_path
 
 @pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(start, uninterrupted, tmp_path, kills):
-    rng, parts, between = random.Random(kills), tmp_path / "parts", 0  # noqa: S311
+    parts = tmp_path / "parts"
 
     def count():
         return len(list(parts.glob("[!.]*")))
 
-    while kills:
-        process = start(tmp_path, *GRID)
-        wanted = count() + rng.choice([0, 0, 1, 1, 2])
-        until_killed = rng.uniform(0, 0.02 if wanted > count() else 0.5)
-        while process.is_alive() and count() < wanted:
-            time.sleep(0.001)
-        time.sleep(until_killed)
-        if process.is_alive():
-            process.kill()
-            kills -= 1
-        else:  # quicker than we
-            shutil.rmtree(tmp_path)
-        process.join()
-        between += 0 < count() < 16
-    assert between
+    killed_at = processes.kill(lambda: start(tmp_path, *GRID), tmp_path, count, kills, 0.5)
+    assert any(0 < count < 16 for count in killed_at)
     finish(start(tmp_path, *GRID))
     assert results(tmp_path) == results(uninterrupted)
     assert not list(parts.glob(".*"))

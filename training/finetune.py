@@ -222,9 +222,11 @@ def main(
             chips=chips, seed=seed, stuck_at_0=stuck_at / 2, stuck_at_1=stuck_at / 2,
         )  # fmt: skip
         bar.advance(progress)
-        first_plans = [replan(start, None)] * chips
-        if avoids:
-            first_plans = [replan(start, chip) for chip in unstack(chips_known)]
+        first_plans = (
+            [replan(start, chip) for chip in unstack(chips_known)]
+            if avoids
+            else [replan(start, None)] * chips
+        )
         before = evaluate([start] * chips, first_plans, chips_known)
         bar.advance(progress)
 

@@ -1,0 +1,74 @@
+"""Jobs of the command line in processes of their own, to be killed or to run side by side."""
+
+import importlib
+import multiprocessing
+import os
+import random
+import shutil
+import sys
+import time
+
+import jax
+import typer
+from jax.experimental.compilation_cache import compilation_cache
+
+MODULES = ("training.sweep", "training.finetune")
+
+
+def use_cache(folder):
+    """What was compiled once serves all tests and processes; None ends it."""
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    compilation_cache.reset_cache()
+
+
+def start(module, options, cache, devices=1):
+    """Starts a job. A server that has imported everything, and no more, forks it."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(list(MODULES))
+    process = server.Process(target=_main, args=(module, [*map(str, options)], devices, cache))
+    process.start()
+    return process
+
+
+def _main(module, options, devices, cache):
+    jax.config.update("jax_num_cpu_devices", devices)
+    use_cache(cache)
+    with open(os.devnull, "w") as nothing:
+        sys.stdout = sys.stderr = nothing
+        sys.argv = [module, *options]
+        typer.run(importlib.import_module(module).main)
+
+
+def finish(*processes):
+    for process in processes:
+        process.join(240)
+        assert process.exitcode == 0
+
+
+def kill(again, out, count, kills, moment):
+    """Starts a job again and again, and kills it at random moments.
+
+    Args:
+      again: starts it, with results in the folder `out`.
+      count: of what it has finished.
+      moment: seconds that it is left alone at most, after start-up or after something is finished.
+
+    Returns:
+      What it had finished at each kill.
+    """
+    rng, finished = random.Random(kills), []  # noqa: S311
+    while len(finished) < kills:
+        process = again()
+        wanted = count() + rng.choice([0, 0, 1, 1, 2])
+        until_killed = rng.uniform(0, moment / 25 if wanted > count() else moment)
+        while process.is_alive() and count() < wanted:
+            time.sleep(0.001)
+        time.sleep(until_killed)
+        if process.is_alive():
+            process.kill()
+            finished.append(count())
+        else:  # quicker than we
+            shutil.rmtree(out)
+        process.join()
+    return finished

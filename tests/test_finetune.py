@@ -1,0 +1,192 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import memsim
+from tests import processes
+from training import finetune
+from training.finetune import complete, learned
+from training.loop import METRICS
+
+SMALL = ("--epochs", 2, "--steps", 6, "--chips", 2, "--log-every", 2, "--save-every", 2)
+STUCK = "sws+stuck:p=0.25,low=5"
+
+
+@pytest.fixture
+def run():
+    app = typer.Typer()
+    app.command()(finetune.main)
+    with jax.numpy_dtype_promotion("standard"):  # optax's schedules mix int32 and float
+        yield lambda *options: CliRunner().invoke(app, [*map(str, (*SMALL, *options))])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    cache = str(tmp_path_factory.mktemp("cache"))
+    processes.use_cache(cache)
+    yield cache
+    processes.use_cache(None)
+
+
+def test_the_job_leaves_its_results_and_repeats_itself(run, tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    result = run("--out", first)
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in first.iterdir()} == {
+        "accuracy.png", "columns.png", "writes.png", "report.html", "report.json",
+        "trained.safetensors", "finetuned.safetensors", "programmed.safetensors",
+        "plan.safetensors", "metrics.jsonl", "finetune.json", "checkpoints",
+    }  # fmt: skip
+    report = json.loads((first / "report.json").read_text())
+    accuracy = report["accuracy"]
+    for name in ("float", "programmed", "finetuned", "finetuned_fresh_draws"):
+        assert 0 <= accuracy[name] <= 1
+    assert accuracy["programmed_min"] <= accuracy["programmed"] <= accuracy["programmed_max"]
+    low, high = accuracy["finetuned_change_interval"]
+    assert low <= accuracy["finetuned"] - accuracy["float"] <= high
+    assert len(accuracy["finetuned_per_chip"]) == 2
+    assert list(report["policies"]) == ["unsorted", "sws", STUCK]
+    assert report["policies"][STUCK]["writes"] == round(report["writes"]["before_finetuning"])
+    weights = memsim.open_checkpoint(first / "trained.safetensors")
+    held = memsim.open_checkpoint(first / "programmed.safetensors")
+    assert set(weights.tensors) == set(held.tensors)
+    for name, tensor in weights.tensors.items():
+        assert held.tensors[name].shape == (2, *tensor.shape)
+    lines = [json.loads(line) for line in (first / METRICS).read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    assert set(lines[0]) == {"step", "loss", "expected_writes_per_weight", "learning_rate"}
+
+    assert run("--out", second).exit_code == 0
+    for name in ("report.json", "report.html", "programmed.safetensors", METRICS):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+
+    refused = run("--out", first)
+    assert isinstance(refused.exception, FileExistsError)
+    assert "report.json` exists; use --force" in str(refused.exception)
+
+
+def test_robust_weights_are_one_network_that_programs_as_reported(run, tmp_path):
+    result = run("--robust", "--refresh", 3, "--clip", 3, "--write-price", 0.1, "--out", tmp_path,
+                 "--stuck-at", 0.02)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert "finetuned_fresh_draws" not in report["accuracy"]
+    tuned = memsim.open_checkpoint(tmp_path / "finetuned.safetensors")
+    params = {name: tuned.load(name) for name in tuned.tensors}
+    plan = memsim.load_plan(tmp_path / "plan.safetensors")
+    held = memsim.open_checkpoint(tmp_path / "programmed.safetensors")
+    writes = []
+    for i, key in enumerate(jax.random.split(jax.random.key(0), 2)):  # never trained on
+        chip = memsim.sample_chip(key, plan, 0.01, 0.01)
+        effective, programming = memsim.program(params, plan, chip)
+        writes.append(memsim.summarize(programming, plan).writes)
+        for name, tensor in effective.items():
+            np.testing.assert_array_equal(tensor, held.load(name)[i])
+    assert report["writes"]["after_finetuning"] == np.mean(writes)
+    last = json.loads((tmp_path / METRICS).read_text().splitlines()[-1])
+    assert last["expected_writes_per_weight"] > 0
+
+
+def test_chips_take_turns_in_groups_and_have_plans_of_their_own(run, tmp_path):
+    options = ("--refresh", 4, "--policy", "matched:faults=avoid", "--crossbars", 1)
+    for together in (1, 2):
+        out = tmp_path / str(together)
+        result = run("--together", together, *options, "--out", out)
+        assert result.exit_code == 0, result.output
+    tuned = [memsim.open_checkpoint(tmp_path / f"{n}/finetuned.safetensors") for n in (1, 2)]
+    for name in tuned[0].tensors:  # in one vmap sums may be taken in another order
+        np.testing.assert_allclose(tuned[0].load(name), tuned[1].load(name), atol=0.02)
+    plans = [memsim.load_plan(tmp_path / f"1/plan-{chip}.safetensors") for chip in range(2)]
+    places = [plan.layers["dense/kernel"].placement.positions for plan in plans]
+    assert np.any(places[0] != places[1])
+
+
+def test_a_dry_run_says_what_would_happen_and_leaves_nothing(run, tmp_path):
+    out = tmp_path / "runs"
+    result = run("--dry-run", "--robust", "--refresh", 2, "--out", out)
+    assert result.exit_code == 0, result.output
+    for text in ("digits CNN", STUCK, "another chip every step", "0 to 6 of 64", "every 2 steps"):
+        assert text in result.output
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "resnet20", "--weights", "w", "--data", "d"], "`--train-data` is missing"),
+        (["--train-data", "t.npz"], "the digits have none"),
+        (["--warmup", 6], "`--warmup` is 6; it ends before the 6 `--steps` do"),
+        (["--robust", "--policy", "matched:faults=avoid"], "needs to know its chip"),
+        (["--policy", "sorted"], "`policy` is 'sorted'"),
+        (["--policy", "sws+stuck:p=0.5,low=9"], "more than the 8 `bits`"),
+    ],
+)
+def test_wrong_options_are_refused_before_any_work(run, tmp_path, options, message):
+    result = run(*options, "--out", tmp_path / "out")
+    assert isinstance(result.exception, ValueError)
+    assert message in str(result.exception)
+    assert not (tmp_path / "out" / "finetune.json").exists()
+
+
+def test_statistics_are_not_learned():
+    params = {
+        "conv.weight": np.ones((2, 2), np.float32), "bn.running_mean": np.ones(2, np.float32),
+        "bn.running_var": np.ones(2, np.float32), "bn.num_batches_tracked": np.int64(3),
+    }  # fmt: skip
+    some = learned(params)
+    assert [name for name, leaf in some.items() if leaf is not None] == ["conv.weight"]
+    doubled = complete(jax.tree.map(lambda x: 2 * x, some), params)
+    assert doubled["conv.weight"].max() == 2
+    assert doubled["bn.running_var"] is params["bn.running_var"]
+
+
+def test_a_real_network_is_tuned_on_its_images(run, assets, tmp_path):
+    result = run("--assets", assets, "--limit", 100, "--test-batch", 100, "--batch", 8, "--steps",
+                 2, "--chips", 1, "--policy", "sws+stuck:p=0.25,low=4", "--crossbars", 1,
+                 "--out", tmp_path)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    accuracy = json.loads((tmp_path / "report.json").read_text())["accuracy"]
+    assert accuracy["float"] > 0.85 > accuracy["programmed"]
+    tuned = memsim.open_checkpoint(tmp_path / "finetuned.safetensors")
+    assert "bn1.running_mean" not in tuned.tensors  # as it was
+    assert tuned.tensors["bn1.weight"].shape == (1, 16)
+
+
+@pytest.mark.parametrize("mode", ["robust", "each"])
+def test_killed_at_any_moment_it_ends_with_the_same_bits(cache, tmp_path, mode):
+    steps = 12
+    options = ("--epochs", 1, "--steps", steps, "--chips", 2, "--log-every", 1, "--save-every", 1,
+               "--refresh", 4, *(["--robust"] if mode == "robust" else []))  # fmt: skip
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+
+    def start(out):
+        return processes.start("training.finetune", (*options, "--out", out), cache)
+
+    def count():
+        saved = (path.name for path in (killed / "checkpoints").glob("[0-9]*"))
+        return max((int(name) for name in saved if name.isdecimal()), default=0)
+
+    processes.finish(start(whole))
+    kills = 5  # in each mode
+    killed_at = processes.kill(lambda: start(killed), killed, count, kills, moment=1.0)
+    assert any(0 < done < steps for done in killed_at)
+    processes.finish(start(killed))
+    names = ("report.json", "finetuned.safetensors", "programmed.safetensors", METRICS)
+    for name in (*names, "plan.safetensors" if mode == "robust" else "plan-1.safetensors"):
+        assert (whole / name).read_bytes() == (killed / name).read_bytes()
+
+
+def test_a_run_with_other_options_is_refused(run, tmp_path):
+    assert run("--out", tmp_path).exit_code == 0
+    (tmp_path / "report.json").unlink()  # as if it had been killed
+    (tmp_path / "report.html").unlink()
+    refused = run("--out", tmp_path, "--seed", 1)
+    assert isinstance(refused.exception, ValueError)
+    assert "holds a job with seed 0, not 1; go on with the same options" in str(refused.exception)
+    going_on = run("--dry-run", "--out", tmp_path)
+    assert "6 to 6 of 64" in going_on.output
+    assert run("--out", tmp_path, "--seed", 1, "--force").exit_code == 0
