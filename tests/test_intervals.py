@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from memsim.intervals import accuracy_change
+from memsim.intervals import accuracy_change, share_interval
 
 
 def test_on_one_chip_the_interval_is_newcombes():
@@ -60,3 +60,12 @@ def test_one_image_tells_next_to_nothing(chips):
     assert -2 <= low <= -1
     assert high > -1
     assert np.isfinite([low, high]).all()
+
+
+@pytest.mark.parametrize(("count", "trials"), [(0, 7), (7, 7), (3, 7), (1, 1), (990, 1000)])
+def test_the_interval_of_a_share_is_wilsons(count, trials):
+    mean, low, high = share_interval(count, trials)
+    expected = scipy.stats.binomtest(count, trials).proportion_ci(method="wilson")
+    assert mean == count / trials
+    assert 0 <= low <= mean <= high <= 1
+    np.testing.assert_allclose((low, high), expected, atol=1e-12)

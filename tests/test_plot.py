@@ -113,6 +113,31 @@ def test_labels_move_no_further_than_they_must(heights, expected):
     np.testing.assert_allclose(plot._spread(heights, 0.1), expected)
 
 
+@pytest.mark.parametrize("rates", [[0.0], [0.01], [0.0, 0.003, 0.1]])
+def test_yield_over_stuck_rates_is_a_line_for_each_policy(policies, rates):
+    names = ("unsorted", "matched", "matched:tolerance=1")
+    yields = {
+        name: dict.fromkeys(reversed(rates), (0.9 - i / 10, 0.8 - i / 10, 1 - i / 10))
+        for i, name in enumerate(names)
+    }
+    figure = plot.yield_against_stuck_rate({x: policies[x] for x in names}, yields, 0.982)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert axes.get_title(loc="left") == "Chips that keep an accuracy of 98.2 %"
+    assert [text.get_text() for text in axes.get_xticklabels()] == [f"{100 * x:g}" for x in rates]
+    for i, (container, name) in enumerate(zip(axes.containers, names, strict=True)):
+        line, _, (bars,) = container
+        assert container.get_label() == name
+        np.testing.assert_allclose(np.asarray(line.get_xdata(), float), 100 * np.asarray(rates))
+        np.testing.assert_allclose(np.asarray(line.get_ydata(), float), 90 - 10 * i)
+        for segment in bars.get_segments():
+            np.testing.assert_allclose(segment[:, 1], [80 - 10 * i, 100 - 10 * i])
+        at = line.get_transform().transform(line.get_xydata())
+        assert axes.bbox.x0 < at[:, 0].min() <= at[:, 0].max() < axes.bbox.x1
+    dashes = [container[0].get_linestyle() for container in axes.containers]
+    assert dashes == ["-", "-", "--"]  # matched is twice there
+
+
 def test_bars_of_writes_name_the_price(policies, summaries):
     names = ("unsorted", "sws", "sws-layer")
     figure = plot.writes_by_policy({name: summaries[name] for name in names})

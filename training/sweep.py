@@ -7,11 +7,9 @@ and `--coordinator HOST:PORT --processes N --process K`. Chip n is the same in e
 grid. Killed, it goes on with the same command and ends with the same files.
 """
 
-import contextlib
 import functools
-import hashlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,19 +21,16 @@ from jax.experimental import multihost_utils
 
 import memsim
 from memsim.config import ENCODINGS
-from memsim.report import layer_facts, summarize_counts, with_reduction
 from memsim.selection import named_leaves
-from training.data import Batch
-from training.evaluation import make_classify
 from training.grid import Cell, grid
 from training.progress import progress_bar
 from training.settings import check_settings, read_settings, write_settings
-from training.sharding import Engine, device_memory, most_chips, together
+from training.sharding import Engine, device_memory, together
+from training.sweep_cells import choose_chunk, make_measure, measure_cell, measure_float
 from training.sweep_report import save_summary, show, show_grid
 from training.sweep_results import (
     SETTINGS,
     find_parts,
-    make_row,
     merge_parts,
     remove_unfinished,
     start_afresh,
@@ -57,127 +52,6 @@ from training.tasks import (
 
 Encodings = Annotated[list[str], typer.Option(help=f"{', '.join(ENCODINGS)}; repeatable")]
 Policies = Annotated[list[str], typer.Option(help="as `memsim report` takes them; repeatable")]
-# Summary and number of images right, of a chip.
-Chip = tuple[memsim.Summary, int]
-
-
-def make_measure(
-    engine: Engine, task: Task, seed: int, chunk: int
-) -> Callable[[Cell, Sequence[int]], list[Chip]]:
-    """`(cell, chips) -> what each chip takes and gets right`.
-
-    Args:
-      seed: that of `engine`.
-      chunk: chips on each device at once.
-    """
-    key, unsorted = jax.random.key(seed), memsim.Policy.unsorted()
-
-    @functools.lru_cache(maxsize=2)  # the baseline's and one other
-    def place(config: memsim.CrossbarConfig, placing: memsim.Policy) -> memsim.Plan:
-        return memsim.plan(task.params, config, placing)
-
-    def plans(cell: Cell, chips: Sequence[int]) -> memsim.Plan | list[memsim.Plan]:
-        if cell.policy.faults == "ignore":
-            return memsim.with_stucking(place(cell.config, cell.policy.placing), cell.policy)
-        blind, rate = place(cell.config, unsorted), cell.stuck_at / 2
-        faulty = [
-            memsim.sample_chip(jax.random.fold_in(key, chip), blind, rate, rate) for chip in chips
-        ]
-        return [memsim.plan(task.params, cell.config, cell.policy, chip=chip) for chip in faulty]
-
-    def summarize(plan: memsim.Plan, counts: memsim.Counts) -> list[memsim.Summary]:
-        facts = layer_facts({name: plan.layers[name] for name in plan.names})
-        each = (jax.tree.map(lambda x, i=i: x[i], counts) for i in range(len(counts.sets)))
-        return [summarize_counts(of_chip, facts, None) for of_chip in each]
-
-    @functools.cache
-    def baseline(
-        config: memsim.CrossbarConfig, stuck_at: float, chips: Sequence[int]
-    ) -> list[memsim.Summary]:
-        plan = place(config, unsorted)
-        return summarize(plan, engine(plan, stuck_at, chips, chunk).counts)
-
-    def measure(cell: Cell, chips: Sequence[int]) -> list[Chip]:
-        plan = together(lambda: plans(cell, chips))
-        measured = engine(plan, cell.stuck_at, chips, chunk, task.batches())
-        summaries = summarize(plan[0] if isinstance(plan, list) else plan, measured.counts)
-        # without stuck cells `unsorted` is the same on every chip
-        same = baseline(cell.config, cell.stuck_at, tuple(chips) if cell.stuck_at else (0,))
-        baselines = same if cell.stuck_at else same * len(chips)
-        return [
-            (with_reduction(summary, other), int(correct))
-            for summary, other, correct in zip(summaries, baselines, measured.correct, strict=True)
-        ]
-
-    return measure
-
-
-def measure_cell(
-    cell: Cell,
-    pending: Sequence[int],
-    chips: int,
-    chunk: int,
-    devices: int,
-    images: int,
-    measure: Callable[[Cell, Sequence[int]], list[Chip]],
-) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """The rows of each pending chunk of chips, a chunk on every device at once.
-
-    Args:
-      pending: chunks; number k has the chips from `k * chunk`.
-      chips: all there are.
-    """
-    numbers = [range(k * chunk, min((k + 1) * chunk, chips)) for k in pending]
-    same = None if cell.drawn else measure(cell, [0])
-    for start in range(0, len(pending), devices):
-        group = numbers[start : start + devices]
-        of_group = [chip for chunk_chips in group for chip in chunk_chips]
-        measured = same * len(of_group) if same else measure(cell, of_group)
-        rows = iter(
-            [
-                make_row(cell, chip, *found, images)
-                for chip, found in zip(of_group, measured, strict=True)
-            ]
-        )
-        for k, chunk_chips in zip(pending[start:], group, strict=False):
-            yield k, [next(rows) for _ in chunk_chips]
-
-
-def test_float(task: Task) -> tuple[int, float, dict[str, str]]:
-    """Images, accuracy of the float network, and fingerprints of its weights and the images."""
-    weights, images = hashlib.sha256(), hashlib.sha256()
-    for name, leaf in named_leaves(task.params).items():
-        weights.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
-        weights.update(np.ascontiguousarray(leaf).tobytes())
-
-    def reading() -> Iterator[Batch]:
-        for batch in task.batches():
-            for part in batch:
-                images.update(np.ascontiguousarray(part).tobytes())
-            yield batch
-
-    (correct,) = make_classify(task.apply)([task.params], reading())
-    fingerprints = {"weights": weights.hexdigest(), "images": images.hexdigest()}
-    return correct.size, float(correct.mean()), fingerprints
-
-
-def choose_chunk(engine: Engine, task: Task, cells: Sequence[Cell], chips: int, memory: int) -> int:
-    """Chips on each device at once, sized to the memory that the largest crossbars take."""
-    plans = []
-    for config in dict.fromkeys(cell.config for cell in cells):
-        with contextlib.suppress(ValueError):  # a cell that fails, later
-            plans.append(memsim.plan(task.params, config, memsim.Policy.unsorted()))
-    most = most_chips(chips)
-    if not plans:
-        return most
-
-    def words(plan: memsim.Plan) -> int:
-        rows = plan.schedule.sections.size * plan.config.physical_rows
-        return int(rows) * plan.config.word_dtype.itemsize
-
-    batch = next(iter(task.batches()))
-    own_plans = any(cell.policy.faults == "avoid" for cell in cells)
-    return engine.chunk_in_memory(max(plans, key=words), batch, memory, most, own_plans)
 
 
 def main(
@@ -265,14 +139,15 @@ def main(
             remove_unfinished(out)
 
     together(prepare)
-    trained = out / "trained.safetensors"  # on the spot, by an earlier run
-    if trained.is_file() and not (model or weights or data or assets):
+    trains = not (model or weights or data or assets)
+    trained = out / "weights.safetensors"  # on the spot, when the sweep was started
+    if trains and trained.is_file() and read_settings(out):
         open_chosen = functools.partial(digits_task, weights=str(trained))
     with progress_bar(shown=first) as bar:
         task = together(lambda: open_chosen(seed, bar))
         # as process 0 has it: training may differ from machine to machine
         task = task._replace(params=multihost_utils.broadcast_one_to_all(task.params))
-        images, float_accuracy, fingerprints = test_float(task)
+        images, float_accuracy, fingerprints = measure_float(task)
         settings |= {"task": task.source, "platform": jax.default_backend(), **fingerprints}
         engine = Engine(task.apply, task.params, seed, passes)
         recorded = read_settings(out / SETTINGS).get("chunk", 0) if first else 0
@@ -286,7 +161,7 @@ def main(
             if first:
                 check_settings(out / SETTINGS, settings)
                 write_settings(out / SETTINGS, settings)
-                if not (model or weights or data or assets):
+                if trains:
                     memsim.save_tensors(trained, named_leaves(task.params), force=True)
 
         together(record)

@@ -109,11 +109,13 @@ def _write(path: Path, table: pa.Table) -> None:
 
 
 def start_afresh(out: Path) -> None:
-    """Removes what an earlier sweep left in the folder, its settings last."""
+    """Removes what an earlier sweep, if there was one, left in the folder: its settings last."""
+    if not (out / "sweep.json").is_file():
+        return
     remove_unfinished(out)
     for part in (out / "parts").glob("*.parquet"):
         part.unlink()
-    for name in ("sweep.parquet", "summary.json", "trained.safetensors", SETTINGS):
+    for name in ("sweep.parquet", "summary.json", "weights.safetensors", SETTINGS):
         (out / name).unlink(missing_ok=True)
 
 
