@@ -14,6 +14,7 @@ from training.data import digits, shifted_batches
 from training.finetune import main
 from training.models import CNN
 from training.models.cnn import convolve_patches
+from training.progress import progress_bar
 from training.steps import TrainState, stuck_aware_step
 
 
@@ -131,3 +132,10 @@ def test_the_loss_sees_what_the_chip_holds(key):
         apply=lambda p, x: x @ p["dense"]["kernel"], optimizer=optimizer,
     )  # fmt: skip
     np.testing.assert_allclose(loss, np.log(4), rtol=1e-6)  # all weights held are 0
+
+
+def test_a_notebook_keeps_no_progress_bar(monkeypatch, capsys):
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    with progress_bar() as bar:
+        assert list(bar.track(range(3))) == [0, 1, 2]
+    assert capsys.readouterr() == ("", "")

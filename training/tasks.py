@@ -41,7 +41,7 @@ class Task(NamedTuple):
     rounds: int
 
 
-def digits_task(seed: int, bar: rich.progress.Progress) -> Task:
+def digits_task(seed: int, bar: rich.progress.Progress, epochs: int = 40) -> Task:
     """The CNN of the demo, trained on the spot."""
     data = digits()
     graph, params = nnx.split(CNN(nnx.Rngs(seed)), nnx.Param)
@@ -49,7 +49,7 @@ def digits_task(seed: int, bar: rich.progress.Progress) -> Task:
     def apply(params: PyTree, images: Array) -> Array:
         return nnx.merge(graph, params)(images)
 
-    params = train(apply, params, data, seed, epochs=40, batch=64, learning_rate=3e-3, bar=bar)
+    params = train(apply, params, data, seed, epochs, batch=64, learning_rate=3e-3, bar=bar)
     batches = [(data.test_images, data.test_labels)]
     return Task("digits CNN", {"data": "digits"}, params, apply, lambda: batches, 1)
 
