@@ -20,7 +20,7 @@ lint: .venv/installed
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "memsim needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[train,plot,test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[train,plot,notebooks,test]'
 	touch $@
 
 clean:

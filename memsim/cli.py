@@ -446,7 +446,9 @@ def _console() -> rich.console.Console:
 
 
 def _progress() -> rich.progress.Progress:
-    return rich.progress.Progress(console=rich.console.Console(stderr=True), transient=True)
+    # for whoever watches: nothing in a log or a notebook, not even the blank line it ends with
+    console = rich.console.Console(stderr=True)
+    return rich.progress.Progress(console=console, transient=True, disable=not sys.stderr.isatty())
 
 
 def main() -> None:

@@ -8,14 +8,16 @@ from typing import Any, Protocol
 
 import numpy as np
 import scipy.optimize
+from jaxtyping import Shaped
 
 from memsim.config import Policy
 from memsim.report import Summary, index_bits_text
 
 try:
+    from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
-    from matplotlib.ticker import LogLocator, NullLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
     from matplotlib.transforms import ScaledTranslation
 except ImportError as error:
     raise ImportError('memsim.plot needs matplotlib: pip install "memsim[plot]"') from error
@@ -365,6 +367,56 @@ def writes_per_column(policies: Mapping[str, Summary]) -> Figure:
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.legend(frameon=False, fontsize=8.5, labelcolor=_INK)
     _tidy(axes, "Where the writes go")
+    return figure
+
+
+def wear_map(wear: Mapping[str, Shaped[np.ndarray, "rows columns"]]) -> Figure:
+    """Writes of each cell of one crossbar, a panel per policy, on one scale of colours.
+
+    Args:
+      wear: by policy, the writes of a crossbar's cells: `programming.wear[crossbar]`.
+
+    Raises:
+      ValueError: of several crossbars, or chips.
+    """
+    panels = {name: np.asarray(cells) for name, cells in wear.items()}
+    for name, cells in panels.items():
+        if cells.ndim != 2:
+            raise ValueError(
+                f"`wear` of {name} has shape {cells.shape}, expected [rows, columns]; choose one "
+                "crossbar, `programming.wear[0]`."
+            )
+    most = max(1, *(int(cells.max()) for cells in panels.values()))
+    titles = [f"{name}\nat most {cells.max():,} writes" for name, cells in panels.items()]
+    widths = [
+        max(1.3, 0.13 * cells.shape[1], 0.075 * max(map(len, title.split("\n"))))
+        for title, cells in zip(titles, panels.values(), strict=True)
+    ]
+    figure = _figure(1.6 + sum(widths) + 0.15 * len(widths), 4.6)
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True, width_ratios=widths)[0]
+    colours = LinearSegmentedColormap.from_list("wear", ("#f3f6fa", "#8fb0da", _BAR, "#142440"))
+    for each, title, cells in zip(axes, titles, panels.values(), strict=True):
+        image = each.imshow(
+            cells, cmap=colours, vmin=0, vmax=most, aspect="auto", interpolation="nearest"
+        )
+        _tidy(each, "")
+        each.set_title(title, loc="left", fontsize=8.5, color=_INK)
+        columns = range(0, cells.shape[1], 1 if cells.shape[1] <= 10 else 5)
+        each.set_xticks(columns, list(map(str, columns)))
+        each.spines[:].set_visible(False)
+        each.tick_params(length=0)
+    axes[0].yaxis.set_major_locator(MaxNLocator(7, integer=True))
+    axes[0].set_ylabel("row of the crossbar")
+    figure.supxlabel("column of the crossbar (0: low-order bit)", fontsize=10, color=_SOFT)
+    figure.suptitle(
+        "Writes of each cell", x=0.01, ha="left", fontsize=11, color=_INK, fontweight="bold"
+    )
+    bar = figure.colorbar(image, ax=list(axes), aspect=28, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(colors=_SOFT, labelsize=9, length=0)
+    bar.ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    bar.set_label("writes", color=_SOFT)
     return figure
 
 

@@ -26,8 +26,9 @@ def checkpoint(tmp_path):
 
 
 def test_report_prints_a_table_and_lists_every_tensor(run, checkpoint):
-    code, out, _ = run("report", checkpoint, "--rows", 16)
+    code, out, errors = run("report", checkpoint, "--rows", 16)
     assert code == 0
+    assert not errors  # no progress bar where nobody watches
     for text in ("unsorted", "sws", "sws-layer", "NO", "reduction"):
         assert text in out
     assert "programmed: 408 weights in 2 tensors" in out

@@ -11,6 +11,7 @@ from tests import processes
 from training import finetune
 from training.finetune import complete, learned
 from training.loop import METRICS
+from training.progress import progress_bar
 
 SMALL = ("--epochs", 2, "--steps", 6, "--chips", 2, "--log-every", 2, "--save-every", 2)
 STUCK = "sws+stuck:p=0.25,low=5"
@@ -190,3 +191,10 @@ def test_a_run_with_other_options_is_refused(run, tmp_path):
     going_on = run("--dry-run", "--out", tmp_path)
     assert "6 to 6 of 64" in going_on.output
     assert run("--out", tmp_path, "--seed", 1, "--force").exit_code == 0
+
+
+def test_a_notebook_keeps_no_progress_bar(monkeypatch, capsys):
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    with progress_bar() as bar:
+        assert list(bar.track(range(3))) == [0, 1, 2]
+    assert capsys.readouterr() == ("", "")

@@ -151,6 +151,47 @@ def test_bars_of_writes_name_the_price(policies, summaries):
     plot.writes_by_policy(nothing)
 
 
+def test_wear_of_each_cell_on_one_scale():
+    """Colours come from the counts; policies are compared on the scale of the worst cell."""
+    rng = np.random.default_rng(0)
+    worn = {
+        "unsorted": rng.integers(0, 900, (128, 8), np.uint16),
+        "sws+stuck:p=0.5,low=3": rng.integers(0, 300, (128, 8), np.uint16),
+        "matched": np.zeros((256, 16), np.uint16),
+    }
+    figure = plot.wear_map(worn)
+    *panels, bar = figure.axes
+    for axes, (name, cells) in zip(panels, worn.items(), strict=True):
+        (image,) = axes.images
+        np.testing.assert_array_equal(image.get_array(), cells)
+        assert image.get_clim() == (0, worn["unsorted"].max())
+        assert axes.get_title("left") == f"{name}\nat most {cells.max():,} writes"
+        assert axes.get_xticks()[0] == 0
+    assert bar.get_ylabel() == "writes"
+    figure.draw_without_rendering()
+    titles = [axes._left_title.get_window_extent() for axes in panels]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(titles, 2))
+    assert titles[-1].x1 <= figure.bbox.x1
+    assert [tick.get_text() for tick in panels[0].get_xticklabels()] == list("01234567")
+    assert all(float(row).is_integer() for row in panels[0].get_yticks())
+
+
+def test_wear_of_few_cells_and_of_none():
+    figure = plot.wear_map({"sws": np.zeros((2, 2), np.uint8)})
+    figure.draw_without_rendering()
+    assert all(float(row).is_integer() for row in figure.axes[0].get_yticks())
+    assert figure.axes[0].images[0].get_clim() == (0, 1)
+
+
+def test_wear_is_of_one_crossbar(params, config, key):
+    plan = memsim.plan(params, config, memsim.Policy.sws())
+    chip = memsim.sample_chip(key, plan)
+    _, programming = memsim.program(params, plan, chip, wear=True)
+    plot.wear_map({"sws": programming.wear[0]})
+    with pytest.raises(ValueError, match=r"`wear` of sws has shape \(2, 4, 8\).*one crossbar"):
+        plot.wear_map({"sws": programming.wear})
+
+
 def test_an_svg_is_the_same_again_and_says_nothing_of_its_maker(policies, summaries):
     first, second = (
         plot.to_svg(plot.reduction_against_index_bits(policies, summaries)) for _ in range(2)

@@ -5,13 +5,14 @@ import rich.progress
 
 
 def progress_bar(shown: bool = True) -> rich.progress.Progress:
-    """On stderr, gone when done."""
+    """On stderr, gone when done; none in a notebook, which would keep it."""
+    console = rich.console.Console(stderr=True)
     return rich.progress.Progress(
         rich.progress.TextColumn("{task.description}"),
         rich.progress.BarColumn(),
         rich.progress.MofNCompleteColumn(),
         rich.progress.TimeElapsedColumn(),
-        console=rich.console.Console(stderr=True),
+        console=console,
         transient=True,
-        disable=not shown,
+        disable=not shown or console.is_jupyter,
     )
