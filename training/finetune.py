@@ -13,27 +13,24 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
-import rich.console
 import rich.progress
-import rich.table
 import typer
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, PyTree
 
 import memsim
-from memsim import plot
 from memsim.config import validate
-from memsim.intervals import accuracy_change
-from memsim.report import policy_table
 from memsim.selection import is_floating, leaf_name, named_leaves
 from training.evaluation import make_classify, program_chips, unstack
+from training.finetune_report import Evaluation, Outcome, report, save, show
 from training.loop import CHECKPOINTS, METRICS, run
 from training.progress import progress_bar
-from training.results import check_results, write_results
+from training.results import check_results
 from training.settings import check_settings, write_settings
 from training.steps import weight_limits, within
 from training.tasks import (
@@ -49,19 +46,11 @@ from training.tasks import (
     Weights,
     choose_task,
 )
-from training.tuning import Tuning, tune_each, tune_robust
+from training.tuning import tune_each, tune_robust
 
 _SETTINGS = "finetune.json"
 # Statistics that a network only collects.
 _FROZEN = re.compile(r"running_(mean|var)$")
-
-
-class Evaluation(NamedTuple):
-    """Chips programmed once and tested on every test image."""
-
-    correct: Bool[np.ndarray, "chips images"]
-    held: list[PyTree]  # weights of each chip
-    writes: list[int]  # of each chip
 
 
 def sample_chips(keys: Array, plan: memsim.Plan, stuck_at: float) -> memsim.Chip:
@@ -155,7 +144,8 @@ def main(
         "crossbars": crossbars, "rows": rows, "bits": bits, "stuck_at": stuck_at, "steps": steps,
         "batch": batch, "learning_rate": learning_rate, "warmup": warmup, "refresh": refresh,
         "clip": clip, "distill": distill, "write_price": write_price, "write_width": write_width,
-        "epochs": epochs, "seed": seed, "memsim": memsim.__version__, "jax": jax.__version__,
+        "epochs": epochs, "seed": seed, "save_every": save_every, "log_every": log_every,
+        "memsim": memsim.__version__, "jax": jax.__version__,
     }  # fmt: skip
     if (model or data) and not train_data:
         raise ValueError("`--train-data` is missing; give images to fine-tune on.")
@@ -189,203 +179,108 @@ def main(
 
     with progress_bar() as bar:
         task = open_chosen(seed, bar)
-        assert task.training is not None  # noqa: S101 - `choose_task` gave the data
-        training = task.training
-        start = learned(task.params)
-        unsorted = memsim.plan(start, config, memsim.Policy.unsorted())
-        keys = jax.random.split(jax.random.key(seed), chips)  # the chips of `compare`
-        chips_known = sample_chips(keys, unsorted, stuck_at)
-
-        def replan(params: PyTree, chip: memsim.Chip | None) -> memsim.Plan:
-            return memsim.plan(params, config, tuned_policy, chip=chip if avoids else None)
-
-        def apply(params: PyTree, images: Array) -> Array:
-            return task.apply(complete(params, task.params), images)
-
-        classify = make_classify(apply)
-
-        def evaluate(
-            networks: Sequence[PyTree], plans: Sequence[memsim.Plan], chips: memsim.Chip
-        ) -> Evaluation:
-            held, programmings = program_chips(networks, plans, chips)
-            counted = zip(programmings, plans, strict=True)
-            writes = [memsim.summarize(*pair).writes for pair in counted]
-            return Evaluation(classify(held, task.batches()), held, writes)
-
-        progress = bar.add_task("programming and testing", total=4)
-        (reference,) = classify([start], task.batches())
-        bar.advance(progress)
-        comparison = memsim.compare(
-            {name: np.asarray(leaf) for name, leaf in named_leaves(start).items()},
-            config,
-            {str(p): p for p in (memsim.Policy.unsorted(), tuned_policy.placing, tuned_policy)},
-            chips=chips, seed=seed, stuck_at_0=stuck_at / 2, stuck_at_1=stuck_at / 2,
-        )  # fmt: skip
-        bar.advance(progress)
-        first_plans = (
-            [replan(start, chip) for chip in unstack(chips_known)]
-            if avoids
-            else [replan(start, None)] * chips
-        )
-        before = evaluate([start] * chips, first_plans, chips_known)
-        bar.advance(progress)
-
-        params = start
-        schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup, steps)
-        optimizer = optax.adam(schedule)
-        if clip:
-            limits = weight_limits(start, clip)
-            params = jax.tree.map(lambda w, limit: np.clip(w, -limit, limit), start, limits)
-            optimizer = optax.chain(optimizer, within(limits))
-        objective: dict[str, Any] = {
-            "apply": apply, "write_price": write_price, "write_width": write_width,
-            "teacher": (lambda images: apply(start, images)) if distill else None,
-        }  # fmt: skip
-        if robust:
-            unseen = jax.random.fold_in(jax.random.key(seed), 2**31 - 1)  # by none of `keys`
-            tuning, step = tune_robust(
-                params, unseen, replan, optimizer, schedule, stuck_at=stuck_at, refresh=refresh,
-                **objective,
-            )  # fmt: skip
-        else:
-            tuning, step = tune_each(
-                params, chips_known, replan, optimizer, schedule, refresh=refresh,
-                together=together, **objective,
-            )  # fmt: skip
-        tuning = run(
-            step, tuning, lambda number: training(batch, seed + 1, number), steps, folder=out,
-            save_every=save_every, log_every=log_every, bar=bar,
-            description="fine-tuning for chips unseen" if robust else f"fine-tuning {chips} chips",
-        )  # fmt: skip
-        if robust:
-            networks = [tuning.states[0].params] * chips
-            plans = [tuning.plans[0]] * chips
-        else:
-            networks, plans = tuning.each()
-        after = evaluate(networks, plans, chips_known)
-        bar.advance(progress)
-        elsewhere = None
-        if not robust and tuned_policy.low_columns and tuned_policy.draws == "fresh":
-            other_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(chips_known.key)
-            other_draws = chips_known._replace(key=other_keys)  # the same faults
-            elsewhere = evaluate(networks, plans, other_draws)
-
-    accuracy: dict[str, Any] = {"float": float(reference.mean())}
-    accuracy |= spread("programmed", before.correct, reference)
-    accuracy |= spread("finetuned", after.correct, reference)
-    if elsewhere:
-        accuracy |= spread("finetuned_fresh_draws", elsewhere.correct, reference)
-    document = memsim.to_json(task.name, config, comparison.policies, comparison.digital)
-    document |= {
-        "accuracy": accuracy,
-        "writes": {
-            "policy": str(tuned_policy),
-            "before_finetuning": float(np.mean(before.writes)),
-            "after_finetuning": float(np.mean(after.writes)),
-        },
-        "settings": settings,
-    }
-    save(out, document, comparison.policies, task, tuning, after, robust, bool(refresh or avoids))
-    show(out, document, comparison.policies)
+        outcome = fine_tune(task, config, tuned_policy, settings, together, out, bar)
+    document = report(task.name, config, tuned_policy, settings, outcome)
+    save(out, document, outcome)
+    show(out, document, outcome)
 
 
-def spread(
-    name: str, correct: Bool[np.ndarray, "chips images"], reference: Bool[np.ndarray, " images"]
-) -> dict[str, Any]:
-    """Accuracy, under keys that start with `name`: mean, minimum and maximum over chips, and every
-    chip, with 95 % intervals of the change against the float network.
-    """
-    values, whole = correct.mean(axis=1), accuracy_change(correct, reference)
-    each = [accuracy_change(correct[i : i + 1], reference) for i in range(len(correct))]
-    return {
-        name: float(values.mean()),
-        f"{name}_min": float(values.min()),
-        f"{name}_max": float(values.max()),
-        f"{name}_change_interval": [whole.low, whole.high],
-        f"{name}_per_chip": values.tolist(),
-        f"{name}_change_interval_per_chip": [[change.low, change.high] for change in each],
-    }
-
-
-def save(
-    out: Path,
-    document: dict[str, Any],
-    policies: dict[str, memsim.Summary],
+def fine_tune(
     task: Task,
-    tuning: Tuning,
-    after: Evaluation,
-    robust: bool,
-    own_plans: bool,
-) -> None:
-    """Writes the results, `report.json` last.
+    config: memsim.CrossbarConfig,
+    policy: memsim.Policy,
+    settings: dict[str, Any],
+    together: int,
+    out: Path,
+    bar: rich.progress.Progress,
+) -> Outcome:
+    """Programs the network, fine-tunes it for the chips and programs it again.
 
     Args:
-      own_plans: whether the chips have a plan each.
+      settings: the options of `main` by name.
+      together: chips in one `vmap`.
+      out: folder of checkpoints and metrics.
     """
-    memsim.save_tensors(out / "trained.safetensors", named_leaves(task.params), force=True)
-    if robust:
-        tuned = complete(tuning.states[0].params, task.params)
-        plans = {"plan": tuning.plans[0]}
+    assert task.training is not None  # noqa: S101 - `main` asked for it
+    training, start, seed = task.training, learned(task.params), settings["seed"]
+    chips, stuck_at, refresh = settings["chips"], settings["stuck_at"], settings["refresh"]
+    avoids = policy.faults == "avoid"
+    unsorted = memsim.plan(start, config, memsim.Policy.unsorted())
+    keys = jax.random.split(jax.random.key(seed), chips)  # the chips of `compare`
+    known = sample_chips(keys, unsorted, stuck_at)
+
+    def replan(params: PyTree, chip: memsim.Chip | None) -> memsim.Plan:
+        return memsim.plan(params, config, policy, chip=chip if avoids else None)
+
+    def apply(params: PyTree, images: Array) -> Array:
+        return task.apply(complete(params, task.params), images)
+
+    classify = make_classify(apply)
+
+    def evaluate(
+        networks: Sequence[PyTree], plans: Sequence[memsim.Plan], chips: memsim.Chip
+    ) -> Evaluation:
+        held, programmings = program_chips(networks, plans, chips)
+        counted = zip(programmings, plans, strict=True)
+        writes = [memsim.summarize(*pair).writes for pair in counted]
+        return Evaluation(classify(held, task.batches()), held, writes)
+
+    progress = bar.add_task("programming and testing", total=3)
+    (reference,) = classify([start], task.batches())
+    comparison = memsim.compare(
+        {name: np.asarray(leaf) for name, leaf in named_leaves(start).items()},
+        config,
+        {str(p): p for p in (memsim.Policy.unsorted(), policy.placing, policy)},
+        chips=chips, seed=seed, stuck_at_0=stuck_at / 2, stuck_at_1=stuck_at / 2,
+    )  # fmt: skip
+    bar.advance(progress)
+    own = [replan(start, chip) for chip in unstack(known)] if avoids else []
+    before = evaluate([start] * chips, own or [replan(start, None)] * chips, known)
+    bar.advance(progress)
+
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, settings["learning_rate"], settings["warmup"], settings["steps"]
+    )
+    optimizer, params = optax.adam(schedule), start
+    if settings["clip"]:
+        limits = weight_limits(start, settings["clip"])
+        params = jax.tree.map(lambda w, limit: jnp.clip(w, -limit, limit), start, limits)
+        optimizer = optax.chain(optimizer, within(limits))
+    options: dict[str, Any] = {
+        "apply": apply, "refresh": refresh, "write_price": settings["write_price"],
+        "write_width": settings["write_width"],
+        "teacher": (lambda images: apply(start, images)) if settings["distill"] else None,
+    }  # fmt: skip
+    method = (params, replan, optimizer, schedule)
+    if settings["robust"]:
+        unseen = jax.random.fold_in(jax.random.key(seed), 2**31 - 1)  # by none of `keys`
+        tuning, step = tune_robust(*method, key=unseen, stuck_at=stuck_at, **options)
     else:
-        networks, of_chips = tuning.each()
-        tuned = jax.tree.map(lambda *chips: np.stack(chips), *networks)
-        plans = {f"plan-{chip}": plan for chip, plan in enumerate(of_chips)}
-        plans = plans if own_plans else {"plan": of_chips[0]}
-    memsim.save_tensors(out / "finetuned.safetensors", named_leaves(tuned), force=True)
-    for name, plan in plans.items():
-        memsim.save_plan(out / f"{name}.safetensors", plan, force=True)
-    held = jax.tree.map(lambda *chips: np.stack(chips), *after.held)
-    memsim.save_tensors(out / "programmed.safetensors", named_leaves(held), force=True)
-    accuracy = document["accuracy"]
-    series, shown = {}, {"float network": accuracy["float"]}
-    for name, label in _LABELS.items():
-        if name in accuracy:
-            series[label] = accuracy[f"{name}_per_chip"]
-            shown[f"{label}, mean of the chips"] = accuracy[name]
-    figures = {
-        "accuracy": plot.accuracy_over_chips(accuracy["float"], series),
-        "writes": plot.writes_by_policy(policies),
-        "columns": plot.writes_per_column(policies),
-    }
-    pictures = {"Every chip, before and after": "accuracy"}
-    write_results(out, "report.json", document, shown, figures, pictures)
-
-
-_LABELS = {
-    "programmed": "programmed",
-    "finetuned": "fine-tuned",
-    "finetuned_fresh_draws": "fine-tuned, fresh draws",
-}
-
-
-def show(out: Path, document: dict[str, Any], policies: dict[str, memsim.Summary]) -> None:
-    """Prints the tables."""
-    accuracy, settings, writes = (document[key] for key in ("accuracy", "settings", "writes"))
-    console = rich.console.Console(width=None if sys.stdout.isatty() else 140)
-    console.print(policy_table(policies))
-    kind = "unseen chips" if settings["robust"] else "chips"
-    table = rich.table.Table(
-        title=f"Accuracy on {settings['chips']} {kind}: {writes['policy']}, "
-        f"{100 * settings['stuck_at']:g} % of cells stuck",
-        title_justify="left",
-    )
-    table.add_column("")
-    for heading in ("mean", "change, 95 %", "worst chip", "best chip"):
-        table.add_column(heading, justify="right")
-    table.add_row("float network", f"{100 * accuracy['float']:.1f} %", "", "", "")
-    for name, label in _LABELS.items():
-        if name in accuracy:
-            figures = [accuracy[key] for key in (name, f"{name}_min", f"{name}_max")]
-            mean, worst, best = (f"{100 * figure:.1f} %" for figure in figures)
-            low, high = (100 * end for end in accuracy[f"{name}_change_interval"])
-            table.add_row(label, mean, f"{low:+.1f} to {high:+.1f}", worst, best)
-    console.print(table)
-    console.print(
-        f"writes per pass {writes['before_finetuning']:,.0f} before, "
-        f"{writes['after_finetuning']:,.0f} after fine-tuning (each under its plan); results in "
-        f"{out}/",
-        highlight=False,
-    )
+        tuning, step = tune_each(*method, chips=known, together=together, **options)
+    tuning = run(
+        step, tuning, lambda number: training(settings["batch"], seed + 1, number),
+        settings["steps"], folder=out, save_every=settings["save_every"],
+        log_every=settings["log_every"], bar=bar,
+        description="fine-tuning" if settings["robust"] else f"fine-tuning {chips} chips",
+    )  # fmt: skip
+    if settings["robust"]:
+        networks, plans = [tuning.states[0].params] * chips, [tuning.plans[0]] * chips
+        tuned = complete(networks[0], task.params)
+    else:
+        networks, plans = tuning.each()
+        tuned = jax.tree.map(lambda *of_chips: np.stack(of_chips), *networks)
+    after, elsewhere = evaluate(networks, plans, known), None
+    if not settings["robust"] and policy.low_columns and policy.draws == "fresh":
+        other_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(known.key)
+        other_draws = known._replace(key=other_keys)  # the same faults
+        elsewhere = evaluate(networks, plans, other_draws)
+    bar.advance(progress)
+    of_chips = {f"plan-{chip}": plan for chip, plan in enumerate(plans)}
+    shared = settings["robust"] or not (refresh or avoids)
+    return Outcome(
+        reference, comparison, before, after, elsewhere, named_leaves(task.params),
+        named_leaves(tuned), {"plan": plans[0]} if shared else of_chips,
+    )  # fmt: skip
 
 
 def show_plan(out: Path, settings: dict[str, Any], together: int, force: bool) -> None:

@@ -42,11 +42,11 @@ def stack(trees: Sequence[PyTree]) -> PyTree:
 
 def tune_each(
     params: PyTree,
-    chips: memsim.Chip,
     replan: Replan,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     *,
+    chips: memsim.Chip,
     refresh: int,
     together: int,
     **objective: Any,
@@ -54,9 +54,9 @@ def tune_each(
     """Fine-tuning for known chips: all start from `params`, each learns its own stuck cells.
 
     Args:
-      chips: with a leading axis of chips.
       replan: `(params, chip) -> Plan`.
       optimizer, schedule: the schedule is its learning rate, for the record.
+      chips: with a leading axis of chips.
       refresh: steps after which each chip's weights are planned afresh; 0 keeps the first plan.
       together: chips in one `vmap`; groups of them take turns.
       objective: keywords of `stuck_aware_loss`.
@@ -87,11 +87,11 @@ def tune_each(
 
 def tune_robust(
     params: PyTree,
-    key: Key[Array, ""],
     replan: Replan,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     *,
+    key: Key[Array, ""],
     stuck_at: float,
     refresh: int,
     **objective: Any,

@@ -1,0 +1,157 @@
+"""What fine-tuning found: weights, plans, charts, a page, tables."""
+
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import rich.console
+import rich.table
+from jaxtyping import Bool, PyTree
+
+import memsim
+from memsim import plot
+from memsim.intervals import accuracy_change
+from memsim.report import policy_table
+from memsim.selection import named_leaves
+from training.results import write_results
+
+_LABELS = {
+    "programmed": "programmed",
+    "finetuned": "fine-tuned",
+    "finetuned_fresh_draws": "fine-tuned, fresh draws",
+}
+
+
+class Evaluation(NamedTuple):
+    """Chips programmed once and tested on every test image.
+
+    Attributes:
+      held: weights of each chip.
+      writes: of each chip.
+    """
+
+    correct: Bool[np.ndarray, "chips images"]
+    held: list[PyTree]
+    writes: list[int]
+
+
+class Outcome(NamedTuple):
+    """What became of a network.
+
+    Attributes:
+      reference: which images the float network gets right.
+      comparison: writes of its weights under each policy.
+      before, after, elsewhere: chips programmed with the weights as they were, as fine-tuned, and
+        so with other bit-stucking draws; None where that is no other case.
+      trained: its tensors, by name.
+      tuned: as fine-tuned, with a leading axis of chips unless one network is for all.
+      plans: by the name of their file.
+    """
+
+    reference: Bool[np.ndarray, " images"]
+    comparison: memsim.Comparison
+    before: Evaluation
+    after: Evaluation
+    elsewhere: Evaluation | None
+    trained: dict[str, Any]
+    tuned: dict[str, Any]
+    plans: dict[str, memsim.Plan]
+
+
+def report(
+    name: str, config: memsim.CrossbarConfig, policy: memsim.Policy, settings: dict[str, Any],
+    outcome: Outcome,
+) -> dict[str, Any]:  # fmt: skip
+    """The figures, as `report.json` holds them.
+
+    Args:
+      name: of the network.
+      policy: that it was fine-tuned for.
+    """
+    reference, comparison = outcome.reference, outcome.comparison
+    accuracy: dict[str, Any] = {"float": float(reference.mean())}
+    accuracy |= spread("programmed", outcome.before.correct, reference)
+    accuracy |= spread("finetuned", outcome.after.correct, reference)
+    if outcome.elsewhere:
+        accuracy |= spread("finetuned_fresh_draws", outcome.elsewhere.correct, reference)
+    writes = {
+        "policy": str(policy),
+        "before_finetuning": float(np.mean(outcome.before.writes)),
+        "after_finetuning": float(np.mean(outcome.after.writes)),
+    }
+    document = memsim.to_json(name, config, comparison.policies, comparison.digital)
+    return document | {"accuracy": accuracy, "writes": writes, "settings": settings}
+
+
+def spread(
+    name: str, correct: Bool[np.ndarray, "chips images"], reference: Bool[np.ndarray, " images"]
+) -> dict[str, Any]:
+    """Accuracy, under keys that start with `name`: mean, minimum and maximum over chips, and every
+    chip, with 95 % intervals of the change against the float network.
+    """
+    values, whole = correct.mean(axis=1), accuracy_change(correct, reference)
+    each = [accuracy_change(correct[i : i + 1], reference) for i in range(len(correct))]
+    return {
+        name: float(values.mean()),
+        f"{name}_min": float(values.min()),
+        f"{name}_max": float(values.max()),
+        f"{name}_change_interval": [whole.low, whole.high],
+        f"{name}_per_chip": values.tolist(),
+        f"{name}_change_interval_per_chip": [[change.low, change.high] for change in each],
+    }
+
+
+def save(out: Path, document: dict[str, Any], outcome: Outcome) -> None:
+    """Writes the results, `report.json` last."""
+    memsim.save_tensors(out / "trained.safetensors", outcome.trained, force=True)
+    memsim.save_tensors(out / "finetuned.safetensors", outcome.tuned, force=True)
+    for name, plan in outcome.plans.items():
+        memsim.save_plan(out / f"{name}.safetensors", plan, force=True)
+    held = jax.tree.map(lambda *chips: np.stack(chips), *outcome.after.held)
+    memsim.save_tensors(out / "programmed.safetensors", named_leaves(held), force=True)
+    accuracy = document["accuracy"]
+    series, shown = {}, {"float network": accuracy["float"]}
+    for name, label in _LABELS.items():
+        if name in accuracy:
+            series[label] = accuracy[f"{name}_per_chip"]
+            shown[f"{label}, mean of the chips"] = accuracy[name]
+    policies = outcome.comparison.policies
+    figures = {
+        "accuracy": plot.accuracy_over_chips(accuracy["float"], series),
+        "writes": plot.writes_by_policy(policies),
+        "columns": plot.writes_per_column(policies),
+    }
+    pictures = {"Every chip, before and after": "accuracy"}
+    write_results(out, "report.json", document, shown, figures, pictures)
+
+
+def show(out: Path, document: dict[str, Any], outcome: Outcome) -> None:
+    """Prints the tables."""
+    accuracy, settings, writes = (document[key] for key in ("accuracy", "settings", "writes"))
+    console = rich.console.Console(width=None if sys.stdout.isatty() else 140)
+    console.print(policy_table(outcome.comparison.policies))
+    kind = "unseen chips" if settings["robust"] else "chips"
+    table = rich.table.Table(
+        title=f"Accuracy on {settings['chips']} {kind}: {writes['policy']}, "
+        f"{100 * settings['stuck_at']:g} % of cells stuck",
+        title_justify="left",
+    )
+    table.add_column("")
+    for heading in ("mean", "change, 95 %", "worst chip", "best chip"):
+        table.add_column(heading, justify="right")
+    table.add_row("float network", f"{100 * accuracy['float']:.1f} %", "", "", "")
+    for name, label in _LABELS.items():
+        if name in accuracy:
+            figures = [accuracy[key] for key in (name, f"{name}_min", f"{name}_max")]
+            mean, worst, best = (f"{100 * figure:.1f} %" for figure in figures)
+            low, high = (100 * end for end in accuracy[f"{name}_change_interval"])
+            table.add_row(label, mean, f"{low:+.1f} to {high:+.1f}", worst, best)
+    console.print(table)
+    console.print(
+        f"writes per pass {writes['before_finetuning']:,.0f} before, "
+        f"{writes['after_finetuning']:,.0f} after fine-tuning (each under its plan); results in "
+        f"{out}/",
+        highlight=False,
+    )
