@@ -4,7 +4,7 @@ BIN := .venv/bin
 .PHONY: demo test test-all lint clean
 
 demo: .venv/installed  ## train, program, fine-tune 32 chips: runs/demo/
-	$(BIN)/python -m training.finetune --force
+	$(BIN)/python -m training.finetune --out runs/demo --force
 
 test: .venv/installed  ## everything but the slow tests
 	$(BIN)/pytest -n auto --dist worksteal -m "not slow"

@@ -137,11 +137,14 @@ def main(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be done")] = False,
 ) -> None:
     """Fine-tune a network for the chips that it is programmed onto."""
+    # a CPU is slow where a convolution has a kernel for every chip
+    one_by_one = jax.default_backend() == "cpu" and (model or assets)
+    together = together or (1 if one_by_one else chips)
     settings: dict[str, Any] = {
         "model": model, "weights": weights, "data": data, "split": split,
         "train_data": train_data, "train_split": train_split, "limit": limit,
         "assets": assets and str(assets), "policy": policy, "robust": robust, "chips": chips,
-        "crossbars": crossbars, "rows": rows, "bits": bits, "stuck_at": stuck_at, "steps": steps,
+        "together": together, "crossbars": crossbars, "rows": rows, "bits": bits, "stuck_at": stuck_at, "steps": steps,
         "batch": batch, "learning_rate": learning_rate, "warmup": warmup, "refresh": refresh,
         "clip": clip, "distill": distill, "write_price": write_price, "write_width": write_width,
         "epochs": epochs, "seed": seed, "save_every": save_every, "log_every": log_every,
@@ -163,14 +166,12 @@ def main(
     avoids = tuned_policy.faults == "avoid"
     if robust and avoids:
         raise ValueError("`--robust` is for chips unseen; `faults=avoid` needs to know its chip.")
-    on_cpu = jax.default_backend() == "cpu"
-    together = together or (1 if on_cpu and (model or assets) else chips)
     if not dry_run:
         check_results(out, "report.json", force)
     if not force:
         check_settings(out / _SETTINGS, settings)
     if dry_run:
-        show_plan(out, settings, together, force)
+        show_plan(out, settings, force)
         return
     if force:
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
@@ -179,7 +180,7 @@ def main(
 
     with progress_bar() as bar:
         task = open_chosen(seed, bar)
-        outcome = fine_tune(task, config, tuned_policy, settings, together, out, bar)
+        outcome = fine_tune(task, config, tuned_policy, settings, out, bar)
     document = report(task.name, config, tuned_policy, settings, outcome)
     save(out, document, outcome)
     show(out, document, outcome)
@@ -190,7 +191,6 @@ def fine_tune(
     config: memsim.CrossbarConfig,
     policy: memsim.Policy,
     settings: dict[str, Any],
-    together: int,
     out: Path,
     bar: rich.progress.Progress,
 ) -> Outcome:
@@ -198,7 +198,6 @@ def fine_tune(
 
     Args:
       settings: the options of `main` by name.
-      together: chips in one `vmap`.
       out: folder of checkpoints and metrics.
     """
     assert task.training is not None  # noqa: S101 - `main` asked for it
@@ -256,7 +255,7 @@ def fine_tune(
         unseen = jax.random.fold_in(jax.random.key(seed), 2**31 - 1)  # by none of `keys`
         tuning, step = tune_robust(*method, key=unseen, stuck_at=stuck_at, **options)
     else:
-        tuning, step = tune_each(*method, chips=known, together=together, **options)
+        tuning, step = tune_each(*method, chips=known, together=settings["together"], **options)
     tuning = run(
         step, tuning, lambda number: training(settings["batch"], seed + 1, number),
         settings["steps"], folder=out, save_every=settings["save_every"],
@@ -283,7 +282,7 @@ def fine_tune(
     )  # fmt: skip
 
 
-def show_plan(out: Path, settings: dict[str, Any], together: int, force: bool) -> None:
+def show_plan(out: Path, settings: dict[str, Any], force: bool) -> None:
     """Says what a run would do."""
     saved = [] if force else [path.name for path in (out / CHECKPOINTS).glob("[0-9]*")]
     start = max((int(name) for name in saved if name.isdecimal()), default=0)
@@ -292,7 +291,7 @@ def show_plan(out: Path, settings: dict[str, Any], together: int, force: bool) -
     if settings["robust"]:
         what = f"one network, another chip every step; tested on {chips} chips unseen"
     else:
-        what = f"a network for each of {chips} chips, {together} in one vmap"
+        what = f"a network for each of {chips} chips, {settings['together']} in one vmap"
     lines = {
         "network": network,
         "policy": settings["policy"],
