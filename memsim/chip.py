@@ -12,8 +12,9 @@ from jaxtyping import Array, Float32, Int32, Key, UInt, UInt32
 from memsim.codes import AnyArray, bit_slice, join_slices, word_constant
 from memsim.config import CrossbarConfig
 
-# Fault rates are honoured to this many binary digits.
-_FAULT_DIGITS = 31
+# Stuck cells are drawn in groups of so many words side by side, so many cells at a time.
+_GROUP_WORDS = 2**13
+_BLOCK_CELLS = 256
 
 
 class Chip(NamedTuple):
@@ -63,12 +64,17 @@ def new_chip(
       stuck_at_0, stuck_at_1: probabilities of a cell to be stuck at its lowest or highest level;
         exclusive, so their sum is at most 1.
     """
-    _, fault_key, level_key = jax.random.split(key, 3)
-    either = stuck_at_0 + stuck_at_1
-    high_share = stuck_at_1 / jnp.maximum(either, jnp.finfo(jnp.float32).tiny)
-    faulty = _cells_of_crossbars(fault_key, either, crossbars, config)
-    high = _cells_of_crossbars(level_key, high_share, crossbars, config)
-    return with_faults(key, faulty & ~high, faulty & high)
+    _, cell_key, flag_key = jax.random.split(key, 3)
+    rates = (stuck_at_0, stuck_at_1)
+    cells = config.unflagged.column_masks
+    stuck = _draw_stuck(cell_key, rates, (crossbars, config.rows), cells, config)
+    if config.flags == "word":
+        one_column = config.column_masks[-1:]
+        stuck |= _draw_stuck(flag_key, rates, (crossbars, config.rows), one_column, config)
+    elif config.flags == "section":
+        flags = _draw_stuck(flag_key, rates, (crossbars, 1), cells, config)
+        stuck = jnp.concatenate([stuck, flags], axis=2)
+    return with_faults(key, stuck[0], stuck[1])
 
 
 def with_faults(
@@ -86,24 +92,65 @@ def with_faults(
     return Chip(draw_key, jnp.int32(0), stuck_at_0, stuck_at_1, state=stuck_at_1)
 
 
-def _cells_of_crossbars(
-    key: Key[Array, ""], rate: Float32[Array, ""], crossbars: int, config: CrossbarConfig
-) -> UInt[Array, "crossbars rows"]:
-    keys = fold_in(jnp.broadcast_to(key, (crossbars,)), jnp.arange(crossbars, dtype=jnp.int32))
-    rates = jnp.broadcast_to(rate, (crossbars,))
-    cells = bernoulli_cells(keys, rates, config.unflagged, _FAULT_DIGITS)
-    if config.flags == "none":
-        return cells
-    # a cell draws its digits 0 to _FAULT_DIGITS - 1 from the key: the next one is free
-    apart = fold_in(keys, jnp.full(crossbars, _FAULT_DIGITS, jnp.int32))
-    if config.flags == "word":
-        flags = bernoulli_cells(apart, rates, config, _FAULT_DIGITS)
-        return cells.astype(config.word_dtype) | (
-            flags & word_constant(config.column_masks[-1], config)
-        )
-    one_row = dataclasses.replace(config.unflagged, rows=1)
-    flags = bernoulli_cells(apart, rates, one_row, _FAULT_DIGITS)
-    return jnp.concatenate([cells, flags], axis=1)
+def _draw_stuck(
+    key: Key[Array, ""],
+    rates: tuple[Float32[Array, ""], Float32[Array, ""]],
+    shape: tuple[int, int],
+    masks: tuple[int, ...],
+    config: CrossbarConfig,
+) -> UInt[Array, "2 crossbars rows"]:
+    """Words of cells stuck at 0 and of cells stuck at 1.
+
+    Args:
+      key: consumed; crossbar c's cells do not depend on how many crossbars there are.
+      rates: probabilities of either.
+      shape: (crossbars, rows).
+      masks: the bits of a word that each of its cells holds.
+    """
+    # Stuck cells are rare, so what is drawn is how many whole cells lie before each: a geometric
+    # number, the floor of an exponential one. Cells are counted within their group: no int32
+    # overflows, and float32 is exact to a small fraction of a cell.
+    words = shape[0] * shape[1]
+    width = min(words, _GROUP_WORDS)
+    groups = -(-words // width)
+    cells = width * len(masks)
+    at_0, at_1 = jax.lax.stop_gradient(rates)
+    either = jnp.minimum(at_0 + at_1, 1)
+    tiny = jnp.finfo(jnp.float32).tiny
+    high_share = at_1 / jnp.maximum(either, tiny)
+    mean = 1 / jnp.maximum(-jnp.log1p(-either), tiny)  # of that exponential number
+    group = jnp.arange(groups, dtype=jnp.int32)
+    keys = fold_in(jnp.broadcast_to(key, (groups,)), group)
+
+    def draw_block(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        block, first, stuck = carry
+        uniform = _uniform_pairs(fold_in(keys, jnp.broadcast_to(block, keys.shape)), _BLOCK_CELLS)
+        whole = jnp.minimum(-jnp.log1p(-uniform[..., 0]) * mean, cells).astype(jnp.int32)
+        cell = first[:, None] + jnp.cumsum(whole + 1, axis=1) - 1
+        level = (uniform[..., 1] < high_share).astype(jnp.int32)
+        bits = jnp.asarray(masks, config.word_dtype)[cell % len(masks)]
+        # cells differ, so adding their bits joins them; those past the end are dropped
+        stuck = stuck.at[level, group[:, None], cell // len(masks)].add(bits, mode="drop")
+        return block + 1, jnp.minimum(cell[:, -1] + 1, cells), stuck
+
+    start = jnp.zeros((2, groups, width), config.word_dtype)
+    _, _, stuck = jax.lax.while_loop(
+        lambda carry: jnp.any(carry[1] < cells),
+        draw_block,
+        (jnp.int32(0), jnp.zeros(groups, jnp.int32), start),
+    )
+    return stuck.reshape(2, -1)[:, :words].reshape(2, *shape)
+
+
+def _uniform_pairs(keys: Key[Array, " keys"], pairs: int) -> Float32[Array, "keys pairs 2"]:
+    """Uniform numbers between 0 and 1, neither of them included; 23 binary digits."""
+
+    def bits(key: Key[Array, ""]) -> UInt32[Array, "pairs words"]:
+        # a key is random words itself, and costs half as much as drawing them
+        return jax.random.key_data(jax.random.split(key, pairs))
+
+    whole = (jax.vmap(bits)(keys)[..., :2] >> 9).astype(jnp.float32)
+    return (whole + 0.5) * 2.0**-23
 
 
 def fault_cells(chip: Chip, config: CrossbarConfig) -> tuple[np.ndarray, np.ndarray]:
