@@ -124,10 +124,11 @@ def _draw_stuck(
 
     def draw_block(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         block, first, stuck = carry
-        uniform = _uniform_pairs(fold_in(keys, jnp.broadcast_to(block, keys.shape)), _BLOCK_CELLS)
-        whole = jnp.minimum(-jnp.log1p(-uniform[..., 0]) * mean, cells).astype(jnp.int32)
+        block_keys = fold_in(keys, jnp.broadcast_to(block, keys.shape))
+        one, other = _two_uniforms(block_keys, _BLOCK_CELLS)
+        whole = jnp.minimum(-jnp.log1p(-one) * mean, cells).astype(jnp.int32)
         cell = first[:, None] + jnp.cumsum(whole + 1, axis=1) - 1
-        level = (uniform[..., 1] < high_share).astype(jnp.int32)
+        level = (other < high_share).astype(jnp.int32)
         bits = jnp.asarray(masks, config.word_dtype)[cell % len(masks)]
         # cells differ, so adding their bits joins them; those past the end are dropped
         stuck = stuck.at[level, group[:, None], cell // len(masks)].add(bits, mode="drop")
@@ -142,15 +143,18 @@ def _draw_stuck(
     return stuck.reshape(2, -1)[:, :words].reshape(2, *shape)
 
 
-def _uniform_pairs(keys: Key[Array, " keys"], pairs: int) -> Float32[Array, "keys pairs 2"]:
-    """Uniform numbers between 0 and 1, neither of them included; 23 binary digits."""
+def _two_uniforms(
+    keys: Key[Array, " keys"], count: int
+) -> tuple[Float32[Array, "keys count"], Float32[Array, "keys count"]]:
+    """Twice so many uniform numbers for each key: above 0, below 1, of 23 binary digits."""
 
-    def bits(key: Key[Array, ""]) -> UInt32[Array, "pairs words"]:
-        # a key is random words itself, and costs half as much as drawing them
-        return jax.random.key_data(jax.random.split(key, pairs))
+    def words(key: Key[Array, ""]) -> UInt32[Array, "count words"]:
+        # a key is two random words or more, at half the price of drawing them
+        return jax.random.key_data(jax.random.split(key, count))
 
-    whole = (jax.vmap(bits)(keys)[..., :2] >> 9).astype(jnp.float32)
-    return (whole + 0.5) * 2.0**-23
+    drawn = jax.vmap(words)(keys) >> 9
+    one, other = ((drawn[..., i].astype(jnp.float32) + 0.5) * 2.0**-23 for i in (0, 1))
+    return one, other
 
 
 def fault_cells(chip: Chip, config: CrossbarConfig) -> tuple[np.ndarray, np.ndarray]:
