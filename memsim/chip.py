@@ -1,6 +1,5 @@
 """A chip: its random draws, its stuck-at faults, the state of its cells."""
 
-import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -15,6 +14,8 @@ from memsim.config import CrossbarConfig
 # Stuck cells are drawn in groups of so many words side by side, so many cells at a time.
 _GROUP_WORDS = 2**13
 _BLOCK_CELLS = 256
+# Bit stucking draws p to this many binary digits.
+_DRAW_DIGITS = 16
 
 
 class Chip(NamedTuple):
@@ -207,37 +208,53 @@ def check_rates(stuck_at_0: float, stuck_at_1: float) -> None:
 def bernoulli_cells(
     keys: Key[Array, "*shape"],
     probability: Float32[Array, "*shape"],
+    mask: UInt[Array, "*shape"],
     config: CrossbarConfig,
-    digits: int,
 ) -> UInt[Array, "*shape rows"]:
-    """Draws each cell of `config.physical_rows` words per key; a drawn cell has all its bits set.
+    """Draws cells of `config.physical_rows` words per key; a drawn cell has all its bits set.
 
     Args:
       keys: one per section or crossbar; consumed.
-      probability: of a cell to be drawn, rounded to `digits` binary digits (at most 31).
+      probability: of a cell to be drawn, rounded to `_DRAW_DIGITS` binary digits.
+      mask: words, all bits of the cells that are wanted.
     """
-    # Thirty-two cells per random word: from the last binary digit of p to the first, OR with random
-    # bits where the digit is 1 and AND where it is 0. p = 1/2 takes one round, 1/4 two.
-    one = jnp.uint32(1 << digits)
-    threshold = jnp.round(probability * jnp.float32(1 << digits)).astype(jnp.uint32)
+    # Many cells per random word: from the last binary digit of p to the first, OR with random bits
+    # where the digit is 1 and AND where it is 0. p = 1/2 takes one round, 1/4 two. The bits above
+    # the wanted ones serve the digits before: three low columns of eight take two from a word.
+    one = jnp.uint32(1 << _DRAW_DIGITS)
+    threshold = jnp.round(probability * jnp.float32(1 << _DRAW_DIGITS)).astype(jnp.uint32)
     numerator = threshold | one  # 0 and 1 then need no round at all
     trailing_zeros = jax.lax.population_count((numerator & -numerator) - jnp.uint32(1))
-    first_round = jnp.min(trailing_zeros).astype(jnp.int32)
+    rounds = _DRAW_DIGITS - trailing_zeros.astype(jnp.int32)
+    word_bits = 8 * config.word_dtype.itemsize
+    width = jnp.maximum(word_bits - jax.lax.clz(mask).astype(jnp.int32), 1)
+    per_word = word_bits // width
+    most = jnp.max(-(-rounds // per_word))
 
-    def add_digit(digit: Array, cells: Array) -> Array:
-        digit = jnp.asarray(digit, jnp.int32)  # a Python integer under `jax.disable_jit`
-        random = _random_words(fold_in(keys, jnp.broadcast_to(digit, keys.shape)), config)
-        is_one = ((threshold >> digit.astype(jnp.uint32)) & 1)[..., None] == 1
-        return jnp.where(is_one, cells | random, cells & random)
+    def add_word(number: Array, cells: Array) -> Array:
+        from_last = jnp.asarray(most - 1 - number, jnp.int32)
+        word = jnp.broadcast_to(_DRAW_DIGITS - 1 - from_last, keys.shape)
+        random = _random_words(fold_in(keys, word), config)
+
+        def add_digit(number: Array, cells: Array) -> Array:
+            part = jnp.max(parts) - 1 - number
+            digit = (from_last * per_word + part).astype(jnp.uint32)  # 0 is the first
+            is_one = (((threshold << digit) >> jnp.uint32(_DRAW_DIGITS - 1)) & 1)[..., None] == 1
+            bits = random >> (width * part).astype(config.word_dtype)[..., None]
+            added = jnp.where(is_one, cells | bits, cells & bits)
+            return jnp.where((part < parts)[..., None], added, cells)
+
+        parts = jnp.clip(rounds - from_last * per_word, 0, per_word)
+        return jax.lax.fori_loop(0, jnp.max(parts), add_digit, cells)
 
     cells = jnp.zeros((*keys.shape, config.physical_rows), config.word_dtype)
-    cells = jax.lax.fori_loop(first_round, jnp.int32(digits), add_digit, cells)
+    cells = jax.lax.fori_loop(0, most, add_word, cells)
     cells = jnp.where((threshold == one)[..., None], ~jnp.zeros_like(cells), cells)
     lowest_bits = word_constant(sum(mask & -mask for mask in config.column_masks), config)
     cells = cells & lowest_bits
     for _ in range(config.cell_bits - 1):
         cells = cells | (cells << word_constant(1, config))
-    return cells & word_constant(sum(config.column_masks), config)
+    return cells & mask[..., None]
 
 
 def fold_in(keys: Key[Array, "*shape"], data: Int32[Array, "*shape"]) -> Key[Array, "*shape"]:
