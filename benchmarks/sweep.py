@@ -65,7 +65,7 @@ def sweep(p: str, chunk: int) -> dict[str, float]:
     config = memsim.CrossbarConfig(crossbars=None)
     plan = memsim.plan({"kernel": weights}, config, memsim.Policy.parse(f"sws+stuck:p={p},low=3"))
 
-    def use(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def use(key: jax.Array) -> object:
         chip = memsim.sample_chip(key, plan, STUCK_AT, STUCK_AT)
         effective, programming = memsim.program({"kernel": weights}, plan, chip)
         return batch @ effective["kernel"], programming.counts.sets
