@@ -1,6 +1,5 @@
 """A chip: its random draws, its stuck-at faults, the state of its cells."""
 
-import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -12,8 +11,11 @@ from jaxtyping import Array, Float32, Int32, Key, UInt, UInt32
 from memsim.codes import AnyArray, bit_slice, join_slices, word_constant
 from memsim.config import CrossbarConfig
 
-# Fault rates are honoured to this many binary digits.
-_FAULT_DIGITS = 31
+# Stuck cells are drawn in groups of so many words side by side, so many cells at a time.
+_GROUP_WORDS = 2**13
+_BLOCK_CELLS = 256
+# Bit stucking draws p to this many binary digits.
+_DRAW_DIGITS = 16
 
 
 class Chip(NamedTuple):
@@ -63,12 +65,17 @@ def new_chip(
       stuck_at_0, stuck_at_1: probabilities of a cell to be stuck at its lowest or highest level;
         exclusive, so their sum is at most 1.
     """
-    _, fault_key, level_key = jax.random.split(key, 3)
-    either = stuck_at_0 + stuck_at_1
-    high_share = stuck_at_1 / jnp.maximum(either, jnp.finfo(jnp.float32).tiny)
-    faulty = _cells_of_crossbars(fault_key, either, crossbars, config)
-    high = _cells_of_crossbars(level_key, high_share, crossbars, config)
-    return with_faults(key, faulty & ~high, faulty & high)
+    _, cell_key, flag_key = jax.random.split(key, 3)
+    rates = (stuck_at_0, stuck_at_1)
+    cells = config.unflagged.column_masks
+    stuck = _draw_stuck(cell_key, rates, (crossbars, config.rows), cells, config)
+    if config.flags == "word":
+        one_column = config.column_masks[-1:]
+        stuck |= _draw_stuck(flag_key, rates, (crossbars, config.rows), one_column, config)
+    elif config.flags == "section":
+        flags = _draw_stuck(flag_key, rates, (crossbars, 1), cells, config)
+        stuck = jnp.concatenate([stuck, flags], axis=2)
+    return with_faults(key, stuck[0], stuck[1])
 
 
 def with_faults(
@@ -86,24 +93,69 @@ def with_faults(
     return Chip(draw_key, jnp.int32(0), stuck_at_0, stuck_at_1, state=stuck_at_1)
 
 
-def _cells_of_crossbars(
-    key: Key[Array, ""], rate: Float32[Array, ""], crossbars: int, config: CrossbarConfig
-) -> UInt[Array, "crossbars rows"]:
-    keys = fold_in(jnp.broadcast_to(key, (crossbars,)), jnp.arange(crossbars, dtype=jnp.int32))
-    rates = jnp.broadcast_to(rate, (crossbars,))
-    cells = bernoulli_cells(keys, rates, config.unflagged, _FAULT_DIGITS)
-    if config.flags == "none":
-        return cells
-    # a cell draws its digits 0 to _FAULT_DIGITS - 1 from the key: the next one is free
-    apart = fold_in(keys, jnp.full(crossbars, _FAULT_DIGITS, jnp.int32))
-    if config.flags == "word":
-        flags = bernoulli_cells(apart, rates, config, _FAULT_DIGITS)
-        return cells.astype(config.word_dtype) | (
-            flags & word_constant(config.column_masks[-1], config)
-        )
-    one_row = dataclasses.replace(config.unflagged, rows=1)
-    flags = bernoulli_cells(apart, rates, one_row, _FAULT_DIGITS)
-    return jnp.concatenate([cells, flags], axis=1)
+def _draw_stuck(
+    key: Key[Array, ""],
+    rates: tuple[Float32[Array, ""], Float32[Array, ""]],
+    shape: tuple[int, int],
+    masks: tuple[int, ...],
+    config: CrossbarConfig,
+) -> UInt[Array, "2 crossbars rows"]:
+    """Words of cells stuck at 0 and of cells stuck at 1.
+
+    Args:
+      key: consumed; crossbar c's cells do not depend on how many crossbars there are.
+      rates: probabilities of either.
+      shape: (crossbars, rows).
+      masks: the bits of a word that each of its cells holds.
+    """
+    # Stuck cells are rare, so what is drawn is how many whole cells lie before each: a geometric
+    # number, the floor of an exponential one. Cells are counted within their group: no int32
+    # overflows, and float32 is exact to a small fraction of a cell.
+    words = shape[0] * shape[1]
+    width = min(words, _GROUP_WORDS)
+    groups = -(-words // width)
+    cells = width * len(masks)
+    at_0, at_1 = jax.lax.stop_gradient(rates)
+    either = jnp.minimum(at_0 + at_1, 1)
+    tiny = jnp.finfo(jnp.float32).tiny
+    high_share = at_1 / jnp.maximum(either, tiny)
+    mean = 1 / jnp.maximum(-jnp.log1p(-either), tiny)  # of that exponential number
+    group = jnp.arange(groups, dtype=jnp.int32)
+    keys = fold_in(jnp.broadcast_to(key, (groups,)), group)
+
+    def draw_block(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        block, first, stuck = carry
+        block_keys = fold_in(keys, jnp.broadcast_to(block, keys.shape))
+        one, other = _two_uniforms(block_keys, _BLOCK_CELLS)
+        whole = jnp.minimum(-jnp.log1p(-one) * mean, cells).astype(jnp.int32)
+        cell = first[:, None] + jnp.cumsum(whole + 1, axis=1) - 1
+        level = (other < high_share).astype(jnp.int32)
+        bits = jnp.asarray(masks, config.word_dtype)[cell % len(masks)]
+        # cells differ, so adding their bits joins them; those past the end are dropped
+        stuck = stuck.at[level, group[:, None], cell // len(masks)].add(bits, mode="drop")
+        return block + 1, jnp.minimum(cell[:, -1] + 1, cells), stuck
+
+    start = jnp.zeros((2, groups, width), config.word_dtype)
+    _, _, stuck = jax.lax.while_loop(
+        lambda carry: jnp.any(carry[1] < cells),
+        draw_block,
+        (jnp.int32(0), jnp.zeros(groups, jnp.int32), start),
+    )
+    return stuck.reshape(2, -1)[:, :words].reshape(2, *shape)
+
+
+def _two_uniforms(
+    keys: Key[Array, " keys"], count: int
+) -> tuple[Float32[Array, "keys count"], Float32[Array, "keys count"]]:
+    """Twice so many uniform numbers for each key: above 0, below 1, of 23 binary digits."""
+
+    def words(key: Key[Array, ""]) -> UInt32[Array, "count words"]:
+        # a key is two random words or more, at half the price of drawing them
+        return jax.random.key_data(jax.random.split(key, count))
+
+    drawn = jax.vmap(words)(keys) >> 9
+    one, other = ((drawn[..., i].astype(jnp.float32) + 0.5) * 2.0**-23 for i in (0, 1))
+    return one, other
 
 
 def fault_cells(chip: Chip, config: CrossbarConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -156,37 +208,53 @@ def check_rates(stuck_at_0: float, stuck_at_1: float) -> None:
 def bernoulli_cells(
     keys: Key[Array, "*shape"],
     probability: Float32[Array, "*shape"],
+    mask: UInt[Array, "*shape"],
     config: CrossbarConfig,
-    digits: int,
 ) -> UInt[Array, "*shape rows"]:
-    """Draws each cell of `config.physical_rows` words per key; a drawn cell has all its bits set.
+    """Draws cells of `config.physical_rows` words per key; a drawn cell has all its bits set.
 
     Args:
       keys: one per section or crossbar; consumed.
-      probability: of a cell to be drawn, rounded to `digits` binary digits (at most 31).
+      probability: of a cell to be drawn, rounded to `_DRAW_DIGITS` binary digits.
+      mask: words, all bits of the cells that are wanted.
     """
-    # Thirty-two cells per random word: from the last binary digit of p to the first, OR with random
-    # bits where the digit is 1 and AND where it is 0. p = 1/2 takes one round, 1/4 two.
-    one = jnp.uint32(1 << digits)
-    threshold = jnp.round(probability * jnp.float32(1 << digits)).astype(jnp.uint32)
+    # Many cells per random word: from the last binary digit of p to the first, OR with random bits
+    # where the digit is 1 and AND where it is 0. p = 1/2 takes one round, 1/4 two. The bits above
+    # the wanted ones serve the digits before: three low columns of eight take two from a word.
+    one = jnp.uint32(1 << _DRAW_DIGITS)
+    threshold = jnp.round(probability * jnp.float32(1 << _DRAW_DIGITS)).astype(jnp.uint32)
     numerator = threshold | one  # 0 and 1 then need no round at all
     trailing_zeros = jax.lax.population_count((numerator & -numerator) - jnp.uint32(1))
-    first_round = jnp.min(trailing_zeros).astype(jnp.int32)
+    rounds = _DRAW_DIGITS - trailing_zeros.astype(jnp.int32)
+    word_bits = 8 * config.word_dtype.itemsize
+    width = jnp.maximum(word_bits - jax.lax.clz(mask).astype(jnp.int32), 1)
+    per_word = word_bits // width
+    most = jnp.max(-(-rounds // per_word))
 
-    def add_digit(digit: Array, cells: Array) -> Array:
-        digit = jnp.asarray(digit, jnp.int32)  # a Python integer under `jax.disable_jit`
-        random = _random_words(fold_in(keys, jnp.broadcast_to(digit, keys.shape)), config)
-        is_one = ((threshold >> digit.astype(jnp.uint32)) & 1)[..., None] == 1
-        return jnp.where(is_one, cells | random, cells & random)
+    def add_word(number: Array, cells: Array) -> Array:
+        from_last = jnp.asarray(most - 1 - number, jnp.int32)
+        word = jnp.broadcast_to(_DRAW_DIGITS - 1 - from_last, keys.shape)
+        random = _random_words(fold_in(keys, word), config)
+
+        def add_digit(number: Array, cells: Array) -> Array:
+            part = jnp.max(parts) - 1 - number
+            digit = (from_last * per_word + part).astype(jnp.uint32)  # 0 is the first
+            is_one = (((threshold << digit) >> jnp.uint32(_DRAW_DIGITS - 1)) & 1)[..., None] == 1
+            bits = random >> (width * part).astype(config.word_dtype)[..., None]
+            added = jnp.where(is_one, cells | bits, cells & bits)
+            return jnp.where((part < parts)[..., None], added, cells)
+
+        parts = jnp.clip(rounds - from_last * per_word, 0, per_word)
+        return jax.lax.fori_loop(0, jnp.max(parts), add_digit, cells)
 
     cells = jnp.zeros((*keys.shape, config.physical_rows), config.word_dtype)
-    cells = jax.lax.fori_loop(first_round, jnp.int32(digits), add_digit, cells)
+    cells = jax.lax.fori_loop(0, most, add_word, cells)
     cells = jnp.where((threshold == one)[..., None], ~jnp.zeros_like(cells), cells)
     lowest_bits = word_constant(sum(mask & -mask for mask in config.column_masks), config)
     cells = cells & lowest_bits
     for _ in range(config.cell_bits - 1):
         cells = cells | (cells << word_constant(1, config))
-    return cells & word_constant(sum(config.column_masks), config)
+    return cells & mask[..., None]
 
 
 def fold_in(keys: Key[Array, "*shape"], data: Int32[Array, "*shape"]) -> Key[Array, "*shape"]:

@@ -19,8 +19,6 @@ from memsim.schedule import Slots
 
 # Words per tile: a tile's arrays stay in cache, and a network's never exist all at once.
 _TILE_WORDS = 2**19
-# Bit stucking draws p to this many binary digits.
-_REPROGRAM_DIGITS = 16
 
 
 class Stucking(NamedTuple):
@@ -194,7 +192,7 @@ def enable_slots(
     keys = fold_in(keys, jnp.where(fixed, 0, pass_index + 1))
     keys = fold_in(keys, jnp.where(fixed, crossbar, slots.layer))
     keys = fold_in(keys, jnp.where(fixed, 0, slots.section))
-    drawn = bernoulli_cells(keys, reprogram, config, _REPROGRAM_DIGITS)
+    drawn = bernoulli_cells(keys, reprogram, low_mask, config)
     # a row of flags, if there is one, is used whenever row 0 is
     row = jnp.arange(config.physical_rows, dtype=jnp.int32) % config.rows
     used = row[None, None] < slots.used_rows[..., None]
