@@ -192,7 +192,9 @@ def enable_slots(
     keys = fold_in(keys, jnp.where(fixed, 0, pass_index + 1))
     keys = fold_in(keys, jnp.where(fixed, crossbar, slots.layer))
     keys = fold_in(keys, jnp.where(fixed, 0, slots.section))
-    drawn = bernoulli_cells(keys, reprogram, low_mask, config)
+    # a physical cell is drawn once, however many low columns a layer has
+    wanted = jnp.where(fixed, word_constant(sum(config.column_masks), config), low_mask)
+    drawn = bernoulli_cells(keys, reprogram, wanted, config)
     # a row of flags, if there is one, is used whenever row 0 is
     row = jnp.arange(config.physical_rows, dtype=jnp.int32) % config.rows
     used = row[None, None] < slots.used_rows[..., None]

@@ -310,3 +310,18 @@ def test_a_fault_map_of_another_chip_is_refused(config):
     message = r"`faults` has shape \(1, 4, 8\), but this chip is \(2, 4, 8\)"
     with pytest.raises(ValueError, match=message):
         memsim.fault_words(np.zeros((1, 4, 8), bool), 2, config)
+
+
+def test_fixed_cells_are_the_same_under_any_number_of_low_columns(key):
+    params = {f"{i}/kernel": jax.random.normal(key, (64, 3)) for i in range(2)}
+    policies = {
+        f"{i}/kernel": memsim.Policy.parse(f"sws+stuck:p=0.3,low={low},draws=fixed")
+        for i, low in enumerate((2, 5))
+    }
+    plan = memsim.plan(params, memsim.CrossbarConfig(rows=64), policies)
+    few, many = memsim.enable_words(plan, memsim.sample_chip(key, plan)).values()
+    for section in (*few, *many):
+        np.testing.assert_array_equal(section & 3, few[0] & 3)
+    assert 20 < np.sum((few[0] & 1) == 0) < 64
+    assert np.any((many[0] & 16) == 0)
+    assert not np.any((few[0] & 16) == 0)
