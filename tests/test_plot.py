@@ -6,6 +6,7 @@ import pytest
 
 import memsim
 from memsim import plot
+from memsim.plot.policies import _spread
 from training.reproduce import grid
 
 
@@ -110,7 +111,7 @@ def test_a_price_that_rounds_to_nothing_is_not_called_nothing(policies, summarie
     ],
 )
 def test_labels_move_no_further_than_they_must(heights, expected):
-    np.testing.assert_allclose(plot._spread(heights, 0.1), expected)
+    np.testing.assert_allclose(_spread(heights, 0.1), expected)
 
 
 @pytest.mark.parametrize("rates", [[0.0], [0.01], [0.0, 0.003, 0.1]])

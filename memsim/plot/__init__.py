@@ -1,0 +1,26 @@
+"""Charts as matplotlib figures: returned, never shown. Needs the extra `plot`."""
+
+try:
+    import matplotlib.figure  # noqa: F401
+except ImportError as error:
+    raise ImportError('memsim.plot needs matplotlib: pip install "memsim[plot]"') from error
+
+from memsim.plot.chips import accuracy_over_chips, wear_map, yield_against_stuck_rate
+from memsim.plot.policies import (
+    accuracy_against_reduction,
+    reduction_against_index_bits,
+    writes_by_policy,
+    writes_per_column,
+)
+from memsim.plot.style import to_svg
+
+__all__ = [
+    "accuracy_against_reduction",
+    "accuracy_over_chips",
+    "reduction_against_index_bits",
+    "to_svg",
+    "wear_map",
+    "writes_by_policy",
+    "writes_per_column",
+    "yield_against_stuck_rate",
+]

@@ -1,0 +1,147 @@
+"""Many chips: accuracy of each, yield; and the cells of one: wear."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Shaped
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.transforms import ScaledTranslation
+
+from memsim.config import Policy
+from memsim.plot.style import BAD, BAR, GOOD, INK, SOFT, new_figure, styles_of, tidy
+
+
+def accuracy_over_chips(float_accuracy: float, series: Mapping[str, Sequence[float]]) -> Figure:
+    """Accuracy of every chip, a row of dots per series, against the float network.
+
+    Args:
+      float_accuracy: share of 1.
+      series: shares of 1, one per chip, by what was done.
+    """
+    figure = new_figure(8, 1.2 + 0.75 * len(series))
+    axes = figure.subplots()
+    colours = (BAD, GOOD, BAR, SOFT)
+    for row, values in enumerate(series.values()):
+        percent = 100 * np.asarray(values)
+        spread = np.linspace(-0.22, 0.22, percent.size)[np.argsort(np.argsort(percent))]
+        colour = colours[row % len(colours)]
+        axes.scatter(percent, row + spread, s=16, color=colour, alpha=0.75, linewidth=0)
+        axes.plot([percent.mean()] * 2, [row - 0.33, row + 0.33], color=colour, linewidth=2)
+    axes.axvline(100 * float_accuracy, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    axes.annotate(
+        f"float {100 * float_accuracy:.1f} % ", (100 * float_accuracy, -0.62),
+        color=INK, fontsize=9, ha="right", va="center",
+    )  # fmt: skip
+    means = {name: 100 * np.mean(values) for name, values in series.items()}
+    labels = [f"{name}\nmean {mean:.1f} %" for name, mean in means.items()]
+    axes.set_yticks(range(len(series)), labels)
+    axes.set_ylim(len(series) - 0.5, -0.8)
+    axes.set_xlabel("test accuracy (%): a dot is a chip, a bar the mean")
+    tidy(axes, "Accuracy of each chip")
+    return figure
+
+
+def yield_against_stuck_rate(
+    policies: Mapping[str, Policy],
+    yields: Mapping[str, Mapping[float, tuple[float, float, float]]],
+    accuracy: float,
+) -> Figure:
+    """How many chips still work, a line per policy over the share of cells that are stuck.
+
+    Args:
+      policies: by name.
+      yields: by name and share of cells stuck, the share of chips and the ends of its 95 %
+        interval.
+      accuracy: from which on a chip works, share of 1.
+    """
+    figure = new_figure(8, 4.2 + 0.11 * len(yields))
+    axes = figure.subplots()
+    styles = styles_of(policies)
+    drawn: Counter[str] = Counter()
+    rates = sorted({rate for line in yields.values() for rate in line})
+    for number, (name, line) in enumerate(yields.items()):
+        colour, marker = styles[name]
+        dashes = ("-", "--", ":", "-.")[drawn[colour] % 4]
+        drawn[colour] += 1
+        # beside each other, so that bars do not hide each other
+        aside = ScaledTranslation(
+            (number - (len(yields) - 1) / 2) * 3 / 72, 0, figure.dpi_scale_trans
+        )
+        at = sorted(line)
+        points = 100 * np.asarray([line[rate] for rate in at])
+        axes.errorbar(
+            [100 * rate for rate in at], points[:, 0],
+            yerr=np.abs(points[:, 1:] - points[:, :1]).T, color=colour, linestyle=dashes,
+            marker=marker, markersize=5.5, linewidth=1.1, elinewidth=0.9, capsize=2.5, label=name,
+            transform=axes.transData + aside,
+        )  # fmt: skip
+    positive = [100 * rate for rate in rates if rate]
+    if positive:
+        axes.set_xscale("symlog", linthresh=min(positive))  # 0 has its place
+    axes.set_xticks([100 * rate for rate in rates], [f"{100 * rate:g}" for rate in rates])
+    axes.xaxis.set_minor_locator(NullLocator())
+    scale = axes.xaxis.get_transform()
+    first, *_, last = scale.transform(100 * np.asarray([rates[0], *rates]))
+    room = 0.06 * (last - first) or 1.0
+    axes.set_xlim(*scale.inverted().transform(np.asarray([first - room, last + room])))
+    axes.set_ylim(-3, 103)
+    axes.set_xlabel("share of cells stuck (%), half at each level")
+    axes.set_ylabel("yield (% of chips); bars: 95 %")
+    axes.grid(color="#edf0f3", linewidth=0.8)
+    axes.set_axisbelow(True)
+    figure.legend(fontsize=8.5, labelcolor=INK, loc="outside lower center", ncols=2, frameon=False)
+    tidy(axes, f"Chips that keep an accuracy of {100 * accuracy:.1f} %")
+    return figure
+
+
+def wear_map(wear: Mapping[str, Shaped[np.ndarray, "rows columns"]]) -> Figure:
+    """Writes of each cell of one crossbar, a panel per policy, on one scale of colours.
+
+    Args:
+      wear: by policy, the writes of a crossbar's cells: `programming.wear[crossbar]`.
+
+    Raises:
+      ValueError: of several crossbars, or chips.
+    """
+    panels = {name: np.asarray(cells) for name, cells in wear.items()}
+    for name, cells in panels.items():
+        if cells.ndim != 2:
+            raise ValueError(
+                f"`wear` of {name} has shape {cells.shape}, expected [rows, columns]; choose one "
+                "crossbar, `programming.wear[0]`."
+            )
+    most = max(1, *(int(cells.max()) for cells in panels.values()))
+    titles = [f"{name}\nat most {cells.max():,} writes" for name, cells in panels.items()]
+    widths = [
+        max(1.3, 0.13 * cells.shape[1], 0.075 * max(map(len, title.split("\n"))))
+        for title, cells in zip(titles, panels.values(), strict=True)
+    ]
+    figure = new_figure(1.6 + sum(widths) + 0.15 * len(widths), 4.6)
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True, width_ratios=widths)[0]
+    colours = LinearSegmentedColormap.from_list("wear", ("#f3f6fa", "#8fb0da", BAR, "#142440"))
+    for each, title, cells in zip(axes, titles, panels.values(), strict=True):
+        image = each.imshow(
+            cells, cmap=colours, vmin=0, vmax=most, aspect="auto", interpolation="nearest"
+        )
+        tidy(each, "")
+        each.set_title(title, loc="left", fontsize=8.5, color=INK)
+        columns = range(0, cells.shape[1], 1 if cells.shape[1] <= 10 else 5)
+        each.set_xticks(columns, list(map(str, columns)))
+        each.spines[:].set_visible(False)
+        each.tick_params(length=0)
+    axes[0].yaxis.set_major_locator(MaxNLocator(7, integer=True))
+    axes[0].set_ylabel("row of the crossbar")
+    figure.supxlabel("column of the crossbar (0: low-order bit)", fontsize=10, color=SOFT)
+    figure.suptitle(
+        "Writes of each cell", x=0.01, ha="left", fontsize=11, color=INK, fontweight="bold"
+    )
+    bar = figure.colorbar(image, ax=list(axes), aspect=28, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(colors=SOFT, labelsize=9, length=0)
+    bar.ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    bar.set_label("writes", color=SOFT)
+    return figure
