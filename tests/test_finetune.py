@@ -92,6 +92,20 @@ def test_robust_weights_are_one_network_that_programs_as_reported(run, tmp_path)
     assert last["expected_writes_per_weight"] > 0
 
 
+def test_it_goes_on_from_weights_that_an_earlier_run_left(run, tmp_path):
+    first, second = tmp_path / "robust", tmp_path / "each"
+    assert run("--robust", "--out", first).exit_code == 0
+    tuned = first / "finetuned.safetensors"
+    quiet = ("--learning-rate", 1e-9, "--out", second)
+    assert run("--start", tuned, *quiet).exit_code == 0
+    before = memsim.open_checkpoint(tuned).load("dense/kernel")
+    after = memsim.open_checkpoint(second / "finetuned.safetensors").load("dense/kernel")
+    np.testing.assert_allclose(after, [before] * 2, atol=1e-6)
+    refused = run("--start", tuned.parent / "programmed.safetensors", *quiet, "--force")
+    assert "`start`" in str(refused.exception)
+    assert "has no tensor `convs/0/bias` of shape (16,)" in str(refused.exception)
+
+
 def test_chips_take_turns_in_groups_and_have_plans_of_their_own(run, tmp_path):
     options = ("--refresh", 4, "--policy", "matched:faults=avoid", "--crossbars", 1)
     for together in (1, 2):

@@ -303,7 +303,7 @@ def test_wrong_options_are_refused_before_any_work(run, tmp_path, options, messa
 def test_weights_of_another_network_are_refused(run, tmp_path):
     memsim.save_tensors(tmp_path / "other.npz", {"kernel": np.zeros((2, 2), np.float32)})
     result = run("--weights", tmp_path / "other.npz", "--out", tmp_path / "out")
-    assert "1 tensors that are not those of the digits CNN" in str(result.exception)
+    assert "has no tensor `convs/0/bias` of shape (16,); give weights" in str(result.exception)
 
 
 def test_chips_whose_stuck_cells_are_avoided_have_plans_of_their_own(run, weights, tmp_path):

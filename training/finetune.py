@@ -45,6 +45,7 @@ from training.tasks import (
     Task,
     Weights,
     choose_task,
+    load_like,
 )
 from training.tuning import tune_each, tune_robust
 
@@ -90,6 +91,9 @@ def main(
     assets: Assets = None,
     limit: Limit = None,
     test_batch: BatchSize = 250,
+    start: Annotated[
+        Path | None, typer.Option(help="weights to go on from, as an earlier run left them")
+    ] = None,
     policy: Annotated[str, typer.Option(help="how chips are programmed")] = (
         "sws+stuck:p=0.25,low=5"
     ),
@@ -143,10 +147,10 @@ def main(
     settings: dict[str, Any] = {
         "model": model, "weights": weights, "data": data, "split": split,
         "train_data": train_data, "train_split": train_split, "limit": limit,
-        "assets": assets and str(assets), "policy": policy, "robust": robust, "chips": chips,
-        "together": together, "crossbars": crossbars, "rows": rows, "bits": bits,
-        "stuck_at": stuck_at, "steps": steps,
-        "batch": batch, "learning_rate": learning_rate, "warmup": warmup, "refresh": refresh,
+        "assets": assets and str(assets), "start": start and str(start), "policy": policy,
+        "robust": robust, "chips": chips, "together": together, "crossbars": crossbars,
+        "rows": rows, "bits": bits, "stuck_at": stuck_at, "steps": steps, "batch": batch,
+        "learning_rate": learning_rate, "warmup": warmup, "refresh": refresh,
         "clip": clip, "distill": distill, "write_price": write_price, "write_width": write_width,
         "epochs": epochs, "seed": seed, "save_every": save_every, "log_every": log_every,
         "memsim": memsim.__version__, "jax": jax.__version__,
@@ -242,9 +246,11 @@ def fine_tune(
         0.0, settings["learning_rate"], settings["warmup"], settings["steps"]
     )
     optimizer, params = optax.adam(schedule), start
+    if settings["start"]:
+        params = load_like("start", settings["start"], start)
     if settings["clip"]:
         limits = weight_limits(start, settings["clip"])
-        params = jax.tree.map(lambda w, limit: jnp.clip(w, -limit, limit), start, limits)
+        params = jax.tree.map(lambda w, limit: jnp.clip(w, -limit, limit), params, limits)
         optimizer = optax.chain(optimizer, within(limits))
     options: dict[str, Any] = {
         "apply": apply, "refresh": refresh, "write_price": settings["write_price"],

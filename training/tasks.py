@@ -149,7 +149,7 @@ def digits_task(
         )  # fmt: skip
 
     if weights:
-        params = _load_digits(weights, params)
+        params = load_like("weights", weights, params)
     else:
         steps = epochs * (len(data.train_labels) // _BATCH)
         params = train(apply, params, training(_BATCH, seed, 0), steps, 3e-3, bar)
@@ -157,18 +157,24 @@ def digits_task(
     return Task("digits CNN", {"data": "digits"}, params, apply, lambda: batches, 1, training)
 
 
-def _load_digits(weights: str, params: PyTree) -> PyTree:
-    source = memsim.open_checkpoint(weights)
-    wanted = {name: leaf.shape for name, leaf in named_leaves(params).items()}
-    found = {name: tensor.shape for name, tensor in source.tensors.items()}
-    if found != wanted:
-        raise ValueError(
-            f"`weights` {weights} holds {len(found)} tensors that are not those of the digits CNN; "
-            "give --model and --data of another network."
-        )
-    return jax.tree.unflatten(
-        jax.tree.structure(params), [jnp.asarray(source.load(name)) for name in wanted]
-    )
+def load_like(argument: str, path: str, params: PyTree) -> PyTree:
+    """The tensors of a checkpoint in place of those of `params`.
+
+    Args:
+      argument: that gave `path`, for the error.
+
+    Raises:
+      FileNotFoundError, ValueError: no checkpoint, or one that lacks a tensor of this shape.
+    """
+    source, leaves = memsim.open_checkpoint(path), named_leaves(params)
+    for name, leaf in leaves.items():
+        if name not in source.tensors or source.tensors[name].shape != leaf.shape:
+            raise ValueError(
+                f"`{argument}` {path} has no tensor `{name}` of shape {leaf.shape}; give weights "
+                "of this network, or --model, --weights and --data of another."
+            )
+    found = [jnp.asarray(source.load(name)) for name in leaves]
+    return jax.tree.unflatten(jax.tree.structure(params), found)
 
 
 def open_task(
