@@ -83,14 +83,18 @@ def start(weights, cache):
     """
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["training.sweep"])
+    started = []
 
     def start(out, *options, devices=1):
         options = [*map(str, (*options, "--weights", weights, "--out", out))]
         process = server.Process(target=_main, args=(options, devices, cache))
         process.start()
+        started.append(process)
         return process
 
-    return start
+    yield start
+    for process in started:  # what a failed test left running
+        process.kill()
 
 
 def _main(options, devices, cache):
@@ -104,7 +108,7 @@ def _main(options, devices, cache):
 
 def finish(*processes):
     for process in processes:
-        process.join(240)
+        process.join(900)  # seconds, on a machine that is busy with other things
         assert process.exitcode == 0
 
 
