@@ -26,7 +26,9 @@ def start(module, options, cache, devices=1):
     """Starts a job. A server that has imported everything, and no more, forks it."""
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(list(MODULES))
-    process = server.Process(target=_main, args=(module, [*map(str, options)], devices, cache))
+    process = server.Process(
+        target=_main, args=(module, [*map(str, options)], devices, cache), daemon=True
+    )
     process.start()
     return process
 
@@ -42,7 +44,7 @@ def _main(module, options, devices, cache):
 
 def finish(*processes):
     for process in processes:
-        process.join(240)
+        process.join(480)
         assert process.exitcode == 0
 
 
