@@ -290,7 +290,7 @@ def fine_tune(
 
 
 def show_plan(out: Path, settings: dict[str, Any], force: bool) -> None:
-    """Says what a run would do."""
+    """Prints what a run would do."""
     saved = [] if force else [path.name for path in (out / CHECKPOINTS).glob("[0-9]*")]
     start = max((int(name) for name in saved if name.isdecimal()), default=0)
     chips, steps = settings["chips"], settings["steps"]

@@ -132,10 +132,11 @@ def show(out: Path, document: dict[str, Any], outcome: Outcome) -> None:
     accuracy, settings, writes = (document[key] for key in ("accuracy", "settings", "writes"))
     console = rich.console.Console(width=None if sys.stdout.isatty() else 140)
     console.print(policy_table(outcome.comparison.policies))
-    kind = "unseen chips" if settings["robust"] else "chips"
+    chips, stuck_at = settings["chips"], settings["stuck_at"]
+    kind = ("unseen " if settings["robust"] else "") + ("chips" if chips > 1 else "chip")
     table = rich.table.Table(
-        title=f"Accuracy on {settings['chips']} {kind}: {writes['policy']}, "
-        f"{100 * settings['stuck_at']:g} % of cells stuck",
+        title=f"Accuracy on {chips} {kind}: {writes['policy']}"
+        + (f", {100 * stuck_at:g} % of cells stuck" if stuck_at else ""),
         title_justify="left",
     )
     table.add_column("")
