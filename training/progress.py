@@ -5,7 +5,7 @@ import rich.progress
 
 
 def progress_bar(shown: bool = True) -> rich.progress.Progress:
-    """On stderr, gone when done; none in a notebook, which would keep it."""
+    """On stderr, gone when done; none in a notebook or a file, which would keep it."""
     console = rich.console.Console(stderr=True)
     return rich.progress.Progress(
         rich.progress.TextColumn("{task.description}"),
@@ -14,5 +14,5 @@ def progress_bar(shown: bool = True) -> rich.progress.Progress:
         rich.progress.TimeElapsedColumn(),
         console=console,
         transient=True,
-        disable=not shown or console.is_jupyter,
+        disable=not (shown and console.is_terminal) or console.is_jupyter,
     )
