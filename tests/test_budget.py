@@ -133,7 +133,8 @@ def test_low_columns_are_shared_out_for_bit_stucking(network, examples, config):
 
 def test_a_budget_for_one_chip_avoids_its_stuck_cells(network, examples, config):
     plain = memsim.plan(network, config, memsim.Policy.unsorted())
-    chip = memsim.sample_chip(jax.random.key(1), plain, 0.02, 0.02)
+    signs = jnp.zeros((1, 32), jnp.uint8).at[0, ::8].set(128)  # of four rows: stuck at 1
+    chip = memsim.with_faults(jax.random.key(1), jnp.zeros_like(signs), signs)
     held, _ = memsim.program(network, plain, chip)
     broken = np.asarray(accuracy_fn(held, examples)).mean()
     policy = memsim.Policy.matched(correction="mean", faults="avoid")
