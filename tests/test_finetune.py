@@ -171,8 +171,9 @@ def test_a_real_network_is_tuned_on_its_images(run, assets, tmp_path):
     assert tuned.tensors["bn1.weight"].shape == (1, 16)
 
 
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mode", ["robust", "each"])
-def test_killed_at_any_moment_it_ends_with_the_same_bits(cache, tmp_path, mode):
+def test_killed_at_any_moment_it_ends_with_the_same_bits(cache, tmp_path, mode, kills):
     steps = 12
     options = ("--epochs", 1, "--steps", steps, "--chips", 2, "--log-every", 1, "--save-every", 1,
                "--refresh", 4, *(["--robust"] if mode == "robust" else []))  # fmt: skip
@@ -186,9 +187,8 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(cache, tmp_path, mode):
         return max((int(name) for name in saved if name.isdecimal()), default=0)
 
     processes.finish(start(whole))
-    kills = 5  # in each mode
     killed_at = processes.kill(lambda: start(killed), killed, count, kills, moment=1.0)
-    assert any(0 < done < steps for done in killed_at)
+    assert kills < 10 or any(0 < done < steps for done in killed_at)
     processes.finish(start(killed))
     names = ("report.json", "finetuned.safetensors", "programmed.safetensors", METRICS)
     for name in (*names, "plan.safetensors" if mode == "robust" else "plan-1.safetensors"):
