@@ -19,6 +19,13 @@ hypothesis.settings.load_profile("memsim")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_programs():
+    """Compiled programs of thousands of tests would use up the memory maps of a process."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def key():
     return jax.random.key(0)
