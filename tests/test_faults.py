@@ -164,7 +164,7 @@ def test_errors_are_never_more_than_of_a_blind_placement(layers, encoding, cross
 def test_errors_all_but_vanish(crossbars, tolerance):
     config = memsim.CrossbarConfig(rows=32, crossbars=crossbars)
     params = network([(12, 80), (20, 64)])
-    chip = sample(params, config, 0.02)
+    chip = sample(params, config, 0.03)
     blind = memsim.plan(params, config, memsim.Policy.matched(tolerance))
     policy = memsim.Policy.matched(tolerance, faults="avoid")
     aware = memsim.plan(params, config, policy, chip=chip)
