@@ -1,9 +1,11 @@
+import operator
+
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from training.data import Images, digits, open_images, read_batches, shifted_batches
+from training.data import Arrays, Images, digits, open_images, read_batches, training_batches
 from training.preprocessing import (
     CIFAR,
     DEIT,
@@ -26,7 +28,10 @@ def test_digits_are_split_by_class_and_normalised():
 
 def test_a_shifted_batch_moves_each_image_by_at_most_one_pixel():
     data = digits()
-    images, labels = next(shifted_batches(data, 16, seed=1))
+    examples = Arrays(data.train_images, data.train_labels)
+    options = {"size": 16, "seed": 1, "shift": 1, "flip": False}
+    prepare = operator.itemgetter("image", "label")
+    images, labels = next(training_batches(examples, prepare, **options))
     padded = np.pad(
         data.train_images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=data.train_images.min()
     )
@@ -37,6 +42,20 @@ def test_a_shifted_batch_moves_each_image_by_at_most_one_pixel():
         for x in range(3)
     }
     assert [windows[image.tobytes()] for image in images] == list(labels)
+
+
+def test_training_batches_are_the_same_from_wherever_they_start():
+    data = digits()
+    examples = Arrays(data.train_images, data.train_labels)
+    options = {"size": 500, "seed": 1, "shift": 1, "flip": True}
+    prepare = operator.itemgetter("image", "label")
+    batches = training_batches(examples, prepare, **options)
+    first, _, third, fourth = (next(batches) for _ in range(4))  # an epoch is less than three
+    later = training_batches(examples, prepare, **options, start=2)
+    for batch, again in ((third, next(later)), (fourth, next(later))):
+        np.testing.assert_array_equal(batch[0], again[0])
+        np.testing.assert_array_equal(batch[1], again[1])
+    assert np.any(first[0] != third[0])
 
 
 @pytest.mark.parametrize(

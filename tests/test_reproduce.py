@@ -143,7 +143,7 @@ def test_data_of_more_classes_than_logits_are_refused(assets, tmp_path):
     [
         (["--model", "resnet50"], "--weights, --data missing; a network takes"),
         (["--model", "resnet50", "--assets", "."], "brings its own model, weights and data"),
-        (["--limit", 3], "are of `--data`; the digits have none"),
+        (["--limit", 3], "go with `--data`; the digits have none"),
         (["--low", 12], "`low` is 12, more than the 8 `bits`"),
         (["--p", 2], "`p` is 2.0; a probability"),
     ],

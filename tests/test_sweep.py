@@ -290,7 +290,7 @@ def test_weights_trained_on_the_spot_are_kept_for_the_next_run(run, tmp_path, mo
         (["--policy", "matched", "--tolerance", 16], "`tolerance` is 16"),
         (["--stuck-at", 1.5], "`stuck_at` is 1.5; a share"),
         (["--model", "resnet20"], "--weights, --data missing"),
-        (["--limit", 3], "are of `--data`; the digits have none"),
+        (["--limit", 3], "go with `--data`; the digits have none"),
         (["--process", 1], "need `--coordinator`"),
     ],
 )

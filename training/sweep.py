@@ -141,7 +141,7 @@ def main(
     together(prepare)
     trains = not (model or weights or data or assets)
     trained = out / "weights.safetensors"  # on the spot, when the sweep was started
-    if trains and trained.is_file() and read_settings(out):
+    if trains and trained.is_file() and read_settings(out / SETTINGS):
         open_chosen = functools.partial(digits_task, weights=str(trained))
     with progress_bar(shown=first) as bar:
         task = together(lambda: open_chosen(seed, bar))

@@ -1,5 +1,6 @@
 """What is programmed and tested: a trained network and its images."""
 
+import operator
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -144,7 +145,7 @@ def digits_task(
     def training(size: int, seed: int, start: int) -> Iterator[Batch]:
         examples = Arrays(data.train_images, data.train_labels)
         return training_batches(
-            examples, lambda example: (example["image"], example["label"]), size, seed,
+            examples, operator.itemgetter("image", "label"), size, seed,
             shift=1, flip=False, start=start,
         )  # fmt: skip
 
