@@ -25,9 +25,11 @@ from memsim.codes import (
     quantize,
 )
 from memsim.compare import Comparison, compare
+from memsim.conductance import Conductance
 from memsim.config import CrossbarConfig, Policy
 from memsim.device import ConstantPulses, write_energy, write_time
 from memsim.expected import expected_writes
+from memsim.ir_drop import Wires, device_currents, effective_conductance, node_voltages
 from memsim.network import Programming, enable_words, program, sample_chip
 from memsim.placement import (
     Placement,
@@ -38,6 +40,7 @@ from memsim.placement import (
 )
 from memsim.planning import LayerPlan, Plan, plan, with_stucking
 from memsim.program import Counts, program_words
+from memsim.readout import Cells, Readout, program_cells, read_layer, read_matmul, read_weights
 from memsim.report import LayerSummary, Summary, mean_over_chips, summarize, to_html, to_json
 from memsim.schedule import (
     Schedule,
@@ -52,8 +55,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Budget",
+    "Cells",
     "Chip",
     "Comparison",
+    "Conductance",
     "ConstantPulses",
     "Counts",
     "CrossbarConfig",
@@ -63,8 +68,10 @@ __all__ = [
     "Plan",
     "Policy",
     "Programming",
+    "Readout",
     "Schedule",
     "Summary",
+    "Wires",
     "apply_placement",
     "apply_schedule",
     "bit_slice",
@@ -75,6 +82,8 @@ __all__ = [
     "compare",
     "decode",
     "dequantize",
+    "device_currents",
+    "effective_conductance",
     "enable_words",
     "encode",
     "expected_writes",
@@ -89,12 +98,17 @@ __all__ = [
     "load_faults",
     "load_plan",
     "mean_over_chips",
+    "node_voltages",
     "open_checkpoint",
     "plan",
     "program",
+    "program_cells",
     "program_words",
     "quantization_scale",
     "quantize",
+    "read_layer",
+    "read_matmul",
+    "read_weights",
     "sample_chip",
     "save_chip",
     "save_faults",

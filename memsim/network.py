@@ -26,11 +26,14 @@ class Programming(NamedTuple):
       counts: SETs, RESETs [passes, layers, columns] and row operations [passes, layers]; int32,
         layers in the order of `plan.names`.
       wear: unsigned [crossbars, rows, columns], writes per cell; None unless `wear=True`.
+      words: by layer, [sections, physical_rows], what the rows of each section held when it was
+        read, after the last pass; None unless `words=True`.
       chip: the chip afterwards.
     """
 
     counts: Counts
     wear: UInt[Array, "crossbars rows columns"] | None
+    words: dict[str, UInt[Array, "sections rows"]] | None
     chip: Chip
 
 
@@ -58,7 +61,13 @@ def sample_chip(
 
 
 def program(
-    params: PyTree, plan: Plan, chip: Chip, *, passes: int = 1, wear: bool = False
+    params: PyTree,
+    plan: Plan,
+    chip: Chip,
+    *,
+    passes: int = 1,
+    wear: bool = False,
+    words: bool = False,
 ) -> tuple[PyTree, Programming]:
     """Programs a network onto a chip: the weights the chip really holds, and what it took.
 
@@ -70,6 +79,8 @@ def program(
       plan, chip: from `plan` and `sample_chip` (or `programming.chip` of an earlier call).
       passes: times the whole network is programmed, state carrying over (static).
       wear: also count writes per cell (static): as large as the chip.
+      words: also give the words that the rows held (static), for `read_weights`: as large as the
+        network.
 
     Returns:
       (effective, programming): `params` with every selected tensor replaced by
@@ -87,9 +98,11 @@ def program(
     check_chip(plan, chip)
     weights = [leaves[name] for name in names]
     layers = [plan.layers[name] for name in names]
-    effective, programming = _program_layers(
-        weights, layers, plan.schedule, plan.slots, chip, plan.config, passes, wear
+    effective, held, programming = _program_layers(
+        weights, layers, plan.schedule, plan.slots, chip, plan.config, passes, wear, words
     )
+    if words:
+        programming = programming._replace(words=dict(zip(names, held, strict=True)))
     leaves |= dict(zip(names, effective, strict=True))
     return jax.tree.unflatten(jax.tree.structure(params), leaves.values()), programming
 
@@ -124,7 +137,7 @@ def check_chip(plan: Plan, chip: Chip) -> None:
         )
 
 
-@functools.partial(jax.jit, static_argnames=("config", "passes", "wear"))
+@functools.partial(jax.jit, static_argnames=("config", "passes", "wear", "words"))
 def _program_layers(
     weights: list[Float[Array, "..."]],
     layers: list[LayerPlan],
@@ -134,7 +147,8 @@ def _program_layers(
     config: CrossbarConfig,
     passes: int,
     wear: bool,
-) -> tuple[list[Float[Array, "..."]], Programming]:
+    words: bool,
+) -> tuple[list[Float[Array, "..."]], list[UInt[Array, "sections rows"]], Programming]:
     # Nothing slow to compile is there once per layer.
     quotients = [
         rounded_quotient(jax.lax.stop_gradient(w), layer.scale)
@@ -153,7 +167,7 @@ def _program_layers(
         for w, q, words, layer in zip(weights, quotients, achieved, layers, strict=True)
     ]
     after = chip._replace(state=done.state, passes=chip.passes + passes)
-    return effective, Programming(counts, done.wear, after)
+    return effective, achieved if words else [], Programming(counts, done.wear, None, after)
 
 
 def target_words(

@@ -62,6 +62,15 @@ def reference_logits():
     return np.load(path)
 
 
+@pytest.fixture(scope="session")
+def ir_drop_circuits():
+    """Crossbars with resistive wires that a circuit simulator solved."""
+    path = SHARED / "oracles" / "ir_drop_qucs.npz"
+    if not path.is_file():
+        pytest.skip(f"no solved circuits in {path}")
+    return np.load(path)
+
+
 @pytest.fixture
 def config():
     return memsim.CrossbarConfig(rows=4, crossbars=2)

@@ -352,3 +352,92 @@ def competitor(tensors, axes, config, form, stuck=None, passes=1, left=None):
         for name in names
     }
     return Programmed(counts, wear, state, effective), levels
+
+
+def solve_crossbar(conductance, voltages, word_line, bit_line):
+    """Device currents of a crossbar with resistive wires, from Kirchhoff's law at every node."""
+    rows, columns = conductance.shape
+    nodes = 2 * rows * columns
+    matrix, sources = np.zeros((nodes, nodes)), np.zeros(nodes)
+
+    def word(i, j):
+        return i * columns + j
+
+    def bit(i, j):
+        return rows * columns + i * columns + j
+
+    def connect(node, other, siemens):
+        matrix[node, node] += siemens
+        matrix[other, other] += siemens
+        matrix[node, other] -= siemens
+        matrix[other, node] -= siemens
+
+    for i in range(rows):
+        for j in range(columns):
+            connect(word(i, j), bit(i, j), conductance[i, j])
+            if j > 0:
+                connect(word(i, j - 1), word(i, j), 1 / word_line)
+            else:  # the driver
+                matrix[word(i, j), word(i, j)] += 1 / word_line
+                sources[word(i, j)] += voltages[i] / word_line
+            if i + 1 < rows:
+                connect(bit(i, j), bit(i + 1, j), 1 / bit_line)
+            else:  # ground
+                matrix[bit(i, j), bit(i, j)] += 1 / bit_line
+    solved = np.linalg.solve(matrix, sources)
+    drops = solved[: nodes // 2] - solved[nodes // 2 :]
+    return conductance * drops.reshape(rows, columns)
+
+
+def read_sum(words, inputs, config, readout):
+    """What the converters of one section add up to for inputs of its rows; ideal cells.
+
+    `words` are those of its rows, a row of flags last if there is one.
+    """
+
+    def convert(level_sum):
+        if readout.adc_bits is None:
+            return level_sum
+        full = readout.adc_range or config.rows * (2**config.cell_bits - 1)
+        step = full / (2**readout.adc_bits - 1)
+        return min(round(level_sum / step), 2**readout.adc_bits - 1) * step
+
+    def level(word, mask):
+        return (int(word) & mask) // (mask & -mask)
+
+    sign = 1 << (config.bits - 1)
+    top_mask = config.column_masks[-1]
+    data, flags = words[: config.rows], 0
+    if config.flags == "section":
+        flags = int(words[-1])
+    apart = config.encoding == "sign_magnitude" or (
+        config.encoding == "twos_complement" and top_mask != sign
+    )
+    read = 0
+    for turn in (False, True) if apart else (None,):
+        rows = [
+            r
+            for r in range(config.rows)
+            if turn is None or bool((int(data[r]) ^ flags) & sign) == turn
+        ]
+        total = sum(inputs[r] for r in rows)
+        turn_sum = 0
+        for column, mask in enumerate(config.column_masks):
+            column_sum = 0
+            for bit in range(readout.input_bits):
+                driven = [r for r in rows if (int(inputs[r]) >> bit) & 1]
+                place = -(1 << bit) if bit == readout.input_bits - 1 else 1 << bit
+                column_sum += place * convert(sum(level(data[r], mask) for r in driven))
+            top = mask // (mask & -mask)
+            if flags & mask:
+                column_sum = top * total - column_sum
+            if turn and mask == top_mask:  # the sign bit is no part of the magnitude
+                within = level(sign, mask)
+                column_sum -= (
+                    within if config.encoding == "sign_magnitude" else 2 * within
+                ) * total
+            turn_sum += config.column_weights[column] * column_sum
+        read += -turn_sum if turn and config.encoding == "sign_magnitude" else turn_sum
+    if config.encoding == "offset_binary":
+        read -= sign * sum(inputs)
+    return read

@@ -21,7 +21,7 @@ def plan(params, config):
 def programming_of(plan, sets, resets, row_operations, wear=None):
     counts = memsim.Counts(*(jnp.asarray(x, jnp.int32) for x in (sets, resets, row_operations)))
     chip = memsim.sample_chip(jax.random.key(0), plan)
-    return memsim.Programming(counts, wear, chip)
+    return memsim.Programming(counts, wear, None, chip)
 
 
 def test_sums_are_exact_past_32_bits(plan):
