@@ -160,11 +160,22 @@ def read_weights(
     """
     if programming.words is None:
         raise ValueError("`programming` has no words; call program(..., words=True).")
+    return _read_weights(key, effective, plan, programming.words, readout)
+
+
+@functools.partial(jax.jit, static_argnames="readout")
+def _read_weights(
+    key: Key[Array, ""],
+    effective: PyTree,
+    plan: Plan,
+    words: dict[str, UInt[Array, "sections physical_rows"]],
+    readout: Readout,
+) -> PyTree:
     config, leaves = plan.config, named_leaves(effective)
     for number, name in enumerate(plan.names):
         layer, tensor = plan.layers[name], leaves[name]
         cell_key, read_key = jax.random.split(jax.random.fold_in(key, number))
-        cells = program_cells(cell_key, programming.words[name], config, readout)
+        cells = program_cells(cell_key, words[name], config, readout)
         noise = cells.deviation * jax.random.normal(read_key, cells.mean.shape)
         levels = bit_slice(cells.words[:, : config.rows], config).astype(jnp.float32)
         complemented, negative = _stored_as(cells.words, config)

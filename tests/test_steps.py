@@ -138,6 +138,32 @@ def test_a_robust_step_is_a_step_for_the_chip_of_its_key(problem, key):
     assert np.any(kernels[1] != kernels[2])
 
 
+def test_a_noise_aware_step_learns_from_weights_as_they_are_read(problem, key):
+    params, plan, images, labels = problem
+    chip = memsim.sample_chip(key, plan, 0.01, 0.01)
+    held, programming = memsim.program(params, plan, chip, words=True)
+    readout = memsim.Readout(cells=memsim.Conductance.pcm(), seconds=3600.0)
+    seen = memsim.read_weights(key, held, plan, programming, readout)
+
+    def loss(**options):
+        return stuck_aware_loss(
+            params, plan, chip, images, labels, apply=linear, teacher=lambda x: linear(seen, x),
+            **options,
+        )[0]  # fmt: skip
+
+    assert abs(loss(readout=readout, read_key=key)) < 1e-5
+    assert loss() > 1e-5
+    optimizer = optax.sgd(0.1)
+    state = TrainState(params, optimizer.init(params))
+    step = functools.partial(robust_step, apply=linear, optimizer=optimizer, readout=readout)
+    kernels = [
+        step(state, plan, other, images, labels)[0].params["dense"]["kernel"]
+        for other in (key, key, jax.random.fold_in(key, 1))
+    ]
+    np.testing.assert_array_equal(kernels[0], kernels[1])
+    assert np.any(kernels[0] != kernels[2])
+
+
 def test_writes_have_their_price_in_the_loss(problem, key):
     params, plan, images, labels = problem
     chip = memsim.sample_chip(key, plan)

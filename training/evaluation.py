@@ -16,7 +16,11 @@ Apply = Callable[[PyTree, Array], Array]
 
 
 def program_chips(
-    networks: Sequence[PyTree], plans: Sequence[memsim.Plan], chips: memsim.Chip, passes: int = 1
+    networks: Sequence[PyTree],
+    plans: Sequence[memsim.Plan],
+    chips: memsim.Chip,
+    passes: int = 1,
+    readout: memsim.Readout | None = None,
 ) -> tuple[list[PyTree], list[memsim.Programming]]:
     """Programs one network onto each chip, one after another.
 
@@ -24,12 +28,26 @@ def program_chips(
       networks, plans: weights for each chip, and how they are programmed.
       chips: with a leading axis of chips.
       passes: see `memsim.program`.
+      readout: how chips are read; None for ideal cells and wires.
+
+    Returns:
+      The weights that each chip holds, as they are read; what it took.
     """
-    done = [
-        memsim.program(network, plan, chip, passes=passes)
-        for network, plan, chip in zip(networks, plans, unstack(chips), strict=True)
-    ]
-    return [held for held, _ in done], [programming for _, programming in done]
+    read, programmings = [], []
+    for network, plan, chip in zip(networks, plans, unstack(chips), strict=True):
+        held, programming = memsim.program(
+            network, plan, chip, passes=passes, words=readout is not None
+        )
+        if readout is not None:
+            held = memsim.read_weights(read_key(chip), held, plan, programming, readout)
+        read.append(held)
+        programmings.append(programming._replace(words=None))
+    return read, programmings
+
+
+def read_key(chip: memsim.Chip) -> Array:
+    """Key of what a chip's cells vary by when it is tested."""
+    return jax.random.fold_in(chip.key, 2**31 - 1)  # by none of its programmings
 
 
 def unstack(tree: PyTree) -> list[PyTree]:

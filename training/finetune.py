@@ -30,6 +30,7 @@ from training.evaluation import make_classify, program_chips, unstack
 from training.finetune_report import Evaluation, Outcome, report, save, show
 from training.loop import CHECKPOINTS, METRICS, run
 from training.progress import progress_bar
+from training.reading import CellKind, Ohm, Seconds, choose_readout
 from training.results import check_results
 from training.settings import check_settings, write_settings
 from training.steps import weight_limits, within
@@ -111,6 +112,9 @@ def main(
     stuck_at: Annotated[
         float, typer.Option(min=0, max=1, help="share of cells stuck, half at each level")
     ] = 0.01,
+    cells: CellKind = "ideal",
+    seconds: Seconds = 0.0,
+    ohm: Ohm = 0.0,
     steps: Annotated[int, typer.Option(min=1, help="of fine-tuning")] = 300,
     batch: Annotated[int, typer.Option(min=1, help="images per step")] = 64,
     learning_rate: Annotated[float, typer.Option(help="of Adam, at its highest")] = 3e-3,
@@ -149,7 +153,8 @@ def main(
         "train_data": train_data, "train_split": train_split, "limit": limit,
         "assets": assets and str(assets), "start": start and str(start), "policy": policy,
         "robust": robust, "chips": chips, "together": together, "crossbars": crossbars,
-        "rows": rows, "bits": bits, "stuck_at": stuck_at, "steps": steps, "batch": batch,
+        "rows": rows, "bits": bits, "stuck_at": stuck_at, "cells": cells, "seconds": seconds,
+        "ohm": ohm, "steps": steps, "batch": batch,
         "learning_rate": learning_rate, "warmup": warmup, "refresh": refresh,
         "clip": clip, "distill": distill, "write_price": write_price, "write_width": write_width,
         "epochs": epochs, "seed": seed, "save_every": save_every, "log_every": log_every,
@@ -159,6 +164,7 @@ def main(
         raise ValueError("`--train-data` is missing; give images to fine-tune on.")
     if assets and not train_data:
         train_data = str(assets / CIFAR10_TRAIN)
+    choose_readout(cells, seconds, ohm)
     if warmup >= steps:
         raise ValueError(f"`--warmup` is {warmup}; it ends before the {steps} `--steps` do.")
     open_chosen = choose_task(
@@ -209,6 +215,7 @@ def fine_tune(
     training, start, seed = task.training, learned(task.params), settings["seed"]
     chips, stuck_at, refresh = settings["chips"], settings["stuck_at"], settings["refresh"]
     avoids = policy.faults == "avoid"
+    readout = choose_readout(settings["cells"], settings["seconds"], settings["ohm"])
     unsorted = memsim.plan(start, config, memsim.Policy.unsorted())
     keys = jax.random.split(jax.random.key(seed), chips)  # the chips of `compare`
     known = sample_chips(keys, unsorted, stuck_at)
@@ -224,7 +231,7 @@ def fine_tune(
     def evaluate(
         networks: Sequence[PyTree], plans: Sequence[memsim.Plan], chips: memsim.Chip
     ) -> Evaluation:
-        held, programmings = program_chips(networks, plans, chips)
+        held, programmings = program_chips(networks, plans, chips, readout=readout)
         counted = zip(programmings, plans, strict=True)
         writes = [memsim.summarize(*pair).writes for pair in counted]
         return Evaluation(classify(held, task.batches()), held, writes)
@@ -254,7 +261,7 @@ def fine_tune(
         optimizer = optax.chain(optimizer, within(limits))
     options: dict[str, Any] = {
         "apply": apply, "refresh": refresh, "write_price": settings["write_price"],
-        "write_width": settings["write_width"],
+        "write_width": settings["write_width"], "readout": readout,
         "teacher": (lambda images: apply(start, images)) if settings["distill"] else None,
     }  # fmt: skip
     method = (params, replan, optimizer, schedule)
@@ -304,6 +311,8 @@ def show_plan(out: Path, settings: dict[str, Any], force: bool) -> None:
         "policy": settings["policy"],
         "crossbars": f"{settings['crossbars']} of {settings['rows']} rows, {settings['bits']} "
         f"bits, {100 * settings['stuck_at']:g} % of cells stuck",
+        "read": f"{settings['cells']} cells after {settings['seconds']:g} s, wires of "
+        f"{settings['ohm']:g} ohm from cell to cell",
         "fine-tuning": what,
         "steps": f"{start} to {steps} of {settings['batch']} images each",
         "plan": f"made afresh every {settings['refresh']} steps"

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float32, Int32, Int64, PyTree, UInt32
 
 import memsim
 from training.data import Batch
-from training.evaluation import Apply
+from training.evaluation import Apply, read_key
 
 T = TypeVar("T")
 
@@ -42,6 +42,7 @@ def program_chunk(
     chips: Int32[Array, " chips"],
     *,
     passes: int,
+    readout: memsim.Readout | None = None,
     own_plans: bool = False,
 ) -> tuple[PyTree, memsim.Counts]:
     """Samples chips and programs the network onto them, all at once.
@@ -51,13 +52,18 @@ def program_chunk(
       stuck_at: share of cells stuck at each of the two levels.
       chips: their numbers.
       passes: static, see `memsim.program`.
+      readout: static, how chips are read; None for ideal cells and wires.
       own_plans: static, whether `plan` has a leading axis of chips.
     """
 
     def one(number: Int32[Array, ""], plan: memsim.Plan) -> tuple[PyTree, memsim.Counts]:
         own = jax.random.fold_in(jax.random.wrap_key_data(key), number)
         chip = memsim.sample_chip(own, plan, stuck_at, stuck_at)
-        held, programming = memsim.program(params, plan, chip, passes=passes)
+        held, programming = memsim.program(
+            params, plan, chip, passes=passes, words=readout is not None
+        )
+        if readout is not None:
+            held = memsim.read_weights(read_key(chip), held, plan, programming, readout)
         return held, programming.counts
 
     return jax.vmap(one, in_axes=(0, 0 if own_plans else None))(chips, plan)
@@ -93,8 +99,15 @@ class Engine:
     Compiles once for all plans of the same shapes, and tests by one program whatever the plan.
     """
 
-    def __init__(self, apply: Apply, params: PyTree, seed: int, passes: int) -> None:
-        self.devices = len(jax.devices())
+    def __init__(
+        self,
+        apply: Apply,
+        params: PyTree,
+        seed: int,
+        passes: int,
+        readout: memsim.Readout | None = None,
+    ) -> None:
+        self.devices, self.readout = len(jax.devices()), readout
         self._mesh = jax.make_mesh((self.devices,), ("chips",))
         self._key = self._place(jax.random.key_data(jax.random.key(seed)))
         self._params = self._place(params)
@@ -102,7 +115,9 @@ class Engine:
         shard = functools.partial(jax.shard_map, mesh=self._mesh, check_vma=False, out_specs=split)
 
         def program(own_plans: bool) -> Callable[..., tuple[PyTree, memsim.Counts]]:
-            local = functools.partial(program_chunk, passes=passes, own_plans=own_plans)
+            local = functools.partial(
+                program_chunk, passes=passes, readout=readout, own_plans=own_plans
+            )
             plan = split if own_plans else same
             return jax.jit(shard(local, in_specs=(same, same, plan, same, split)))
 

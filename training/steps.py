@@ -47,6 +47,8 @@ def stuck_aware_loss(
     teacher: Teacher | None = None,
     write_price: float = 0.0,
     write_width: float = 1.0,
+    readout: memsim.Readout | None = None,
+    read_key: Key[Array, ""] | None = None,
 ) -> tuple[Array, Losses]:
     """Loss of the network that `chip` holds when `params` are programmed onto it.
 
@@ -56,11 +58,15 @@ def stuck_aware_loss(
       teacher: `images -> logits` to imitate in place of the labels.
       write_price: static; loss that one write per weight is worth.
       write_width: see `memsim.expected_writes`.
+      readout: how the chip is read; None for ideal cells and wires.
+      read_key: of what its cells vary by, with `readout`; consumed.
 
     Returns:
       (total, its parts).
     """
-    held, _ = memsim.program(params, plan, chip)
+    held, programming = memsim.program(params, plan, chip, words=readout is not None)
+    if readout is not None:
+        held = memsim.read_weights(read_key, held, plan, programming, readout)
     logits = apply(held, images)
     task = distillation(logits, teacher(images)) if teacher else cross_entropy(logits, labels)
     if not write_price:
@@ -111,6 +117,8 @@ def robust_step(
       options: keywords of `stuck_aware_step`.
     """
     chip = memsim.sample_chip(key, plan, stuck_at / 2, stuck_at / 2)
+    if options.get("readout"):
+        options["read_key"] = jax.random.fold_in(key, 1)
     return stuck_aware_step(state, plan, chip, images, labels, **options)
 
 

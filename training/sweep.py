@@ -24,6 +24,7 @@ from memsim.config import ENCODINGS
 from memsim.selection import named_leaves
 from training.grid import Cell, grid
 from training.progress import progress_bar
+from training.reading import CellKind, Ohm, Seconds, choose_readout
 from training.settings import check_settings, read_settings, write_settings
 from training.sharding import Engine, device_memory, together
 from training.sweep_cells import choose_chunk, make_measure, measure_cell, measure_float
@@ -77,6 +78,9 @@ def main(
     stuck_at: Annotated[
         list[float], typer.Option(help="share of cells stuck, half at each level; repeatable")
     ] = [0.0],  # noqa: B006
+    cell_kind: CellKind = "ideal",
+    seconds: Seconds = 0.0,
+    ohm: Ohm = 0.0,
     chips: Annotated[int, typer.Option(min=1, help="chips in each cell of the grid")] = 100,
     crossbars: Annotated[int, typer.Option(help="number of crossbars")] = 1,
     passes: Annotated[int, typer.Option(min=1, help="times the network is programmed")] = 1,
@@ -112,13 +116,14 @@ def main(
     cells = grid(
         bits, rows, encoding, policy, p or (), low or (), tolerance or (), stuck_at, crossbars
     )
+    readout = choose_readout(cell_kind, seconds, ohm)
     if coordinator is None and (processes, process) != (None, None):
         raise ValueError("`--processes` and `--process` need `--coordinator`, HOST:PORT.")
     # everything that results depend on, but the network and the images themselves
     settings: dict[str, Any] = {
         "bits": bits, "rows": rows, "encoding": encoding, "policy": policy, "p": p, "low": low,
-        "tolerance": tolerance, "stuck_at": stuck_at, "chips": chips, "crossbars": crossbars,
-        "passes": passes, "seed": seed, "batch": batch, "memsim": memsim.__version__,
+        "tolerance": tolerance, "stuck_at": stuck_at, "cells": cell_kind, "seconds": seconds,
+        "ohm": ohm, "chips": chips, "crossbars": crossbars, "passes": passes, "seed": seed, "batch": batch, "memsim": memsim.__version__,
         "jax": jax.__version__,
     }  # fmt: skip
     settings |= {} if chunk is None else {"chunk": chunk}
@@ -149,7 +154,7 @@ def main(
         task = task._replace(params=multihost_utils.broadcast_one_to_all(task.params))
         images, float_accuracy, fingerprints = measure_float(task)
         settings |= {"task": task.source, "platform": jax.default_backend(), **fingerprints}
-        engine = Engine(task.apply, task.params, seed, passes)
+        engine = Engine(task.apply, task.params, seed, passes, readout)
         recorded = read_settings(out / SETTINGS).get("chunk", 0) if first else 0
         chunk = chunk or int(multihost_utils.broadcast_one_to_all(np.int32(recorded)))
         if not chunk:
@@ -204,7 +209,7 @@ def run(
         pending = [int(k) for k in np.flatnonzero(~done)]
         if not pending:
             continue
-        parts = measure_cell(cell, pending, chips, chunk, engine.devices, images, measure)
+        parts = measure_cell(cell, pending, chips, chunk, engine, images, measure)
         while True:
             try:
                 part = next(parts, None)

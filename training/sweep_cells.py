@@ -79,7 +79,7 @@ def measure_cell(
     pending: Sequence[int],
     chips: int,
     chunk: int,
-    devices: int,
+    engine: Engine,
     images: int,
     measure: Callable[[Cell, Sequence[int]], list[Chip]],
 ) -> Iterator[tuple[int, list[dict[str, Any]]]]:
@@ -89,11 +89,11 @@ def measure_cell(
       pending: chunks; number k has the chips from `k * chunk`.
       chips: all there are.
     """
-    same = None if cell.drawn else measure(cell, [0])
-    for start in range(0, len(pending), devices):
+    same = None if cell.drawn or engine.readout else measure(cell, [0])
+    for start in range(0, len(pending), engine.devices):
         group = {
             k: range(k * chunk, min((k + 1) * chunk, chips))
-            for k in pending[start : start + devices]
+            for k in pending[start : start + engine.devices]
         }
         of_group = [chip for of_chunk in group.values() for chip in of_chunk]
         measured = same * len(of_group) if same else measure(cell, of_group)

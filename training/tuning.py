@@ -67,12 +67,20 @@ def tune_each(
     every = unstack(chips)
     groups = [every[i : i + together] for i in range(0, len(every), together)]
     stacked = [stack(group) for group in groups]
-    one = functools.partial(stuck_aware_step, optimizer=optimizer, **objective)
-    step = jax.jit(jax.vmap(one, in_axes=(0, 0, 0, None, None)))
+
+    def one(
+        number: Array, state: TrainState, plan: memsim.Plan, chip: memsim.Chip, *batch: Array
+    ) -> tuple[TrainState, Losses]:
+        options = objective | {"optimizer": optimizer}
+        if options.get("readout"):
+            options["read_key"] = jax.random.fold_in(chip.key, number)
+        return stuck_aware_step(state, plan, chip, *batch, **options)
+
+    step = jax.jit(jax.vmap(one, in_axes=(None, 0, 0, 0, None, None)))
 
     def advance(number: int, group: int, *arguments: Any) -> tuple[TrainState, Losses]:
         state, plan, *batch = arguments
-        return step(state, plan, stacked[group], *batch)
+        return step(jnp.int32(number), state, plan, stacked[group], *batch)
 
     def plan_group(networks: Sequence[PyTree], group: Sequence[memsim.Chip]) -> memsim.Plan:
         return stack([replan(*pair) for pair in zip(networks, group, strict=True)])
