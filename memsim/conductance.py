@@ -109,14 +109,18 @@ def programmed(
       target: siemens aimed at.
     """
     spread_key, noise_key = jax.random.split(key)
-    u = target / cells.on
-    floor = cells.off / cells.on
-    share = (u - floor) / (1 - floor)
-    spread = cells.spread_off + (cells.spread_on - cells.spread_off) * share
-    reached = target * jnp.exp(spread * jax.random.normal(spread_key, target.shape))
-    a, b, c = cells.programming_noise
-    deviation = (a + b * u + c * u**2) * cells.on
-    return jnp.maximum(reached + deviation * jax.random.normal(noise_key, target.shape), 0)
+    u, reached = target / cells.on, target
+    if cells.spread_on or cells.spread_off:
+        floor = cells.off / cells.on
+        share = (u - floor) / (1 - floor)
+        spread = cells.spread_off + (cells.spread_on - cells.spread_off) * share
+        reached = reached * jnp.exp(spread * jax.random.normal(spread_key, target.shape))
+    if any(cells.programming_noise):
+        a, b, c = cells.programming_noise
+        deviation = (a + b * u + c * u**2) * cells.on
+        noise = deviation * jax.random.normal(noise_key, target.shape)
+        reached = jnp.maximum(reached + noise, 0)
+    return reached
 
 
 def drifted(

@@ -176,12 +176,14 @@ def _read_weights(
         layer, tensor = plan.layers[name], leaves[name]
         cell_key, read_key = jax.random.split(jax.random.fold_in(key, number))
         cells = program_cells(cell_key, words[name], config, readout)
-        noise = cells.deviation * jax.random.normal(read_key, cells.mean.shape)
+        seen = cells.mean
+        if any(readout.cells.read_noise):
+            seen = seen + cells.deviation * jax.random.normal(read_key, seen.shape)
         levels = bit_slice(cells.words[:, : config.rows], config).astype(jnp.float32)
         complemented, negative = _stored_as(cells.words, config)
         weights = jnp.asarray(config.column_weights, jnp.float32)
         signs = jnp.where(complemented, -1, 1) * jnp.where(negative, _negated(config), 1)[..., None]
-        codes = ((cells.mean - levels + noise) * signs) @ weights
+        codes = ((seen - levels) * signs) @ weights
         axes, shape = layer.matrix.axes, layer.matrix.shape
         error = from_output(invert_placement(codes, layer.placement), shape, axes)
         added = dequantize(error, layer.scale, tensor.dtype)
@@ -240,9 +242,10 @@ def _read_layer(
         turns = [jnp.where(negative, 0, driven), jnp.where(negative, driven, 0)]
     sums = jnp.zeros(index.shape[0], jnp.int32)
     weights = jnp.asarray(config.column_weights, jnp.int32)
-    for turn, turn_key in enumerate(jax.random.split(key, len(turns))):
-        total = turns[turn].sum(axis=1)
-        columns = _column_sums(turn_key, turns[turn], cells, config, readout)
+    for turn, rows in enumerate(turns):
+        total = rows.sum(axis=1)
+        turn_key = jax.random.fold_in(key, turn)
+        columns = _column_sums(turn_key, rows, cells, config, readout)
         top = jnp.asarray(_top_levels(config), columns.dtype)
         of_all = total[:, None].astype(columns.dtype) * top[None]
         columns = jnp.where(complemented[:, 0], of_all - columns, columns)
@@ -314,8 +317,9 @@ def _column_sums(
     bits = (driven[None] >> shifts[:, None, None] & 1).astype(jnp.float32)
     product = "tsr,src->tsc"
     sums = jnp.einsum(product, bits, cells.mean, precision="highest")
-    variance = jnp.einsum(product, bits, jnp.square(cells.deviation))  # of independent cells
-    sums += jnp.sqrt(variance) * jax.random.normal(key, sums.shape)
+    if any(readout.cells.read_noise):
+        variance = jnp.einsum(product, bits, jnp.square(cells.deviation))  # of independent cells
+        sums += jnp.sqrt(variance) * jax.random.normal(key, sums.shape)
     step = readout.adc_step(config)
     converted = jnp.round(sums / step)
     if readout.adc_bits is not None:

@@ -58,14 +58,14 @@ def stuck_aware_loss(
       teacher: `images -> logits` to imitate in place of the labels.
       write_price: static; loss that one write per weight is worth.
       write_width: see `memsim.expected_writes`.
-      readout: how the chip is read; None for ideal cells and wires.
-      read_key: of what its cells vary by, with `readout`; consumed.
+      readout, read_key: how the chip is read, and the key of what its cells vary by (consumed);
+        None for ideal cells and wires.
 
     Returns:
       (total, its parts).
     """
-    held, programming = memsim.program(params, plan, chip, words=readout is not None)
-    if readout is not None:
+    held, programming = memsim.program(params, plan, chip, words=read_key is not None)
+    if readout is not None and read_key is not None:
         held = memsim.read_weights(read_key, held, plan, programming, readout)
     logits = apply(held, images)
     task = distillation(logits, teacher(images)) if teacher else cross_entropy(logits, labels)

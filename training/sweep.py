@@ -123,8 +123,8 @@ def main(
     settings: dict[str, Any] = {
         "bits": bits, "rows": rows, "encoding": encoding, "policy": policy, "p": p, "low": low,
         "tolerance": tolerance, "stuck_at": stuck_at, "cells": cell_kind, "seconds": seconds,
-        "ohm": ohm, "chips": chips, "crossbars": crossbars, "passes": passes, "seed": seed, "batch": batch, "memsim": memsim.__version__,
-        "jax": jax.__version__,
+        "ohm": ohm, "chips": chips, "crossbars": crossbars, "passes": passes, "seed": seed,
+        "batch": batch, "memsim": memsim.__version__, "jax": jax.__version__,
     }  # fmt: skip
     settings |= {} if chunk is None else {"chunk": chunk}
     if dry_run:
