@@ -26,7 +26,22 @@ from memsim.codes import (
 )
 from memsim.compare import Comparison, compare
 from memsim.config import CrossbarConfig, Policy
-from memsim.device import ConstantPulses, write_energy, write_time
+from memsim.device import (
+    HFO2,
+    PCM,
+    CellWrite,
+    ConstantPulses,
+    RampedPulses,
+    Scheme,
+    WriteVerify,
+    cell_writes,
+    expected_maximum,
+    failed_writes,
+    pulse_survival,
+    scheme_costs,
+    write_energy,
+    write_time,
+)
 from memsim.expected import expected_writes
 from memsim.network import Programming, enable_words, program, sample_chip
 from memsim.placement import (
@@ -51,7 +66,10 @@ from memsim.selection import select_by_name
 __version__ = "0.1.0"
 
 __all__ = [
+    "HFO2",
+    "PCM",
     "Budget",
+    "CellWrite",
     "Chip",
     "Comparison",
     "ConstantPulses",
@@ -63,21 +81,27 @@ __all__ = [
     "Plan",
     "Policy",
     "Programming",
+    "RampedPulses",
     "Schedule",
+    "Scheme",
     "Summary",
+    "WriteVerify",
     "apply_placement",
     "apply_schedule",
     "bit_slice",
     "block_schedule",
     "budget",
     "cell_changes",
+    "cell_writes",
     "column_counts",
     "compare",
     "decode",
     "dequantize",
     "enable_words",
     "encode",
+    "expected_maximum",
     "expected_writes",
+    "failed_writes",
     "fault_cells",
     "fault_words",
     "hamming_distance",
@@ -93,6 +117,7 @@ __all__ = [
     "plan",
     "program",
     "program_words",
+    "pulse_survival",
     "quantization_scale",
     "quantize",
     "sample_chip",
@@ -100,6 +125,7 @@ __all__ = [
     "save_faults",
     "save_plan",
     "save_tensors",
+    "scheme_costs",
     "select_by_name",
     "sorted_placement",
     "summarize",
