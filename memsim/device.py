@@ -23,9 +23,9 @@ from memsim.report import Summary
 def pulse_survival(mean: float, p99: int, cap: int) -> Float64[np.ndarray, "pulses"]:
     """Probability that a write is not done after k pulses, for k = 0 to `cap`.
 
-    A write takes ceil(X) pulses, ln X normal, and stops at the cap. Both parameters follow from the
-    mean and the 99th percentile, what is published: a geometric law with the mean of write-verify
-    on RRAM has half its 99th percentile, or less.
+    A write takes ceil(X) pulses, ln X normal, and stops at the cap. The two parameters are fitted
+    to the mean and the 99th percentile, which is what is published. The tail is heavy: a geometric
+    law with the mean of write-verify on RRAM has less than half its 99th percentile.
 
     Args:
       mean: pulses of a write, those that are given up included.
@@ -53,7 +53,7 @@ def pulse_survival(mean: float, p99: int, cap: int) -> Float64[np.ndarray, "puls
         return float(survival(sigma)[:-1].sum())
 
     # a wider law has a lower mean, until its tail up to the cap weighs more
-    sigmas = np.geomspace(0.01, 10, 400)
+    sigmas = np.geomspace(0.01, 10, 100)
     means = np.array([mean_of(sigma) for sigma in sigmas])
     lowest = means.argmin()
     if not means[lowest] <= mean <= means[0]:
@@ -61,7 +61,10 @@ def pulse_survival(mean: float, p99: int, cap: int) -> Float64[np.ndarray, "puls
             f"`mean` is {mean!r}; with 99 % of all writes done in {p99} pulses and a cap of {cap} "
             f"give {means[lowest]:.3g} to {means[0]:.3g}."
         )
-    return survival(scipy.optimize.brentq(lambda s: mean_of(s) - mean, sigmas[0], sigmas[lowest]))
+    sigma = scipy.optimize.brentq(lambda s: mean_of(s) - mean, sigmas[0], sigmas[lowest])
+    left = survival(sigma)
+    left.flags.writeable = False  # shared by all callers
+    return left
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
