@@ -27,7 +27,22 @@ from memsim.codes import (
 from memsim.compare import Comparison, compare
 from memsim.conductance import Conductance
 from memsim.config import CrossbarConfig, Policy
-from memsim.device import ConstantPulses, write_energy, write_time
+from memsim.device import (
+    HFO2,
+    PCM,
+    CellWrite,
+    ConstantPulses,
+    RampedPulses,
+    Scheme,
+    WriteVerify,
+    cell_writes,
+    expected_maximum,
+    failed_writes,
+    pulse_survival,
+    scheme_costs,
+    write_energy,
+    write_time,
+)
 from memsim.expected import expected_writes
 from memsim.ir_drop import Wires, device_currents, effective_conductance, node_voltages
 from memsim.network import Programming, enable_words, program, sample_chip
@@ -54,7 +69,10 @@ from memsim.selection import select_by_name
 __version__ = "0.1.0"
 
 __all__ = [
+    "HFO2",
+    "PCM",
     "Budget",
+    "CellWrite",
     "Cells",
     "Chip",
     "Comparison",
@@ -68,16 +86,20 @@ __all__ = [
     "Plan",
     "Policy",
     "Programming",
+    "RampedPulses",
     "Readout",
     "Schedule",
+    "Scheme",
     "Summary",
     "Wires",
+    "WriteVerify",
     "apply_placement",
     "apply_schedule",
     "bit_slice",
     "block_schedule",
     "budget",
     "cell_changes",
+    "cell_writes",
     "column_counts",
     "compare",
     "decode",
@@ -86,7 +108,9 @@ __all__ = [
     "effective_conductance",
     "enable_words",
     "encode",
+    "expected_maximum",
     "expected_writes",
+    "failed_writes",
     "fault_cells",
     "fault_words",
     "hamming_distance",
@@ -104,6 +128,7 @@ __all__ = [
     "program",
     "program_cells",
     "program_words",
+    "pulse_survival",
     "quantization_scale",
     "quantize",
     "read_layer",
@@ -114,6 +139,7 @@ __all__ = [
     "save_faults",
     "save_plan",
     "save_tensors",
+    "scheme_costs",
     "select_by_name",
     "sorted_placement",
     "summarize",

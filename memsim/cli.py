@@ -36,11 +36,13 @@ from memsim.checkpoint import (
 from memsim.chip import Chip, fault_words, with_faults
 from memsim.compare import compare
 from memsim.config import ENCODINGS, SCHEDULES, CrossbarConfig, Policy
+from memsim.device import HFO2, PCM, scheme_costs
 from memsim.network import program, sample_chip
 from memsim.planning import Plan, plan, with_stucking
-from memsim.report import policy_table, summarize, to_html, to_json
+from memsim.report import policy_table, scheme_table, summarize, to_html, to_json
 from memsim.selection import LAYOUTS, select_by_name
 
+_CELLS = {"hfo2": HFO2, "pcm": PCM}
 _CHARTS = ("writes_by_policy", "reduction_against_index_bits")
 
 app = typer.Typer(
@@ -107,6 +109,10 @@ def report(
     faults: Faults = None,
     chips: Annotated[int, typer.Option(help="chips to average over")] = 1,
     seed: Seed = 0,
+    cells: Annotated[
+        str | None,
+        typer.Option(help=f"write time and energy on cells of {' or '.join(_CELLS)}, per scheme"),
+    ] = None,
     json_out: Annotated[Path | None, typer.Option("--json", metavar="OUT.json")] = None,
     html_out: Annotated[Path | None, typer.Option("--html", metavar="OUT.html")] = None,
     png_out: Annotated[
@@ -123,6 +129,8 @@ def report(
         raise ValueError(f"`--policy` names {_repeated(names)} twice; give each policy once.")
     policies = {name: Policy.parse(name) for name in names}
     crossbars = crossbars or ("all" if old else "1")
+    if cells not in (None, *_CELLS):
+        raise ValueError(f"`--cells` is {cells!r}; give {' or '.join(_CELLS)}.")
     config = _config(rows, bits, cell_bits, encoding, crossbars, schedule, scale_per)
     select = select_by_name(layout, include, exclude, transposed)
     plot = _plot() if html_out or png_out else None
@@ -159,6 +167,11 @@ def report(
     document = to_json(str(checkpoint), config, result.policies, result.digital)
     if old:
         document |= {"from": str(old), "keep_placement": keep_placement}
+    if cells:
+        schemes = {name: dataclasses.asdict(scheme) for name, scheme in _CELLS[cells].items()}
+        document["cells"] = {"name": cells, "schemes": schemes}
+        for name, costs in scheme_costs(result.policies, _CELLS[cells]).items():
+            document["policies"][name]["schemes"] = costs
     layers = next(iter(result.policies.values())).layers
     console = _console()
     if old:
@@ -172,6 +185,12 @@ def report(
             "analog-valid NO: sections mix outputs or complemented words, so a column current is "
             "no sum of one output"
         )
+    if cells:
+        console.print(scheme_table(document))
+        for name, scheme in _CELLS[cells].items():
+            if scheme.placeholders:
+                missing = ", ".join(scheme.placeholders)
+                console.print(f"{name}*: placeholders, nobody publishes {missing}", markup=False)
     mapped = (f"{name} [{layer.inputs} x {layer.outputs}]" for name, layer in layers.items())
     console.print(f"[bold]programmed[/]: {document['weights']:,} weights in {len(layers)} tensors")
     console.print(_listed(mapped), style="dim", highlight=False, markup=False)

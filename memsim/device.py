@@ -1,30 +1,78 @@
-"""What writing costs in time and energy, from how a cell is pulsed."""
+"""What writing costs in time and energy, and what it leaves wrong, from how a cell is pulsed.
+
+A scheme says how a cell is written: constant-amplitude pulses without feedback, write-verify, or
+ramps. `HFO2` and `PCM` hold the schemes of two kinds of cell, with the figures that are published.
+"""
 
 import dataclasses
+import functools
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.optimize
+from jaxtyping import Float64
+from scipy.special import ndtr, ndtri
 
 from memsim.report import Summary
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ConstantPulses:
-    """Constant-amplitude programming without feedback: a cell that changes gets one pulse.
+@functools.cache
+def pulse_survival(mean: float, p99: int, cap: int) -> Float64[np.ndarray, "pulses"]:
+    """Probability that a write is not done after k pulses, for k = 0 to `cap`.
 
-    Every pulse is taken to succeed (single pulses on RRAM do in about half of all tries). The
-    defaults are for HfO2 RRAM (1T1R): voltages and widths are medians of published cells, energies
-    follow from them as V^2 * G * t, 2 V across the harmonic mean of 200 and 11 uS.
+    A write takes ceil(X) pulses, ln X normal, and stops at the cap. The two parameters are fitted
+    to the mean and the 99th percentile, which is what is published. The tail is heavy: a geometric
+    law with the mean of write-verify on RRAM has less than half its 99th percentile.
 
-    Attributes:
-      set_width, reset_width: of a pulse, in seconds.
-      set_energy, reset_energy: of a pulse, in joules.
-      parallel_rows: rows programmed at once.
+    Args:
+      mean: pulses of a write, those that are given up included.
+      p99: pulses after which 99 % of all writes are done.
+      cap: pulses at most.
+
+    Returns:
+      cap + 1 entries, 1 first; the last is the share of writes that are given up.
 
     Raises:
-      ValueError: a value that is not positive, or a broken number of rows.
+      ValueError: a `p99` above the `cap`, a broken number, a mean that the law cannot have.
+    """
+    for name, value in (("p99", p99), ("cap", cap)):
+        if value != int(value):
+            raise ValueError(f"`{name}` is {value!r}; give a whole number.")
+    if not 1 <= p99 <= cap:
+        raise ValueError(f"`p99` is {p99!r}; give 1 to the `cap`, {cap}.")
+    with np.errstate(divide="ignore"):
+        distance = np.log(np.arange(cap + 1) / p99)
 
-    References:
-      Pentecost et al., NVMExplorer, HPCA 2022, arXiv 2109.01188 (voltages and widths);
-      10.1109/TED.2021.3097975 (conductances).
+    def survival(sigma: float) -> Float64[np.ndarray, "pulses"]:
+        return ndtr(-ndtri(0.99) - distance / sigma)
+
+    def mean_of(sigma: float) -> float:
+        return float(survival(sigma)[:-1].sum())
+
+    # a wider law has a lower mean, until its tail up to the cap weighs more
+    sigmas = np.geomspace(0.01, 10, 100)
+    means = np.array([mean_of(sigma) for sigma in sigmas])
+    lowest = means.argmin()
+    if not means[lowest] <= mean <= means[0]:
+        raise ValueError(
+            f"`mean` is {mean!r}; with 99 % of all writes done in {p99} pulses and a cap of {cap} "
+            f"give {means[lowest]:.3g} to {means[0]:.3g}."
+        )
+    sigma = scipy.optimize.brentq(lambda s: mean_of(s) - mean, sigmas[0], sigmas[lowest])
+    left = survival(sigma)
+    left.flags.writeable = False  # shared by all callers
+    return left
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Pulses:
+    """What every scheme has; the defaults are for HfO2 RRAM (1T1R).
+
+    Voltages and widths are medians of published cells, energies follow from them as V^2 * G * t,
+    2 V across the harmonic mean of 200 and 11 uS.
     """
 
     set_width: float = 100e-9
@@ -32,25 +80,285 @@ class ConstantPulses:
     set_energy: float = 8.3e-12
     reset_energy: float = 83e-12
     parallel_rows: int = 1
+    placeholders: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
+        values = dataclasses.asdict(self)
+        for name in values.pop("placeholders"):
+            if name not in values:
+                raise ValueError(f"`placeholders` has {name!r}; give names of fields.")
+        for name, value in values.items():
             if not 0 < value < math.inf:  # also refuses NaN
                 raise ValueError(f"`{name}` is {value!r}; give a positive number.")
         if self.parallel_rows != int(self.parallel_rows):
             raise ValueError(f"`parallel_rows` is {self.parallel_rows!r}; give a whole number.")
 
 
-def write_time(summary: Summary, pulses: ConstantPulses) -> float:
-    """Seconds that these writes take.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConstantPulses(_Pulses):
+    """Constant-amplitude programming without feedback: a cell that changes gets one pulse.
 
-    A row operation is a SET and a RESET pulse, each on all its columns at once, whether or not the
-    row needs both; `parallel_rows` of them run at a time, and none of these places stays empty.
+    By default every pulse is taken to succeed; single pulses on RRAM do in about half of all
+    tries, see `HFO2`.
+
+    Attributes:
+      set_width, reset_width: of a pulse, in seconds.
+      set_energy, reset_energy: of a pulse, in joules.
+      set_success, reset_success: probability that a pulse does what it should.
+      parallel_rows: rows programmed at once.
+      placeholders: names of those of these fields that no publication stands behind.
+
+    Raises:
+      ValueError: a value that is not positive, a probability above 1, or a broken number of rows.
+
+    References:
+      Pentecost et al., NVMExplorer, HPCA 2022, arXiv 2109.01188 (voltages and widths);
+      10.1109/TED.2021.3097975 (conductances).
     """
-    row_operation = pulses.set_width + pulses.reset_width
-    return summary.row_operations * row_operation / pulses.parallel_rows
+
+    set_success: float = 1.0
+    reset_success: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("set_success", "reset_success"):
+            value = getattr(self, name)
+            if value > 1:
+                raise ValueError(f"`{name}` is {value!r}; a probability is at most 1.")
 
 
-def write_energy(summary: Summary, pulses: ConstantPulses) -> float:
-    """Joules that these writes take: a pulse for every SET and every RESET."""
-    return summary.sets * pulses.set_energy + summary.resets * pulses.reset_energy
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WriteVerify(_Pulses):
+    """Feedback: pulse, read, again until the cell is within its band, or given up.
+
+    How many pulses that takes is spread as `pulse_survival` says. The defaults are for HfO2 RRAM,
+    cells of one bit: means are the middle of those published (2 to 4.4 and 4.1 to 4.6).
+
+    Attributes:
+      set_width, reset_width, set_energy, reset_energy, parallel_rows, placeholders: as in
+        `ConstantPulses`.
+      set_mean, reset_mean: pulses of a write, on average.
+      set_p99, reset_p99: pulses within which 99 % of all writes are done.
+      cap: pulses after which a write is given up.
+      read_time, read_energy: of the read after each pulse, in seconds and joules.
+
+    Raises:
+      ValueError: as `ConstantPulses` and `pulse_survival`.
+
+    References:
+      10.1109/TED.2021.3097975 (pulses).
+    """
+
+    set_mean: float = 3.2
+    set_p99: int = 40
+    reset_mean: float = 4.35
+    reset_p99: int = 40
+    cap: int = 100
+    read_time: float = 10e-9
+    read_energy: float = 1e-12
+    placeholders: tuple[str, ...] = ("cap",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        pulse_survival(self.set_mean, self.set_p99, self.cap)
+        pulse_survival(self.reset_mean, self.reset_p99, self.cap)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RampedPulses(WriteVerify):
+    """Feedback with incremental steps: as write-verify, each pulse a step stronger than the last.
+
+    Pulse k has the amplitude min(first + (k - 1) * step, last), and the square of it times the
+    energy of a pulse. The defaults are for HfO2 RRAM: numbers of pulses are the middle of those
+    published for cells of four levels (means 19 to 25, 99th percentiles 110 to 200); the law that
+    follows from them has a median of 12 (published: 10 to 12).
+
+    Attributes:
+      first_amplitude, amplitude_step, last_amplitude: in units of the amplitude whose pulse takes
+        `set_energy` or `reset_energy`.
+      Others as in `WriteVerify`.
+
+    Raises:
+      ValueError: as `WriteVerify`; a `last_amplitude` below the first.
+
+    References:
+      10.1109/TED.2021.3097975 (pulses).
+    """
+
+    set_mean: float = 22.0
+    set_p99: int = 155
+    reset_mean: float = 22.0
+    reset_p99: int = 155
+    cap: int = 300
+    first_amplitude: float = 0.5
+    amplitude_step: float = 0.025
+    last_amplitude: float = 1.5
+    placeholders: tuple[str, ...] = (
+        "cap",
+        "first_amplitude",
+        "amplitude_step",
+        "last_amplitude",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.last_amplitude < self.first_amplitude:
+            raise ValueError(
+                f"`last_amplitude` is {self.last_amplitude!r}; give at least the first, "
+                f"{self.first_amplitude!r}."
+            )
+
+
+Scheme = ConstantPulses | WriteVerify | RampedPulses
+
+# HfO2 RRAM (1T1R). A single pulse succeeds in 41 to 69 % (SET) and 37 to 75 % (RESET) of all tries,
+# 10.1109/TED.2021.3097975; for the rest see the defaults of each scheme.
+HFO2: Mapping[str, Scheme] = MappingProxyType(
+    {
+        "constant": ConstantPulses(set_success=0.55, reset_success=0.55),
+        "write-verify": WriteVerify(),
+        "ramp": RampedPulses(),
+    }
+)
+
+_PCM_PULSES: dict[str, Any] = {
+    "set_width": 150e-9,
+    "reset_width": 40e-9,
+    "set_energy": 13.5e-12,
+    "reset_energy": 19.2e-12,
+}
+
+# Phase change memory, pulses of 150 uA (SET) and 300 uA (RESET): NVSim; Lee et al., ISCA 2009. Over
+# 99 % of the cells of HERMES are within their band after 30 pulses. No ramp: nobody publishes how
+# many pulses one takes.
+PCM: Mapping[str, Scheme] = MappingProxyType(
+    {
+        "constant": ConstantPulses(**_PCM_PULSES, placeholders=("set_success", "reset_success")),
+        "write-verify": WriteVerify(
+            **_PCM_PULSES,
+            set_mean=8.0,
+            set_p99=30,
+            reset_mean=8.0,
+            reset_p99=30,
+            cap=30,
+            read_time=250e-9,
+            read_energy=2e-12,
+            placeholders=("set_mean", "reset_mean"),
+        ),
+    }
+)
+
+
+class CellWrite(NamedTuple):
+    """One write of one cell, in one direction.
+
+    Attributes:
+      pmf: entry k - 1 is the probability of k pulses; writes that are given up are in the last.
+      pulse_time: of a pulse and the read after it, in seconds.
+      time, energy: of the write, reads included, in seconds and joules; expectations.
+      residual_error: probability that it leaves the cell wrong.
+    """
+
+    pmf: Float64[np.ndarray, "pulses"]
+    pulse_time: float
+    time: float
+    energy: float
+    residual_error: float
+
+
+def cell_writes(scheme: Scheme) -> tuple[CellWrite, CellWrite]:
+    """A SET and a RESET of one cell under a scheme."""
+    if isinstance(scheme, ConstantPulses):
+        read_time = read_energy = 0.0
+        amplitudes = np.ones(1)
+        set_left = np.array([1, 1 - scheme.set_success])
+        reset_left = np.array([1, 1 - scheme.reset_success])
+    else:
+        read_time, read_energy = scheme.read_time, scheme.read_energy
+        set_left = pulse_survival(scheme.set_mean, scheme.set_p99, scheme.cap)
+        reset_left = pulse_survival(scheme.reset_mean, scheme.reset_p99, scheme.cap)
+        amplitudes = np.ones(scheme.cap)
+        if isinstance(scheme, RampedPulses):
+            ramp = scheme.first_amplitude + scheme.amplitude_step * np.arange(scheme.cap)
+            amplitudes = np.minimum(ramp, scheme.last_amplitude)
+
+    def write(left: Float64[np.ndarray, "pulses"], width: float, energy: float) -> CellWrite:
+        given = left[:-1]  # probability of each pulse
+        pulse_time = width + read_time
+        return CellWrite(
+            pmf=given - np.append(given[1:], 0),
+            pulse_time=pulse_time,
+            time=float(given.sum()) * pulse_time,
+            energy=float(given @ (energy * amplitudes**2 + read_energy)),
+            residual_error=float(left[-1]),
+        )
+
+    return (
+        write(set_left, scheme.set_width, scheme.set_energy),
+        write(reset_left, scheme.reset_width, scheme.reset_energy),
+    )
+
+
+def expected_maximum(pmf: Float64[np.ndarray, "pulses"], cells: float) -> float:
+    """Pulses that the slowest of so many cells takes, on average; 1 for no cell.
+
+    Args:
+      pmf: of one cell, from `cell_writes`.
+      cells: independent of each other; need not be whole.
+    """
+    done = np.cumsum(pmf)[:-1]
+    return 1 + float(np.sum(1 - done**cells))
+
+
+def write_time(summary: Summary, scheme: Scheme) -> float:
+    """Seconds that these writes take, on average.
+
+    A row operation is a SET phase and a RESET phase, each on all its columns at once. A phase lasts
+    until the slowest cell is done, and one pulse at least, whether or not the row needs it;
+    `parallel_rows` of them run at a time, and none of these places stays empty.
+
+    Every row operation is taken to have the mean number of SETs and RESETs: exact for constant
+    pulses, elsewhere an upper bound, since the slowest of n cells grows less than n.
+
+    References:
+      Rows one after another, columns together: NeuroSim, 10.1109/TCAD.2018.2789723.
+    """
+    if not summary.row_operations:
+        return 0.0
+    steps = summary.row_operations / scheme.parallel_rows
+    changes = zip((summary.sets, summary.resets), cell_writes(scheme), strict=True)
+    return steps * sum(
+        expected_maximum(write.pmf, cells / steps) * write.pulse_time for cells, write in changes
+    )
+
+
+def write_energy(summary: Summary, scheme: Scheme) -> float:
+    """Joules that these writes take, on average."""
+    set_, reset = cell_writes(scheme)
+    return summary.sets * set_.energy + summary.resets * reset.energy
+
+
+def failed_writes(summary: Summary, scheme: Scheme) -> float:
+    """Writes that leave their cell wrong, on average.
+
+    The counts, and the weights that `program` gives, are those of writes that all succeed.
+    """
+    set_, reset = cell_writes(scheme)
+    return summary.sets * set_.residual_error + summary.resets * reset.residual_error
+
+
+def scheme_costs(
+    policies: Mapping[str, Summary], schemes: Mapping[str, Scheme]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """`write_seconds`, `write_joules` and `failed_writes`, by policy and scheme."""
+    return {
+        policy: {
+            name: {
+                "write_seconds": write_time(summary, scheme),
+                "write_joules": write_energy(summary, scheme),
+                "failed_writes": failed_writes(summary, scheme),
+            }
+            for name, scheme in schemes.items()
+        }
+        for policy, summary in policies.items()
+    }

@@ -197,6 +197,12 @@ def index_bits_text(bits: float) -> str:
     return "<0.1" if 0 < bits < 0.05 else f"{bits:.1f}"
 
 
+def quantity_text(value: float, unit: str) -> str:
+    """A time or an energy to one decimal, with the prefix it takes: 0.287 s is 287.0 ms."""
+    power = min(max(math.floor(math.log10(value) / 3), -5), 4) if value else 0
+    return f"{value / 1000.0**power:.1f} {'fpnµm kMGT'[power + 5].strip()}{unit}"
+
+
 def policy_table(
     policies: Mapping[str, Summary], title: str = "Cell writes to program the network"
 ) -> rich.table.Table:
@@ -225,6 +231,37 @@ def policy_table(
     return table
 
 
+def scheme_table(report: Mapping[str, Any]) -> rich.table.Table:
+    """Each policy under each scheme of writing cells: time, energy, and what is left wrong.
+
+    Args:
+      report: what `to_json` gives, with `cells` and with `schemes` of each policy.
+    """
+    marks = {
+        name: "*" if scheme["placeholders"] else ""
+        for name, scheme in report["cells"]["schemes"].items()
+    }
+    title = f"Programming {report['cells']['name']} cells"
+    table = rich.table.Table(title=title, title_justify="left")
+    table.add_column("policy", no_wrap=True)
+    table.add_column("scheme", no_wrap=True)
+    for heading in ("writes", "write time", "energy", "failed writes", "share"):
+        table.add_column(heading, justify="right")
+    for policy, entry in report["policies"].items():
+        for number, (name, cost) in enumerate(entry["schemes"].items()):
+            table.add_row(
+                "" if number else policy,
+                name + marks[name],
+                "" if number else f"{entry['writes']:,}",
+                quantity_text(cost["write_seconds"], "s"),
+                quantity_text(cost["write_joules"], "J"),
+                f"{cost['failed_writes']:,.0f}",
+                f"{100 * cost['failed_writes'] / max(entry['writes'], 1):.1f} %",
+            )
+        table.add_section()
+    return table
+
+
 def to_html(
     report: Mapping[str, Any],
     accuracy: Mapping[str, float] | None = None,
@@ -241,5 +278,6 @@ def to_html(
     # names come from strangers' checkpoints: escaped
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["index_bits"] = index_bits_text
+    environment.filters["quantity"] = quantity_text
     template = environment.from_string(source)
     return template.render(report=report, accuracy=accuracy or {}, pictures=pictures or {})
