@@ -36,6 +36,11 @@ def test_the_example_on_a_real_network_runs(assets, monkeypatch, capsys):
     assert float(capsys.readouterr().out) > 0.91
 
 
+def test_the_example_of_reading_runs(capsys):
+    exec(compile(blocks("py")[2], "README.md", "exec"), {})  # noqa: S102
+    assert 0.01 < float(capsys.readouterr().out) < 0.5
+
+
 def test_the_map_names_every_module():
     readme = (ROOT / "README.md").read_text()
     for path in (ROOT / "memsim").glob("[!_]*.py"):

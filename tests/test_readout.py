@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -183,6 +184,26 @@ def test_a_product_inside_a_model(params, key, config):
         np.testing.assert_allclose(found, expected, atol=0.1)
     jitted = jax.jit(product, static_argnums=2)(inputs, tensor, fine)
     np.testing.assert_allclose(jitted, product(inputs, tensor, fine), rtol=1e-5, atol=1e-5)
+
+
+def test_a_dense_layer_of_a_model_reads_through_its_crossbars(key, config):
+    dense = nnx.Linear(6, 3, rngs=nnx.Rngs(0))
+    graph, params = nnx.split(dense)
+    plan = memsim.plan(params, config, memsim.Policy.parse("sws"))
+    held, programming = memsim.program(params, plan, memsim.sample_chip(key, plan), words=True)
+    readout = Readout(cells=Conductance.hfo2(), input_bits=12, adc_bits=8)
+    cells = memsim.program_cells(key, programming.words["kernel"], config, readout)
+
+    def product(inputs, kernel, *_, **__):
+        layer = plan.layers["kernel"]
+        return memsim.read_matmul(key, inputs, kernel, cells, layer, config, readout)
+
+    model = nnx.merge(graph, held)
+    inputs = jax.random.normal(key, (4, 6))
+    ideal = model(inputs)
+    model.dot_general = product
+    apart = np.abs(model(inputs) - ideal).max()
+    assert 0 < apart < 1
 
 
 @pytest.mark.parametrize(
