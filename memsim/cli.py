@@ -36,10 +36,12 @@ from memsim.checkpoint import (
 from memsim.chip import Chip, fault_words, with_faults
 from memsim.compare import compare
 from memsim.config import ENCODINGS, SCHEDULES, CrossbarConfig, Policy
+from memsim.cost import assume, assumptions_json, read_assumptions
 from memsim.network import program, sample_chip
 from memsim.planning import Plan, plan, with_stucking
 from memsim.report import policy_table, summarize, to_html, to_json
 from memsim.selection import LAYOUTS, select_by_name
+from memsim.worth import worth, worth_json, worth_tables
 
 _CHARTS = ("writes_by_policy", "reduction_against_index_bits")
 
@@ -97,7 +99,10 @@ def report(
     ] = None,
     schedule: ScheduleOption = "block",
     scale_per: ScalePer = "tensor",
-    passes: Passes = 1,
+    passes: Annotated[
+        int | None,
+        typer.Option(help="times the network is programmed", show_default="1; 2 with --lifetime"),
+    ] = None,
     include: Include = None,
     exclude: Exclude = None,
     layout: Layout = "auto",
@@ -105,6 +110,12 @@ def report(
     stuck_at_0: StuckAt0 = 0.0,
     stuck_at_1: StuckAt1 = 0.0,
     faults: Faults = None,
+    lifetime: Annotated[
+        bool, typer.Option("--lifetime", help="years until the first cell fails, by a steady pass")
+    ] = False,
+    cost: Annotated[
+        Path | None, typer.Option(metavar="FILE.toml", help="prices: with --lifetime, also cost")
+    ] = None,
     chips: Annotated[int, typer.Option(help="chips to average over")] = 1,
     seed: Seed = 0,
     json_out: Annotated[Path | None, typer.Option("--json", metavar="OUT.json")] = None,
@@ -123,6 +134,14 @@ def report(
         raise ValueError(f"`--policy` names {_repeated(names)} twice; give each policy once.")
     policies = {name: Policy.parse(name) for name in names}
     crossbars = crossbars or ("all" if old else "1")
+    if lifetime and (old or crossbars == "all"):
+        raise ValueError(
+            "`--lifetime` is of weight streaming; weight stationary, a steady pass writes nothing. "
+            "Give a number of --crossbars and no --from."
+        )
+    if cost and not lifetime:
+        raise ValueError("`--cost` is of the lifetime; give --lifetime too.")
+    assumptions = read_assumptions(cost) if cost else assume()
     config = _config(rows, bits, cell_bits, encoding, crossbars, schedule, scale_per)
     select = select_by_name(layout, include, exclude, transposed)
     plot = _plot() if html_out or png_out else None
@@ -148,17 +167,23 @@ def report(
             load_old=before.load if before else None,
             keep_placement=keep_placement,
             select=select,
-            passes=passes,
+            passes=(2 if lifetime else 1) if passes is None else passes,
             chips=chips,
             seed=seed,
             stuck_at_0=stuck_at_0,
             stuck_at_1=stuck_at_1,
             faults=load_faults(faults) if faults else None,
+            steady=lifetime,
             progress=lambda fraction: bar.update(task, completed=fraction),
         )
     document = to_json(str(checkpoint), config, result.policies, result.digital)
     if old:
         document |= {"from": str(old), "keep_placement": keep_placement}
+    worths = {name: worth(*last, assumptions, seed) for name, last in result.steady.items()}
+    if lifetime:
+        document |= {"lifetime": assumptions_json(assumptions)}
+        for name, found in worths.items():
+            document["policies"][name]["lifetime"] = worth_json(found)
     layers = next(iter(result.policies.values())).layers
     console = _console()
     if old:
@@ -172,6 +197,8 @@ def report(
             "analog-valid NO: sections mix outputs or complemented words, so a column current is "
             "no sum of one output"
         )
+    for table in worth_tables(worths, assumptions, cost is not None) if lifetime else ():
+        console.print(table)
     mapped = (f"{name} [{layer.inputs} x {layer.outputs}]" for name, layer in layers.items())
     console.print(f"[bold]programmed[/]: {document['weights']:,} weights in {len(layers)} tensors")
     console.print(_listed(mapped), style="dim", highlight=False, markup=False)

@@ -1,0 +1,135 @@
+"""What a policy is worth: lifetime and cost from the counts of its steady pass."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import rich.table
+from jaxtyping import Float
+
+from memsim.cost import Assumptions, Figure, assumptions_json, figures_json, finite, total_cost
+from memsim.device import ConstantPulses, write_energy, write_time
+from memsim.lifetime import lifetime_years, programmings_until_failure, wear_histogram
+from memsim.report import Summary
+
+# Chips whose cells are drawn to find the lifetime of a chip.
+_CHIPS = 1000
+
+
+class Worth(NamedTuple):
+    """What one policy comes to.
+
+    Attributes:
+      summary: writes of a steady pass, mean over chips.
+      years: until the first failure, of every chip drawn.
+      write_joules, write_seconds: of a steady pass.
+      figures: see `total_cost`, of the median chip.
+    """
+
+    summary: Summary
+    years: Float[np.ndarray, " chips"]
+    write_joules: float
+    write_seconds: float
+    figures: dict[str, Figure]
+
+
+def worth(
+    summary: Summary, wear: Sequence[np.ndarray], assumptions: Assumptions, seed: int = 0
+) -> Worth:
+    """Lifetime and cost of a policy from the counts of its steady pass.
+
+    Args:
+      summary: of that pass.
+      wear: writes per cell in it, [crossbars, rows, columns], of one chip or more that differ by
+        their draws; the endurance of their cells is drawn for 1,000 chips in all, or one each.
+      assumptions: the rest.
+      seed: of the endurance.
+    """
+    endurance, costs, _ = assumptions
+    each = -(-_CHIPS // len(wear))
+
+    def lives(number: int, of_chip: np.ndarray) -> np.ndarray:
+        histogram = wear_histogram(of_chip)
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), number), each)
+        draw = jax.vmap(lambda key: programmings_until_failure(key, histogram, endurance))
+        return np.asarray(jax.jit(draw)(keys), np.float64)
+
+    programmings = np.concatenate([lives(*numbered) for numbered in enumerate(wear)])
+    pulses = ConstantPulses()
+    joules, seconds = write_energy(summary, pulses), write_time(summary, pulses)
+    figures = total_cost(float(np.median(programmings)), joules, seconds, costs)
+    rate = costs.inferences_per_day / figures["chips"].value
+    years = lifetime_years(programmings, rate, costs.batch)
+    return Worth(summary, years, joules, seconds, figures)
+
+
+def worth_json(found: Worth) -> dict[str, Any]:
+    """What a policy is worth as JSON values; None where nothing wears out."""
+    low, median, high = map(finite, _quantiles(found.years))
+    return {
+        "writes": found.summary.writes,
+        "write_joules": found.write_joules,
+        "write_seconds": found.write_seconds,
+        "chips": len(found.years),
+        "years_to_first_failure": median,
+        "years_to_first_failure_90": [low, high],
+        "figures": figures_json(found.figures),
+    }
+
+
+def _quantiles(years: np.ndarray) -> tuple[float, float, float]:
+    """5 %, median, 95 %: of chips that there are, since some may live for ever."""
+    low, median, high = np.quantile(years, [0.05, 0.5, 0.95], method="nearest")
+    return low, median, high
+
+
+def worth_tables(
+    policies: Mapping[str, Worth], assumptions: Assumptions, cost: bool
+) -> list[rich.table.Table]:
+    """Tables for people: the policies; with `cost` how each figure came about; the inputs."""
+    costs = assumptions.costs
+    title = f"Lifetime and cost at {costs.inferences_per_day:,g} inferences a day"
+    table = rich.table.Table(title=title, title_justify="left")
+    table.add_column("policy", no_wrap=True)
+    headings = ["writes", "energy, J", "time, s", "years", "90 % of chips"]
+    for heading in headings + ([f"{costs.currency} a year"] if cost else []):
+        table.add_column(heading, justify="right")
+    for name, found in policies.items():
+        low, median, high = _quantiles(found.years)
+        table.add_row(
+            name, f"{found.summary.writes:,}", f"{found.write_joules:.3g}",
+            f"{found.write_seconds:.3g}", number_text(median),
+            f"{number_text(low)} to {number_text(high)}",
+            *([number_text(found.figures["total_cost"].value)] if cost else []),
+        )  # fmt: skip
+    tables = [table]
+    if cost:
+        table = rich.table.Table(title="How it comes about", title_justify="left")
+        for heading in ("figure", "formula"):
+            table.add_column(heading)
+        for name in policies:
+            table.add_column(name, justify="right")
+        for name, (_, unit, formula, _) in next(iter(policies.values())).figures.items():
+            values = (number_text(found.figures[name].value) for found in policies.values())
+            table.add_row(f"{name}, {unit}" if unit else name, formula, *values)
+        tables.append(table)
+    table = rich.table.Table(title="Inputs", title_justify="left")
+    for heading in ("input", "value", ""):
+        table.add_column(heading)
+    inputs = assumptions_json(assumptions)
+    needed = tuple(inputs["cost"]) if cost else ("inferences_per_day", "batch")
+    for group in ("endurance", "cost"):
+        for name, value in inputs[group].items():
+            if group == "cost" and name not in needed:
+                continue
+            guessed = f"{group}.{name}" in assumptions.placeholders
+            shown = f"{value:,g}" if isinstance(value, (int, float)) else value
+            table.add_row(f"{group}.{name}", shown, "PLACEHOLDER" if guessed else "")
+    return [*tables, table]
+
+
+def number_text(value: float) -> str:
+    """To three digits; what never happens is said so."""
+    return "never" if math.isinf(value) else f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"
