@@ -7,11 +7,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import rich.table
-from jaxtyping import Float
+from jaxtyping import Array, Float, Float32, Key
 
 from memsim.cost import Assumptions, Figure, assumptions_json, figures_json, finite, total_cost
 from memsim.device import ConstantPulses, write_energy, write_time
-from memsim.lifetime import lifetime_years, programmings_until_failure, wear_histogram
+from memsim.lifetime import (
+    WearHistogram,
+    lifetime_years,
+    programmings_until_failure,
+    wear_histogram,
+)
 from memsim.report import Summary
 
 # Chips whose cells are drawn to find the lifetime of a chip.
@@ -48,15 +53,17 @@ def worth(
       seed: of the endurance.
     """
     endurance, costs, _ = assumptions
-    each = -(-_CHIPS // len(wear))
+    histograms = [wear_histogram(of_chip) for of_chip in wear]
+    groups = max(histogram.cells.size for histogram in histograms)
+    padded = [[np.pad(x, (0, groups - x.size)) for x in histogram] for histogram in histograms]
+    stacked = WearHistogram(*map(np.stack, zip(*padded, strict=True)))  # more groups of no cells
+    keys = jax.random.split(jax.random.key(seed), (len(wear), -(-_CHIPS // len(wear))))
 
-    def lives(number: int, of_chip: np.ndarray) -> np.ndarray:
-        histogram = wear_histogram(of_chip)
-        keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), number), each)
-        draw = jax.vmap(lambda key: programmings_until_failure(key, histogram, endurance))
-        return np.asarray(jax.jit(draw)(keys), np.float64)
+    def lives(histogram: WearHistogram, keys: Key[Array, " chips"]) -> Float32[Array, " chips"]:
+        return jax.vmap(lambda key: programmings_until_failure(key, histogram, endurance))(keys)
 
-    programmings = np.concatenate([lives(*numbered) for numbered in enumerate(wear)])
+    drawn = jax.jit(jax.vmap(lives))(stacked, keys)
+    programmings = np.asarray(drawn, np.float64).reshape(-1)
     pulses = ConstantPulses()
     joules, seconds = write_energy(summary, pulses), write_time(summary, pulses)
     figures = total_cost(float(np.median(programmings)), joules, seconds, costs)
