@@ -143,14 +143,19 @@ def total_cost(
 ) -> dict[str, Figure]:
     """What a service costs a year, step by step: every figure after those that it is made of.
 
-    Chips are replaced at their first failure. Where one is too slow to be written so often, several
-    share the inferences.
+    Chips are replaced when they fail. Where one is too slow to be written so often, several share
+    the inferences.
 
     Args:
-      programmings: until failure of a chip.
+      programmings: until a chip fails, by whatever is called failure.
       write_joules, write_seconds: of one programming.
       costs: the other inputs.
+
+    Raises:
+      ValueError: `programmings` that are not positive.
     """
+    if not programmings > 0:  # also refuses NaN
+        raise ValueError(f"`programmings` is {programmings}; a chip that is of use lasts longer.")
     inputs = dataclasses.asdict(costs) | {
         "programmings_until_failure": float(programmings),
         "write_joules": write_joules,

@@ -45,7 +45,7 @@ class Lognormal:
     placeholders: ClassVar[tuple[str, ...]] = ("sigma_ln",)
 
     def __post_init__(self) -> None:
-        check_positive(self)
+        _check_positive(self)
 
     def writes_at_hazard(self, hazard: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
         """Writes that a share `exp(-hazard)` of all cells survives."""
@@ -79,7 +79,7 @@ class Weibull:
     placeholders: ClassVar[tuple[str, ...]] = ("shape",)
 
     def __post_init__(self) -> None:
-        check_positive(self)
+        _check_positive(self)
 
     def writes_at_hazard(self, hazard: Float32[Array, "*shape"]) -> Float32[Array, "*shape"]:
         """Writes that a share `exp(-hazard)` of all cells survives."""
@@ -302,7 +302,7 @@ def wear_out(
     )
 
 
-def check_positive(numbers: Endurance) -> None:
+def _check_positive(numbers: Endurance) -> None:
     """Checks that every field is a positive number.
 
     Raises:

@@ -28,12 +28,13 @@ class Worth(NamedTuple):
 
     Attributes:
       summary: writes of a steady pass, mean over chips.
-      years: until the first failure, of every chip drawn.
+      inferences, years: until the first failure, of every chip drawn.
       write_joules, write_seconds: of a steady pass.
       figures: see `total_cost`, of the median chip.
     """
 
     summary: Summary
+    inferences: Float[np.ndarray, " chips"]
     years: Float[np.ndarray, " chips"]
     write_joules: float
     write_seconds: float
@@ -69,7 +70,7 @@ def worth(
     figures = total_cost(float(np.median(programmings)), joules, seconds, costs)
     rate = costs.inferences_per_day / figures["chips"].value
     years = lifetime_years(programmings, rate, costs.batch)
-    return Worth(summary, years, joules, seconds, figures)
+    return Worth(summary, programmings * costs.batch, years, joules, seconds, figures)
 
 
 def worth_json(found: Worth) -> dict[str, Any]:
@@ -80,6 +81,7 @@ def worth_json(found: Worth) -> dict[str, Any]:
         "write_joules": found.write_joules,
         "write_seconds": found.write_seconds,
         "chips": len(found.years),
+        "inferences_to_first_failure": finite(float(np.median(found.inferences))),
         "years_to_first_failure": median,
         "years_to_first_failure_90": [low, high],
         "figures": figures_json(found.figures),
@@ -97,17 +99,18 @@ def worth_tables(
 ) -> list[rich.table.Table]:
     """Tables for people: the policies; with `cost` how each figure came about; the inputs."""
     costs = assumptions.costs
-    title = f"Lifetime and cost at {costs.inferences_per_day:,g} inferences a day"
+    title = f"Lifetime to the first failed cell, at {costs.inferences_per_day:,g} inferences a day"
     table = rich.table.Table(title=title, title_justify="left")
     table.add_column("policy", no_wrap=True)
-    headings = ["writes", "energy, J", "time, s", "years", "90 % of chips"]
+    headings = ["writes", "energy, J", "time, s", "inferences", "years", "90 % of chips"]
     for heading in headings + ([f"{costs.currency} a year"] if cost else []):
         table.add_column(heading, justify="right")
     for name, found in policies.items():
         low, median, high = _quantiles(found.years)
         table.add_row(
             name, f"{found.summary.writes:,}", f"{found.write_joules:.3g}",
-            f"{found.write_seconds:.3g}", number_text(median),
+            f"{found.write_seconds:.3g}", number_text(np.median(found.inferences)),
+            number_text(median),
             f"{number_text(low)} to {number_text(high)}",
             *([number_text(found.figures["total_cost"].value)] if cost else []),
         )  # fmt: skip

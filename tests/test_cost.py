@@ -166,6 +166,12 @@ def test_report_tells_years_and_cost(run, checkpoint, file, tmp_path):
     assert figure["formula"] == "chips * chip_price / replaced_after"
 
 
+@pytest.mark.parametrize("programmings", [0, -1.0, math.nan])
+def test_a_chip_lasts_for_some_time(programmings):
+    with pytest.raises(ValueError, match=f"`programmings` is {programmings}; a chip"):
+        total_cost(programmings, 1e-6, 1e-3, Costs())
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

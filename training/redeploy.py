@@ -262,8 +262,8 @@ def show(policy: str, records: dict[str, list[Record]]) -> None:
     table = rich.table.Table(title=f"digits CNN, {policy}, on wearing chips", title_justify="left")
     table.add_column("update", justify="right")
     for way in records:
-        for heading in ("accuracy", "cells stuck", "writes"):
-            table.add_column(f"{way}: {heading}", justify="right")
+        for heading in ("accuracy", "stuck", "writes"):
+            table.add_column(f"{way}\n{heading}", justify="right")
     table.add_column("p", justify="right")
     for number, of_ways in enumerate(zip(*records.values(), strict=True)):
         cells = [

@@ -61,7 +61,8 @@ class Service(NamedTuple):
       worth: of a chip that is replaced at its first failure.
       years: until the accuracy of each chip falls below the bar.
       failures: cells that have failed by then.
-      figures: cost of chips that are replaced then, of the median one.
+      figures: cost of chips that are replaced then, of the median one; none if that is below the
+        bar when it is new.
     """
 
     accuracy: float
@@ -162,8 +163,9 @@ def serve(
     summary = memsim.mean_over_chips([memsim.summarize(one, plan) for one in unstack(passes)])
     first = worth(summary, list(np.asarray(wear)), assumptions, seed)
     costs, median = assumptions.costs, float(np.median(decline.programmings))
-    figures = total_cost(median, first.write_joules, first.write_seconds, costs)
-    rate = costs.inferences_per_day / figures["chips"].value
+    written = first.write_joules, first.write_seconds
+    figures = total_cost(median, *written, costs) if median else {}
+    rate = costs.inferences_per_day / first.figures["chips"].value
     years = memsim.lifetime_years(decline.programmings, rate, costs.batch)
     return Service(float(jnp.mean(accuracy(fresh))), first, years, decline.failures, figures)
 
@@ -244,7 +246,8 @@ def show(document: dict[str, Any], services: dict[str, Service], assumptions: As
             name, f"{found.summary.writes:,}", f"{100 * service.accuracy:.2f} %",
             f"{found.write_joules:.3g}", f"{found.write_seconds:.3g}",
             number_text(np.median(found.years)), number_text(np.median(service.years)),
-            f"{np.median(service.failures):g}", number_text(service.figures["total_cost"].value),
+            f"{np.median(service.failures):g}",
+            number_text(service.figures["total_cost"].value) if service.figures else "",
         )  # fmt: skip
     console = rich.console.Console(width=None if sys.stdout.isatty() else 140)
     console.print(table)
