@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Float32, Key
 from memsim.cost import Assumptions, Figure, assumptions_json, figures_json, finite, total_cost
 from memsim.device import ConstantPulses, write_energy, write_time
 from memsim.lifetime import (
+    DAYS_PER_YEAR,
     WearHistogram,
     lifetime_years,
     programmings_until_failure,
@@ -102,7 +103,7 @@ def worth_tables(
     title = f"Lifetime to the first failed cell, at {costs.inferences_per_day:,g} inferences a day"
     table = rich.table.Table(title=title, title_justify="left")
     table.add_column("policy", no_wrap=True)
-    headings = ["writes", "energy, J", "time, s", "inferences", "years", "90 % of chips"]
+    headings = ["writes", "energy, J", "time, s", "inferences", "lifetime", "90 % of chips"]
     for heading in headings + ([f"{costs.currency} a year"] if cost else []):
         table.add_column(heading, justify="right")
     for name, found in policies.items():
@@ -110,8 +111,7 @@ def worth_tables(
         table.add_row(
             name, f"{found.summary.writes:,}", f"{found.write_joules:.3g}",
             f"{found.write_seconds:.3g}", number_text(np.median(found.inferences)),
-            number_text(median),
-            f"{number_text(low)} to {number_text(high)}",
+            time_text(median), f"{time_text(low)} to {time_text(high)}",
             *([number_text(found.figures["total_cost"].value)] if cost else []),
         )  # fmt: skip
     tables = [table]
@@ -138,6 +138,15 @@ def worth_tables(
             shown = f"{value:,g}" if isinstance(value, (int, float)) else value
             table.add_row(f"{group}.{name}", shown, "PLACEHOLDER" if guessed else "")
     return [*tables, table]
+
+
+def time_text(years: float) -> str:
+    """In the largest unit that there is one of."""
+    units = {"years": 1.0, "days": DAYS_PER_YEAR, "h": 24 * DAYS_PER_YEAR}
+    for unit, per_year in units.items():
+        if years * per_year >= 1:
+            return "never" if math.isinf(years) else f"{number_text(years * per_year)} {unit}"
+    return f"{number_text(years * 86400 * DAYS_PER_YEAR)} s"
 
 
 def number_text(value: float) -> str:

@@ -9,7 +9,7 @@ import safetensors.numpy
 
 import memsim
 from memsim.cost import Costs, assume, read_assumptions, total_cost
-from memsim.worth import worth, worth_json
+from memsim.worth import time_text, worth, worth_json
 
 FILE = """
 [endurance]
@@ -124,6 +124,12 @@ def test_what_is_never_written_lasts_for_ever():
     assert document["figures"]["lifetime_years"]["value"] is None
 
 
+def test_times_are_told_in_a_fitting_unit():
+    years = [math.inf, 1234.5, 1, 0.5, 2 / 8766, 3 / 8766 / 3600]
+    texts = ["never", "1,234 years", "1 years", "183 days", "2 h", "3 s"]
+    assert [time_text(value) for value in years] == texts
+
+
 def test_chips_that_draw_differ(file):
     weights = {"kernel": np.random.default_rng(0).standard_normal((30, 20)).astype(np.float32)}
     policies = {"stuck": memsim.Policy.parse("sws+stuck:p=0.5,low=3")}
@@ -144,7 +150,7 @@ def test_report_tells_years_and_cost(run, checkpoint, file, tmp_path):
     policies = ("--policy", "unsorted", "--policy", "sws", "--rows", 8)
     code, printed, errors = run("report", checkpoint, *policies, "--lifetime", "--json", out)
     assert code == 0, errors
-    for text in ("Lifetime", "years", "PLACEHOLDER", "endurance.sigma_ln"):
+    for text in ("Lifetime", "inferences", "PLACEHOLDER", "endurance.sigma_ln"):
         assert text in printed
     assert "chip_price" not in printed
     document = json.loads(out.read_text())

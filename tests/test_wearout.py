@@ -71,7 +71,15 @@ def test_the_job_ends_with_one_table(tmp_path, plain):
     options = ("--epochs", 2, "--chips", 2, "--policy", "unsorted", "--policy", "sws", "--out", out)
     result = run(*options)
     assert result.exit_code == 0, result.output
-    for text in ("unsorted", "writes", "accuracy", "energy", "years", "USD a year", "PLACEHOLDERS"):
+    for text in (
+        "unsorted",
+        "writes",
+        "accuracy",
+        "energy",
+        "lifetime",
+        "USD a year",
+        "PLACEHOLDERS",
+    ):
         assert text in result.output
     document = json.loads(out.read_text())
     assert "share_at_1" in document["lifetime"]["placeholders"]
