@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from memsim.lifetime import Endurance, Lognormal, Weibull
 
-LAWS = {"lognormal": Lognormal, "weibull": Weibull}
+LAWS: dict[str, type[Lognormal] | type[Weibull]] = {"lognormal": Lognormal, "weibull": Weibull}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

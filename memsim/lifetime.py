@@ -235,8 +235,8 @@ def levelled_writes(
 
 
 def lifetime_years(
-    programmings: Float[AnyArray, "*shape"], inferences_per_day: float, batch: int = 1
-) -> Float[AnyArray, "*shape"]:
+    programmings: Float[np.ndarray, "*shape"], inferences_per_day: float, batch: int = 1
+) -> Float[np.ndarray, "*shape"]:
     """Years that so many programmings last.
 
     Args:
@@ -256,7 +256,7 @@ def lifetime_years(
 
 def sample_lives(
     key: Key[Array, ""],
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     endurance: Endurance,
     share_at_1: float | Float32[Array, ""] = 0.5,
 ) -> CellLives:

@@ -29,7 +29,8 @@ class Worth(NamedTuple):
 
     Attributes:
       summary: writes of a steady pass, mean over chips.
-      inferences, years: until the first failure, of every chip drawn.
+      inferences, years: until the first failure, of every chip drawn; in years each takes its
+        share, where one chip is too slow to be written so often.
       write_joules, write_seconds: of a steady pass.
       figures: see `total_cost`, of the median chip.
     """
@@ -81,7 +82,7 @@ def worth_json(found: Worth) -> dict[str, Any]:
         "writes": found.summary.writes,
         "write_joules": found.write_joules,
         "write_seconds": found.write_seconds,
-        "chips": len(found.years),
+        "chips_drawn": len(found.years),
         "inferences_to_first_failure": finite(float(np.median(found.inferences))),
         "years_to_first_failure": median,
         "years_to_first_failure_90": [low, high],
@@ -103,14 +104,15 @@ def worth_tables(
     title = f"Lifetime to the first failed cell, at {costs.inferences_per_day:,g} inferences a day"
     table = rich.table.Table(title=title, title_justify="left")
     table.add_column("policy", no_wrap=True)
-    headings = ["writes", "energy, J", "time, s", "inferences", "lifetime", "90 % of chips"]
-    for heading in headings + ([f"{costs.currency} a year"] if cost else []):
+    headings = ("writes", "energy, J", "time, s", "chips", "inferences", "lifetime", "90 % of them")
+    for heading in (*headings, *([f"{costs.currency} a year"] if cost else [])):
         table.add_column(heading, justify="right")
     for name, found in policies.items():
         low, median, high = _quantiles(found.years)
         table.add_row(
             name, f"{found.summary.writes:,}", f"{found.write_joules:.3g}",
-            f"{found.write_seconds:.3g}", number_text(np.median(found.inferences)),
+            f"{found.write_seconds:.3g}", f"{found.figures['chips'].value:,.0f}",
+            number_text(np.median(found.inferences)),
             time_text(median), f"{time_text(low)} to {time_text(high)}",
             *([number_text(found.figures["total_cost"].value)] if cost else []),
         )  # fmt: skip

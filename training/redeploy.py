@@ -14,17 +14,16 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import rich.console
 import rich.progress
 import rich.table
 import typer
-from jaxtyping import Array, Float, Float32, PyTree
+from jaxtyping import Array, Float32, PyTree
 
 import memsim
 from memsim.checkpoint import check_output, write_text
@@ -63,11 +62,11 @@ class Record(NamedTuple):
       share: p at that time.
     """
 
-    accuracy: Float[np.ndarray, " chips"]
-    monitored: Float[np.ndarray, " chips"]
-    writes: Float[np.ndarray, " chips"]
-    failed: Float[np.ndarray, " chips"]
-    share: Float[np.ndarray, " chips"]
+    accuracy: Float32[Array, " chips"]
+    monitored: Float32[Array, " chips"]
+    writes: Float32[Array, " chips"]
+    failed: Float32[Array, " chips"]
+    share: Float32[Array, " chips"]
 
 
 def make_deploy(
@@ -166,7 +165,7 @@ def run(
       The records of all updates, by way.
     """
     assert task.training is not None  # noqa: S101 - as above
-    ((images, labels),) = task.batches()
+    images, labels = map(jnp.asarray, next(iter(task.batches())))
     plan = memsim.plan(task.params, config, policy)
     chip_key, life_key = jax.random.split(jax.random.key(seed))
     new = jax.vmap(lambda key: memsim.sample_chip(key, plan))(jax.random.split(chip_key, chips))
@@ -176,7 +175,7 @@ def run(
     lives = jax.vmap(lambda key: memsim.sample_lives(key, wear.shape, law, share_at_1))(
         jax.random.split(life_key, chips)
     )
-    deploy = make_deploy(task.apply, jnp.asarray(images), jnp.asarray(labels), lives, period)
+    deploy = make_deploy(task.apply, images, labels, lives, period)
     optimizer = optax.adam(learning_rate)
     one_step = functools.partial(stuck_aware_step, apply=task.apply, optimizer=optimizer)
     tune = jax.jit(jax.vmap(one_step, in_axes=(0, None, 0, None, None)))
@@ -200,7 +199,7 @@ def run(
                 share = steer(fleet.share, record.monitored, target, gain)
                 after = after._replace(share=share)
             fleets[way] = after
-            records[way].append(jax.tree.map(np.asarray, record))
+            records[way].append(record)
     return records
 
 
@@ -236,7 +235,7 @@ def main(
     if not parsed.low_columns:
         raise ValueError(f"`--policy` {policy} has no p to steer; give one with +stuck.")
     check_output(out, force)
-    settings = {
+    settings: dict[str, Any] = {
         "chips": chips, "count": count, "age": age, "drop": drop, "gain": gain, "steps": steps,
         "learning_rate": learning_rate, "share_at_1": share_at_1, "seed": seed,
     }  # fmt: skip

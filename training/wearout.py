@@ -158,7 +158,9 @@ def serve(
         return memsim.sample_lives(key, wear.shape[1:], assumptions.endurance, share_at_1)
 
     lives = jax.vmap(draw)(jax.random.split(life_key, chips))
-    accuracy = make_accuracy(task.apply, task.params, plan, images, labels)
+    accuracy = make_accuracy(
+        task.apply, task.params, plan, jnp.asarray(images), jnp.asarray(labels)
+    )
     decline = until_accuracy(accuracy, bar, fresh, lives, wear, config)
     summary = memsim.mean_over_chips([memsim.summarize(one, plan) for one in unstack(passes)])
     first = worth(summary, list(np.asarray(wear)), assumptions, seed)
@@ -199,13 +201,13 @@ def main(
     with progress_bar() as bar:
         task = digits_task(seed, bar, weights, epochs)
         ((images, labels),) = task.batches()
-        right = jnp.argmax(task.apply(task.params, images), axis=-1) == labels
+        right = jnp.argmax(task.apply(task.params, jnp.asarray(images)), axis=-1) == labels
         trained = float(jnp.mean(right))
         services = {
             name: serve(task, config, each, assumptions, trained - drop, chips, seed, share_at_1)
             for name, each in bar.track(policies.items(), description="wearing chips out")
         }
-    document = {
+    document: dict[str, Any] = {
         "float_accuracy": trained, "drop": drop, "share_at_1": share_at_1, "chips": chips,
         "config": dataclasses.asdict(config), "lifetime": assumptions_json(assumptions),
         "policies": {name: service_json(service) for name, service in services.items()},
