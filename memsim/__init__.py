@@ -27,6 +27,7 @@ from memsim.codes import (
 from memsim.compare import Comparison, compare
 from memsim.conductance import Conductance
 from memsim.config import CrossbarConfig, Policy
+from memsim.cost import Assumptions, Costs, assume, read_assumptions, total_cost
 from memsim.device import (
     HFO2,
     PCM,
@@ -45,6 +46,21 @@ from memsim.device import (
 )
 from memsim.expected import expected_writes
 from memsim.ir_drop import Wires, device_currents, effective_conductance, node_voltages
+from memsim.lifetime import (
+    CellLives,
+    Lognormal,
+    WearHistogram,
+    Weibull,
+    levelled_wear,
+    levelled_writes,
+    lifetime_years,
+    programmings_until_failure,
+    programmings_with_spares,
+    sample_lives,
+    steady_wear,
+    wear_histogram,
+    wear_out,
+)
 from memsim.network import Programming, enable_words, program, sample_chip
 from memsim.placement import (
     Placement,
@@ -65,23 +81,28 @@ from memsim.schedule import (
     invert_schedule,
 )
 from memsim.selection import select_by_name
+from memsim.worth import Worth, worth
 
 __version__ = "0.1.0"
 
 __all__ = [
     "HFO2",
     "PCM",
+    "Assumptions",
     "Budget",
+    "CellLives",
     "CellWrite",
     "Cells",
     "Chip",
     "Comparison",
     "Conductance",
     "ConstantPulses",
+    "Costs",
     "Counts",
     "CrossbarConfig",
     "LayerPlan",
     "LayerSummary",
+    "Lognormal",
     "Placement",
     "Plan",
     "Policy",
@@ -91,10 +112,14 @@ __all__ = [
     "Schedule",
     "Scheme",
     "Summary",
+    "WearHistogram",
+    "Weibull",
     "Wires",
+    "Worth",
     "WriteVerify",
     "apply_placement",
     "apply_schedule",
+    "assume",
     "bit_slice",
     "block_schedule",
     "budget",
@@ -118,6 +143,9 @@ __all__ = [
     "invert_placement",
     "invert_schedule",
     "join_slices",
+    "levelled_wear",
+    "levelled_writes",
+    "lifetime_years",
     "load_chip",
     "load_faults",
     "load_plan",
@@ -128,13 +156,17 @@ __all__ = [
     "program",
     "program_cells",
     "program_words",
+    "programmings_until_failure",
+    "programmings_with_spares",
     "pulse_survival",
     "quantization_scale",
     "quantize",
+    "read_assumptions",
     "read_layer",
     "read_matmul",
     "read_weights",
     "sample_chip",
+    "sample_lives",
     "save_chip",
     "save_faults",
     "save_plan",
@@ -142,12 +174,17 @@ __all__ = [
     "scheme_costs",
     "select_by_name",
     "sorted_placement",
+    "steady_wear",
     "summarize",
     "to_html",
     "to_json",
+    "total_cost",
     "unsorted_placement",
+    "wear_histogram",
+    "wear_out",
     "with_faults",
     "with_stucking",
+    "worth",
     "write_energy",
     "write_time",
 ]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Int32, Key, UInt, UInt32
+from jaxtyping import Array, Bool, Float32, Int32, Key, UInt, UInt32
 
 from memsim.codes import AnyArray, bit_slice, join_slices, word_constant
 from memsim.config import CrossbarConfig
@@ -165,7 +165,7 @@ def fault_cells(chip: Chip, config: CrossbarConfig) -> tuple[np.ndarray, np.ndar
 
 
 def fault_words(
-    cells: np.ndarray, crossbars: int, config: CrossbarConfig
+    cells: Bool[AnyArray, "crossbars rows columns"], crossbars: int, config: CrossbarConfig
 ) -> UInt[Array, "crossbars rows"]:
     """Words with all bits of the marked cells set.
 
@@ -179,7 +179,7 @@ def fault_words(
     expected = (crossbars, config.physical_rows, config.columns)
     if cells.shape == (crossbars, config.rows, config.unflagged.columns):
         missing = zip(expected, cells.shape, strict=True)
-        cells = np.pad(cells, [(0, all_cells - given) for all_cells, given in missing])
+        cells = jnp.pad(cells, [(0, all_cells - given) for all_cells, given in missing])
     if cells.shape != expected:
         raise ValueError(
             f"`faults` has shape {cells.shape}, but this chip is {expected} "

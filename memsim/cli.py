@@ -36,11 +36,13 @@ from memsim.checkpoint import (
 from memsim.chip import Chip, fault_words, with_faults
 from memsim.compare import compare
 from memsim.config import ENCODINGS, SCHEDULES, CrossbarConfig, Policy
+from memsim.cost import assume, assumptions_json, read_assumptions
 from memsim.device import HFO2, PCM, scheme_costs
 from memsim.network import program, sample_chip
 from memsim.planning import Plan, plan, with_stucking
 from memsim.report import policy_table, scheme_table, summarize, to_html, to_json
 from memsim.selection import LAYOUTS, select_by_name
+from memsim.worth import worth, worth_json, worth_tables
 
 _CELLS = {"hfo2": HFO2, "pcm": PCM}
 _CHARTS = ("writes_by_policy", "reduction_against_index_bits")
@@ -99,7 +101,10 @@ def report(
     ] = None,
     schedule: ScheduleOption = "block",
     scale_per: ScalePer = "tensor",
-    passes: Passes = 1,
+    passes: Annotated[
+        int | None,
+        typer.Option(help="times the network is programmed", show_default="1; 2 with --lifetime"),
+    ] = None,
     include: Include = None,
     exclude: Exclude = None,
     layout: Layout = "auto",
@@ -107,6 +112,12 @@ def report(
     stuck_at_0: StuckAt0 = 0.0,
     stuck_at_1: StuckAt1 = 0.0,
     faults: Faults = None,
+    lifetime: Annotated[
+        bool, typer.Option("--lifetime", help="years until the first cell fails, by a steady pass")
+    ] = False,
+    cost: Annotated[
+        Path | None, typer.Option(metavar="FILE.toml", help="prices: with --lifetime, also cost")
+    ] = None,
     chips: Annotated[int, typer.Option(help="chips to average over")] = 1,
     seed: Seed = 0,
     cells: Annotated[
@@ -131,6 +142,14 @@ def report(
     crossbars = crossbars or ("all" if old else "1")
     if cells not in (None, *_CELLS):
         raise ValueError(f"`--cells` is {cells!r}; give {' or '.join(_CELLS)}.")
+    if lifetime and (old or crossbars == "all"):
+        raise ValueError(
+            "`--lifetime` is of weight streaming; weight stationary, a steady pass writes nothing. "
+            "Give a number of --crossbars and no --from."
+        )
+    if cost and not lifetime:
+        raise ValueError("`--cost` is of the lifetime; give --lifetime too.")
+    assumptions = read_assumptions(cost) if cost else assume()
     config = _config(rows, bits, cell_bits, encoding, crossbars, schedule, scale_per)
     select = select_by_name(layout, include, exclude, transposed)
     plot = _plot() if html_out or png_out else None
@@ -156,12 +175,13 @@ def report(
             load_old=before.load if before else None,
             keep_placement=keep_placement,
             select=select,
-            passes=passes,
+            passes=(2 if lifetime else 1) if passes is None else passes,
             chips=chips,
             seed=seed,
             stuck_at_0=stuck_at_0,
             stuck_at_1=stuck_at_1,
             faults=load_faults(faults) if faults else None,
+            steady=lifetime,
             progress=lambda fraction: bar.update(task, completed=fraction),
         )
     document = to_json(str(checkpoint), config, result.policies, result.digital)
@@ -172,6 +192,11 @@ def report(
         document["cells"] = {"name": cells, "schemes": schemes}
         for name, costs in scheme_costs(result.policies, _CELLS[cells]).items():
             document["policies"][name]["schemes"] = costs
+    worths = {name: worth(*last, assumptions, seed) for name, last in result.steady.items()}
+    if lifetime:
+        document |= {"lifetime": assumptions_json(assumptions)}
+        for name, found in worths.items():
+            document["policies"][name]["lifetime"] = worth_json(found)
     layers = next(iter(result.policies.values())).layers
     console = _console()
     if old:
@@ -191,6 +216,8 @@ def report(
             if scheme.placeholders:
                 missing = ", ".join(scheme.placeholders)
                 console.print(f"{name}*: placeholders, nobody publishes {missing}", markup=False)
+    for table in worth_tables(worths, assumptions, cost is not None) if lifetime else ():
+        console.print(table)
     mapped = (f"{name} [{layer.inputs} x {layer.outputs}]" for name, layer in layers.items())
     console.print(f"[bold]programmed[/]: {document['weights']:,} weights in {len(layers)} tensors")
     console.print(_listed(mapped), style="dim", highlight=False, markup=False)

@@ -45,6 +45,19 @@ from memsim.selection import Select, select_by_name
 _CHUNK_WORDS = 2**19
 
 
+class SteadyPass(NamedTuple):
+    """One pass of weight streaming over crossbars that hold the end of the pass before.
+
+    Attributes:
+      summary: of the pass, mean over chips.
+      wear: writes per cell in it, unsigned [crossbars, rows, columns], of each chip; of one where
+        chips do not differ.
+    """
+
+    summary: Summary
+    wear: list[np.ndarray]
+
+
 class Comparison(NamedTuple):
     """What `compare` found.
 
@@ -52,10 +65,12 @@ class Comparison(NamedTuple):
       policies: by name as given, means over chips; `reduction` is against `unsorted` on the same
         chips.
       digital: names of the tensors left out.
+      steady: of each policy, if asked, the last pass by itself.
     """
 
     policies: dict[str, Summary]
     digital: list[str]
+    steady: dict[str, SteadyPass]
 
 
 def compare(
@@ -74,6 +89,7 @@ def compare(
     stuck_at_0: float = 0.0,
     stuck_at_1: float = 0.0,
     faults: tuple[np.ndarray, np.ndarray] | None = None,
+    steady: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Comparison:
     """Counts what each policy writes to program a network, on the same chips.
@@ -97,15 +113,21 @@ def compare(
       stuck_at_0, stuck_at_1: stuck-at rates, see `sample_chip`.
       faults: instead of rates, the stuck cells of every chip: (stuck_at_0, stuck_at_1), bool
         [crossbars, rows, columns].
+      steady: also tell the last of several passes by itself, with its writes per cell.
       progress: called with the finished fraction.
 
     Raises:
       ValueError: as `plan` and `sample_chip`; `passes` or `chips` below 1; a fault map of another
-        shape; an `old` network with other weight matrices, or on shared crossbars.
+        shape; an `old` network with other weight matrices, or on shared crossbars; `steady` of a
+        single pass.
     """
     for argument, value in (("passes", passes), ("chips", chips)):
         if value < 1:
             raise ValueError(f"`{argument}` is {value}; give at least 1.")
+    if steady and passes < 2:
+        raise ValueError(
+            f"`passes` is {passes}, but the first pass is not `steady`; give at least 2."
+        )
     for policy in policies.values():
         validate(config, policy)
     check_rates(stuck_at_0, stuck_at_1)
@@ -142,7 +164,7 @@ def compare(
         if policy.faults == "avoid" and faults is None:  # chips with stuck cells of their own
             groups = {_Placing(policy.placing, i): some[i : i + 1] for i in range(len(some))}
         for placing, of_group in groups.items():
-            stream = _Stream(stored, stucking, passes, of_group, make_chip)
+            stream = _Stream(stored, stucking, passes, of_group, make_chip, steady)
             streams[policy, placing] = stream
     facts: dict[Policy, dict[str, LayerSummary]] = {policy: {} for policy in wanted}
 
@@ -197,7 +219,13 @@ def compare(
         )
         for name, policy in policies.items()
     }
-    return Comparison(means, [name for name in tensors if name not in axes])
+    lasts = {}
+    for name, policy in policies.items() if steady else ():
+        of_policy = [stream for (streamed, _), stream in streams.items() if streamed == policy]
+        passed = [last for stream in of_policy for last in stream.last_pass(facts[policy])]
+        mean = mean_over_chips([summary for summary, _ in passed])
+        lasts[name] = SteadyPass(mean, [wear for _, wear in passed])
+    return Comparison(means, [name for name in tensors if name not in axes], lasts)
 
 
 class _Placing(NamedTuple):
@@ -325,6 +353,7 @@ class _Stream:
         passes: int,
         keys: Array,
         make_chip: Callable[[Array, int, CrossbarConfig], Chip],
+        keep_wear: bool,
     ) -> None:
         self._config = config
         self._stucking = stucking
@@ -334,6 +363,8 @@ class _Stream:
         self._tallies: list[_Tally] = []
         self._waiting: list[tuple[np.ndarray, Slots]] = []
         self._counts: list[list[Counts]] = [[] for _ in keys]  # of every chip, every pass
+        # of every chip after each of the last two passes
+        self._wear: deque[list[np.ndarray]] = deque(maxlen=2 if keep_wear else 0)
 
     def add(self, target: np.ndarray, slots: Slots) -> None:
         """Words [steps, crossbars, rows] and what they are."""
@@ -359,6 +390,8 @@ class _Stream:
             chip = tally.chip._replace(passes=tally.chip.passes + 1)
             nothing = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), tally.counts)
             self._tallies[number] = tally._replace(chip=chip, counts=nothing)
+        if self._wear.maxlen:
+            self._wear.append([np.asarray(tally.wear) for tally in self._tallies])
 
     def forget_counts(self) -> None:
         """What was written so far no longer counts; the chips stay as they are."""
@@ -378,6 +411,15 @@ class _Stream:
             )
             for counts, tally in zip(self._counts, self._tallies, strict=True)
         ]
+
+    def last_pass(self, facts: Mapping[str, LayerSummary]) -> list[tuple[Summary, np.ndarray]]:
+        """Of each chip, the last pass by itself: its summary, its writes per cell."""
+        found = []
+        for counts, before, after in zip(self._counts, *self._wear, strict=True):
+            last = jax.tree.map(lambda x: x[None], counts[-1])
+            wear = after - before
+            found.append((summarize_counts(last, facts, int(wear.max())), wear))
+        return found
 
     @property
     def _chunk(self) -> int | None:

@@ -1,0 +1,211 @@
+"""What a service costs, from assumptions: every figure beside the formula it came from."""
+
+import dataclasses
+import math
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from memsim.lifetime import Endurance, Lognormal, Weibull
+
+LAWS: dict[str, type[Lognormal] | type[Weibull]] = {"lognormal": Lognormal, "weibull": Weibull}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Costs:
+    """What a service takes and pays. Every default is a placeholder: nobody's price.
+
+    Attributes:
+      inferences_per_day: of the service.
+      batch: inferences per programming of the network.
+      chip_price: of a chip, installed.
+      energy_price: of a kWh.
+      read_joules: energy of an inference beside writing.
+      service_years: after which a chip is replaced even if it still works.
+      currency: of both prices.
+
+    Raises:
+      ValueError: a number that is negative or not finite; a rate, a batch or years of none.
+    """
+
+    inferences_per_day: float = 10_000
+    batch: int = 1
+    chip_price: float = 100.0
+    energy_price: float = 0.2
+    read_joules: float = 1e-3
+    service_years: float = 5.0
+    currency: str = "USD"
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type is str:
+                continue
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not 0 <= value < math.inf:  # also refuses NaN
+                raise ValueError(f"`{field.name}` is {value!r}; give a number from 0.")
+        for name in ("inferences_per_day", "service_years"):
+            if not getattr(self, name):
+                raise ValueError(f"`{name}` is 0; give a positive number.")
+        if self.batch < 1 or self.batch != int(self.batch):
+            raise ValueError(f"`batch` is {self.batch!r}; give a whole number from 1.")
+
+
+class Assumptions(NamedTuple):
+    """What lifetime and cost are computed from.
+
+    Attributes:
+      endurance: of a cell.
+      costs: of the service.
+      placeholders: names of the figures that are defaults without a source.
+    """
+
+    endurance: Endurance
+    costs: Costs
+    placeholders: tuple[str, ...]
+
+
+class Figure(NamedTuple):
+    """A number, and where it comes from.
+
+    Attributes:
+      value: infinity where nothing wears out.
+      unit: of it.
+      formula: in Python's notation.
+      inputs: the numbers in it, by name.
+    """
+
+    value: float
+    unit: str
+    formula: str
+    inputs: dict[str, float]
+
+
+# name: (unit, formula of what is above it and of the inputs); `$` is the currency
+_FORMULAS = {
+    "programmings_per_day": ("1/day", "inferences_per_day / batch"),
+    "chips": ("", "max(1, ceil(programmings_per_day * write_seconds / 86400))"),
+    "lifetime_years": (
+        "years", "programmings_until_failure * chips / programmings_per_day / 365.25"
+    ),
+    "replaced_after": ("years", "min(lifetime_years, service_years)"),
+    "write_energy": ("kWh/year", "programmings_per_day * 365.25 * write_joules / 3.6e6"),
+    "read_energy": ("kWh/year", "inferences_per_day * 365.25 * read_joules / 3.6e6"),
+    "hardware_cost": ("$/year", "chips * chip_price / replaced_after"),
+    "energy_cost": ("$/year", "(write_energy + read_energy) * energy_price"),
+    "total_cost": ("$/year", "hardware_cost + energy_cost"),
+    "cost_per_million": ("$/10^6 inferences", "total_cost / 365.25 / inferences_per_day * 1e6"),
+}  # fmt: skip
+
+
+def read_assumptions(path: Path) -> Assumptions:
+    """Assumptions of a TOML file of the tables `endurance` and `cost`; what it lacks is by default.
+
+    Args:
+      path: its keys are `law` and the fields of `Lognormal` or `Weibull`, and those of `Costs`.
+
+    Raises:
+      ValueError: no TOML; a table, key or value that there is not.
+      OSError: no such file.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no TOML file: {error}.") from error
+    _check_keys(path, "table", tables, ("endurance", "cost"))
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise ValueError(f"{path}: `{name}` is {table!r}; make it a table, [{name}].")
+    law_name = tables.get("endurance", {}).pop("law", "lognormal")
+    if law_name not in LAWS:
+        raise ValueError(f"{path}: `law` is {law_name!r}; choose one of {', '.join(LAWS)}.")
+    law, given = LAWS[law_name], tables.get("endurance", {})
+    _check_keys(path, "key of [endurance]", given, _names(law))
+    _check_keys(path, "key of [cost]", tables.get("cost", {}), _names(Costs))
+    return assume(law, given, tables.get("cost", {}))
+
+
+def assume(
+    law: type[Lognormal] | type[Weibull] = Lognormal,
+    endurance: Mapping[str, Any] = {},
+    costs: Mapping[str, Any] = {},
+) -> Assumptions:
+    """Assumptions of which some are given and the others are by default."""
+    placeholders = [f"endurance.{name}" for name in law.placeholders if name not in endurance]
+    placeholders += [f"cost.{name}" for name in _names(Costs) if name not in costs]
+    return Assumptions(law(**endurance), Costs(**costs), tuple(placeholders))
+
+
+def total_cost(
+    programmings: float, write_joules: float, write_seconds: float, costs: Costs
+) -> dict[str, Figure]:
+    """What a service costs a year, step by step: every figure after those that it is made of.
+
+    Chips are replaced when they fail. Where one is too slow to be written so often, several share
+    the inferences.
+
+    Args:
+      programmings: until a chip fails, by whatever is called failure.
+      write_joules, write_seconds: of one programming.
+      costs: the other inputs.
+
+    Raises:
+      ValueError: `programmings` that are not positive.
+    """
+    if not programmings > 0:  # also refuses NaN
+        raise ValueError(f"`programmings` is {programmings}; a chip that is of use lasts longer.")
+    inputs = dataclasses.asdict(costs) | {
+        "programmings_until_failure": float(programmings),
+        "write_joules": write_joules,
+        "write_seconds": write_seconds,
+    }
+    currency, figures = inputs.pop("currency"), {}
+    functions = {"min": min, "max": max, "ceil": math.ceil, "__builtins__": {}}
+    for name, (unit, formula) in _FORMULAS.items():
+        named = {word: inputs[word] for word in re.findall(r"[a-z]\w+", formula) if word in inputs}
+        value = float(eval(formula, functions, named))  # noqa: S307 - what is shown is what is computed
+        inputs[name] = value
+        figures[name] = Figure(value, unit.replace("$", currency), formula, named)
+    return figures
+
+
+def assumptions_json(assumptions: Assumptions) -> dict[str, Any]:
+    """Assumptions as JSON values."""
+    endurance, costs, placeholders = assumptions
+    law = next(name for name, kind in LAWS.items() if isinstance(endurance, kind))
+    return {
+        "endurance": {"law": law} | dataclasses.asdict(endurance),
+        "cost": dataclasses.asdict(costs),
+        "placeholders": list(placeholders),
+    }
+
+
+def figures_json(figures: Mapping[str, Figure]) -> dict[str, Any]:
+    """Figures as JSON values; None for infinity."""
+    return {
+        name: figure._asdict()
+        | {
+            "value": finite(figure.value),
+            "inputs": {key: finite(value) for key, value in figure.inputs.items()},
+        }
+        for name, figure in figures.items()
+    }
+
+
+def finite(value: float) -> float | None:
+    """The number, or None for infinity, which JSON lacks."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
+
+
+def _check_keys(path: Path, what: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise ValueError(
+            f"{path}: there is no {what} named `{unknown[0]}`; choose of {', '.join(known)}."
+        )

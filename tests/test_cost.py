@@ -1,0 +1,215 @@
+import dataclasses
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import memsim
+from memsim.cost import Costs, assume, read_assumptions, total_cost
+from memsim.worth import time_text, worth, worth_json
+
+FILE = """
+[endurance]
+law = "weibull"
+median = 1e8
+shape = 2
+
+[cost]
+inferences_per_day = 1_000_000
+batch = 8
+chip_price = 500
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "prices.toml"
+    path.write_text(FILE)
+    return path
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    rng = np.random.default_rng(1)
+    tensors = {"fc.weight": rng.standard_normal((10, 40), np.float32)}
+    path = tmp_path / "net.safetensors"
+    safetensors.numpy.save_file(tensors, path)
+    return path
+
+
+def test_what_a_file_lacks_is_a_placeholder(file):
+    found = read_assumptions(file)
+    assert found.endurance == memsim.Weibull(median=1e8, shape=2)
+    assert found.costs == Costs(inferences_per_day=1e6, batch=8, chip_price=500)
+    assert found.placeholders == (
+        "cost.energy_price", "cost.read_joules", "cost.service_years", "cost.currency"
+    )  # fmt: skip
+    everything = {f"cost.{field.name}" for field in dataclasses.fields(Costs)}
+    assert set(assume().placeholders) == {"endurance.sigma_ln"} | everything
+    assert assume().endurance == memsim.Lognormal()
+
+
+def test_every_figure_is_what_its_formula_says():
+    costs = Costs(
+        inferences_per_day=2e6, batch=4, chip_price=300, energy_price=0.25, read_joules=1e-4,
+        service_years=6, currency="EUR",
+    )  # fmt: skip
+    figures = total_cost(1e8, 2e-5, 0.3, costs)
+    given = dataclasses.asdict(costs) | {
+        "programmings_until_failure": 1e8, "write_joules": 2e-5, "write_seconds": 0.3
+    }  # fmt: skip
+    programmings = 2e6 / 4
+    chips = math.ceil(programmings * 0.3 / 86400)
+    assert chips == 2
+    years = 1e8 * chips / programmings / 365.25
+    energy = (programmings * 2e-5 + 2e6 * 1e-4) * 365.25 / 3.6e6
+    total = chips * 300 / years + 0.25 * energy
+    np.testing.assert_allclose(figures["lifetime_years"].value, years)
+    np.testing.assert_allclose(figures["total_cost"].value, total)
+    np.testing.assert_allclose(figures["cost_per_million"].value, total / (2 * 365.25))
+    assert figures["total_cost"].unit == "EUR/year"
+    for name, figure in figures.items():
+        words = set(re.findall("[a-z_]+", re.sub(r"[0-9.]+e[0-9]+", "", figure.formula)))
+        assert words - {"min", "max", "ceil"} == set(figure.inputs), name
+        for word, value in figure.inputs.items():  # a figure above it, or what was given
+            assert value == (figures[word].value if word in figures else given[word])
+
+
+def test_a_chip_that_outlives_its_service_is_replaced_all_the_same():
+    for programmings in (1e12, math.inf):
+        figures = total_cost(programmings, 1e-6, 1e-3, Costs(service_years=4, chip_price=80))
+        assert figures["hardware_cost"].value == 20
+        assert figures["chips"].value == 1
+
+
+def test_lifetimes_and_costs_are_those_of_the_counted_wear(key):
+    rng = np.random.default_rng(0)
+    weights = {"kernel": rng.standard_normal((30, 20)).astype(np.float32)}
+    config = memsim.CrossbarConfig(rows=16)
+    policies = {"sws": memsim.Policy.sws()}
+    last = memsim.compare(weights, config, policies, passes=2, steady=True).steady["sws"]
+    plan = memsim.plan(weights, config, policies["sws"])
+    chip = memsim.sample_chip(key, plan)
+    _, first = memsim.program(weights, plan, chip)
+    _, second = memsim.program(weights, plan, first.chip, wear=True)
+    np.testing.assert_array_equal(last.wear[0], second.wear)
+    assert last.summary == memsim.summarize(second, plan, None)
+    assumptions = assume(costs={"inferences_per_day": 5000, "batch": 3})
+    found = worth(*last, assumptions)
+    assert found.years.shape == (1000,)
+    pulses = memsim.ConstantPulses()
+    assert found.write_joules == memsim.write_energy(last.summary, pulses)
+    assert found.write_seconds == memsim.write_time(last.summary, pulses)
+    np.testing.assert_allclose(np.median(found.years), found.figures["lifetime_years"].value)
+    batched = worth(*last, assume(costs={"inferences_per_day": 5000, "batch": 6}))
+    np.testing.assert_allclose(batched.years, 2 * found.years)
+    document = json.loads(json.dumps(worth_json(found), allow_nan=False))
+    low, high = document["years_to_first_failure_90"]
+    assert low < document["years_to_first_failure"] < high
+    inside = np.mean((found.years >= low) & (found.years <= high))
+    np.testing.assert_allclose(inside, 0.9, atol=0.01)
+
+
+def test_what_is_never_written_lasts_for_ever():
+    weights = {"kernel": np.eye(4, dtype=np.float32)}
+    config = memsim.CrossbarConfig(rows=4, crossbars=None)
+    policies = {"sws": memsim.Policy.sws()}
+    last = memsim.compare(weights, config, policies, passes=2, steady=True).steady["sws"]
+    document = json.loads(json.dumps(worth_json(worth(*last, assume())), allow_nan=False))
+    assert document["writes"] == 0
+    assert document["years_to_first_failure"] is None
+    assert document["figures"]["lifetime_years"]["value"] is None
+
+
+def test_times_are_told_in_a_fitting_unit():
+    years = [math.inf, 1234.5, 1, 0.5, 2 / 8766, 3 / 8766 / 3600]
+    texts = ["never", "1,234 years", "1 years", "183 days", "2 h", "3 s"]
+    assert [time_text(value) for value in years] == texts
+
+
+def test_chips_that_draw_differ(file):
+    weights = {"kernel": np.random.default_rng(0).standard_normal((30, 20)).astype(np.float32)}
+    policies = {"stuck": memsim.Policy.parse("sws+stuck:p=0.5,low=3")}
+    config = memsim.CrossbarConfig(rows=16)
+    last = memsim.compare(weights, config, policies, passes=2, chips=3, steady=True).steady["stuck"]
+    assert len(last.wear) == last.summary.chips == 3
+    assert last.summary.writes == round(np.mean([wear.sum() for wear in last.wear]))
+    years = worth(*last, read_assumptions(file)).years
+    assert years.shape == (3 * 334,)
+    assert np.all(np.isfinite(years) & (years > 0))
+    one = [worth(last.summary, [wear], read_assumptions(file)).years for wear in last.wear]
+    medians = np.median(years.reshape(3, -1), axis=1)
+    np.testing.assert_allclose(medians, np.median(one, axis=1), rtol=0.1)
+
+
+def test_report_tells_years_and_cost(run, checkpoint, file, tmp_path):
+    out = tmp_path / "out.json"
+    policies = ("--policy", "unsorted", "--policy", "sws", "--rows", 8)
+    code, printed, errors = run("report", checkpoint, *policies, "--lifetime", "--json", out)
+    assert code == 0, errors
+    for text in ("Lifetime", "inferences", "PLACEHOLDER", "endurance.sigma_ln"):
+        assert text in printed
+    assert "chip_price" not in printed
+    document = json.loads(out.read_text())
+    assert "endurance.sigma_ln" in document["lifetime"]["placeholders"]
+    years = [entry["lifetime"]["years_to_first_failure"] for entry in document["policies"].values()]
+    assert 0 < years[0] < math.inf
+    assert len(document["policies"]["sws"]["writes_per_pass"]) == 2
+    steady = document["policies"]["sws"]["writes_per_pass"][1]
+    assert document["policies"]["sws"]["lifetime"]["writes"] == steady
+    code, printed, _ = run("report", checkpoint, *policies, "--lifetime", "--cost", file,
+                           "--json", out, "--force")  # fmt: skip
+    assert code == 0
+    for text in ("How it comes about", "hardware_cost", "chip_price", "min(lifetime_years"):
+        assert text in printed
+    document = json.loads(out.read_text())
+    assert document["lifetime"]["endurance"] == {"law": "weibull", "median": 1e8, "shape": 2}
+    figure = document["policies"]["sws"]["lifetime"]["figures"]["hardware_cost"]
+    assert figure["inputs"]["chip_price"] == 500
+    assert figure["formula"] == "chips * chip_price / replaced_after"
+
+
+@pytest.mark.parametrize("programmings", [0, -1.0, math.nan])
+def test_a_chip_lasts_for_some_time(programmings):
+    with pytest.raises(ValueError, match=f"`programmings` is {programmings}; a chip"):
+        total_cost(programmings, 1e-6, 1e-3, Costs())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[cost", "is no TOML file"),
+        ("[prices]\na = 1", "no table named `prices`; choose of endurance, cost"),
+        ("cost = 3", "`cost` is 3; make it a table"),
+        ("[cost]\nchip = 1", r"no key of \[cost\] named `chip`; choose of inferences_per_day"),
+        ("[endurance]\nlaw = 'normal'", "`law` is 'normal'; choose one of lognormal, weibull"),
+        ("[endurance]\nshape = 2", r"no key of \[endurance\] named `shape`; choose of median"),
+        ("[endurance]\nmedian = 0", "`median` is 0; give a positive number"),
+        ("[endurance]\nmedian = 'high'", "`median` is 'high'; give a positive number"),
+        ("[cost]\nbatch = 0", "`batch` is 0; give a whole number from 1"),
+        ("[cost]\nbatch = 1.5", "`batch` is 1.5; give a whole number from 1"),
+        ("[cost]\nchip_price = -1", "`chip_price` is -1; give a number from 0"),
+        ("[cost]\nchip_price = 'much'", "`chip_price` is 'much'; give a number from 0"),
+        ("[cost]\ninferences_per_day = 0", "`inferences_per_day` is 0; give a positive number"),
+    ],
+)
+def test_files_are_checked(tmp_path, text, message):
+    path = tmp_path / "prices.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_assumptions(path)
+
+
+def test_options_that_do_not_go_together(run, checkpoint, file):
+    code, _, errors = run("report", checkpoint, "--cost", file)
+    assert code == 1
+    assert "`--cost` is of the lifetime; give --lifetime too" in errors
+    code, _, errors = run("report", checkpoint, "--lifetime", "--crossbars", "all")
+    assert code == 1
+    assert "a steady pass writes nothing" in errors
+    code, _, errors = run("report", checkpoint, "--lifetime", "--passes", 1)
+    assert code == 1
+    assert "the first pass is not `steady`; give at least 2" in errors

@@ -1,0 +1,285 @@
+"""One model after another on the same chips: accuracy against updates while cells wear out.
+
+    python -m training.redeploy --updates 8
+
+Each update of the digits CNN, trained a little further, is programmed again and again for a while,
+as weight streaming does, and worn cells are stuck from then on. Three ways to live with them: take
+the network as it is; fine-tune every update for the stuck cells of its chip; or steer the share p
+of cells that bit stucking reprograms by the accuracy that is monitored while the chip serves.
+"""
+
+import dataclasses
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+import rich.console
+import rich.progress
+import rich.table
+import typer
+from jaxtyping import Array, Float32, PyTree
+
+import memsim
+from memsim.checkpoint import check_output, write_text
+from training.evaluation import Apply
+from training.progress import progress_bar
+from training.steps import TrainState, float_step, stuck_aware_step
+from training.tasks import Task, digits_task
+from training.tuning import stack
+
+_BATCH = 64
+_WAYS = ("as it is", "fine-tuned", "p steered")
+
+
+class Fleet(NamedTuple):
+    """Chips in the middle of their lives; every field has a leading axis of chips.
+
+    Attributes:
+      chip: with the cells stuck that have failed so far.
+      writes: that each cell has taken.
+      share: p, of the cells in low columns that are reprogrammed.
+    """
+
+    chip: memsim.Chip
+    writes: Float32[Array, "chips crossbars rows columns"]
+    share: Float32[Array, " chips"]
+
+
+class Record(NamedTuple):
+    """What one update was like, of each chip.
+
+    Attributes:
+      accuracy: on images that nothing else looks at, share of 1.
+      monitored: on those that the control loop sees.
+      writes: of a steady pass.
+      failed: share of cells that were stuck when it was deployed.
+      share: p at that time.
+    """
+
+    accuracy: Float32[Array, " chips"]
+    monitored: Float32[Array, " chips"]
+    writes: Float32[Array, " chips"]
+    failed: Float32[Array, " chips"]
+    share: Float32[Array, " chips"]
+
+
+def make_deploy(
+    apply: Apply, images: Array, labels: Array, endurance: memsim.CellLives, period: float
+) -> Callable[[PyTree, memsim.Plan, Fleet], tuple[Fleet, Record]]:
+    """`(networks, plan, fleet) -> (fleet afterwards, record)`: one update, served for `period`.
+
+    Args:
+      images, labels: the first half is monitored, the second tells the accuracy.
+      endurance: of the cells of every chip.
+      period: programmings that an update is in service for.
+    """
+    half = len(labels) // 2
+
+    def deploy(
+        params: PyTree, plan: memsim.Plan, fleet: Fleet, lives: memsim.CellLives
+    ) -> tuple[Fleet, Record]:
+        layers = {
+            name: layer._replace(reprogram=fleet.share) for name, layer in plan.layers.items()
+        }
+        steered = plan._replace(layers=layers)
+        held, first = memsim.program(params, steered, fleet.chip)
+        _, steady = memsim.program(params, steered, first.chip, wear=True)
+        wear = jnp.asarray(steady.wear, jnp.float32)
+        writes = fleet.writes + period * wear
+        right = jnp.argmax(apply(held, images), axis=-1) == labels
+        stuck = memsim.bit_slice(fleet.chip.stuck_at_0 | fleet.chip.stuck_at_1, plan.config) != 0
+        record = Record(
+            right[half:].mean(), right[:half].mean(), wear.sum(), stuck.mean(), fleet.share
+        )
+        chip = memsim.wear_out(steady.chip, lives, writes, plan.config)
+        return Fleet(chip, writes, fleet.share), record
+
+    every = jax.jit(jax.vmap(deploy, in_axes=(0, None, 0, 0)))
+    return lambda networks, plan, fleet: every(networks, plan, fleet, endurance)
+
+
+def steer(
+    share: Float32[Array, " chips"],
+    monitored: Float32[Array, " chips"],
+    target: float,
+    gain: float,
+) -> Float32[Array, " chips"]:
+    """Integral control of p: more cells are reprogrammed as long as accuracy is below target.
+
+    Args:
+      share: p so far.
+      monitored: accuracy, share of 1.
+      target: for it.
+      gain: change of p per unit of accuracy and update.
+    """
+    return jnp.clip(share + gain * (target - monitored), 0.0, 1.0)
+
+
+def updates(task: Task, count: int, steps: int, seed: int) -> Iterator[PyTree]:
+    """The network, and versions of it that were each trained `steps` further."""
+    assert task.training is not None  # noqa: S101 - the digits have images to train on
+    optimizer = optax.adam(1e-3)
+    step = jax.jit(functools.partial(float_step, apply=task.apply, optimizer=optimizer))
+    state = TrainState(task.params, optimizer.init(task.params))
+    batches = task.training(_BATCH, seed + 1, 0)
+    for number in range(count):
+        for _ in range(steps if number else 0):
+            state, _ = step(state, *next(batches))
+        yield state.params
+
+
+def run(
+    task: Task,
+    config: memsim.CrossbarConfig,
+    policy: memsim.Policy,
+    law: memsim.Lognormal,
+    bar: rich.progress.Progress,
+    *,
+    chips: int,
+    count: int,
+    age: float,
+    drop: float,
+    gain: float,
+    steps: int,
+    learning_rate: float,
+    share_at_1: float,
+    seed: int,
+) -> dict[str, list[Record]]:
+    """Deploys `count` updates on the same chips, in each of the three ways.
+
+    Args:
+      law: endurance of the cells.
+      age: writes of the mean cell after the last update, as a share of the median endurance.
+      drop: accuracy that the control loop may lose, share of 1.
+      gain: see `steer`.
+      steps, learning_rate: of training an update, and of fine-tuning it for each chip.
+      share_at_1: see `memsim.sample_lives`.
+
+    Returns:
+      The records of all updates, by way.
+    """
+    assert task.training is not None  # noqa: S101 - as above
+    images, labels = map(jnp.asarray, next(iter(task.batches())))
+    plan = memsim.plan(task.params, config, policy)
+    chip_key, life_key = jax.random.split(jax.random.key(seed))
+    new = jax.vmap(lambda key: memsim.sample_chip(key, plan))(jax.random.split(chip_key, chips))
+    one = jax.tree.map(lambda x: x[0], new)
+    wear = memsim.steady_wear(task.params, plan, one)
+    period = age * law.median / float(wear.mean()) / count
+    lives = jax.vmap(lambda key: memsim.sample_lives(key, wear.shape, law, share_at_1))(
+        jax.random.split(life_key, chips)
+    )
+    deploy = make_deploy(task.apply, images, labels, lives, period)
+    optimizer = optax.adam(learning_rate)
+    one_step = functools.partial(stuck_aware_step, apply=task.apply, optimizer=optimizer)
+    tune = jax.jit(jax.vmap(one_step, in_axes=(0, None, 0, None, None)))
+    batches = task.training(_BATCH, seed + 2, 0)
+    unworn = jnp.zeros((chips, *wear.shape), jnp.float32)
+    start = Fleet(new, unworn, jnp.full(chips, policy.reprogram, jnp.float32))
+    fleets = dict.fromkeys(_WAYS, start)
+    records: dict[str, list[Record]] = {way: [] for way in _WAYS}
+    target = None
+    for params in bar.track(updates(task, count, steps, seed), total=count, description="updates"):
+        plan = memsim.plan(params, config, policy)
+        if target is None:
+            right = jnp.argmax(task.apply(params, images), axis=-1) == labels
+            target = float(right.mean()) - drop
+        for way, fleet in fleets.items():
+            state = stack([TrainState(params, optimizer.init(params))] * chips)
+            for _ in range(steps if way == "fine-tuned" else 0):
+                state, _ = tune(state, plan, fleet.chip, *next(batches))
+            after, record = deploy(state.params, plan, fleet)
+            if way == "p steered":
+                share = steer(fleet.share, record.monitored, target, gain)
+                after = after._replace(share=share)
+            fleets[way] = after
+            records[way].append(record)
+    return records
+
+
+def main(
+    policy: Annotated[str, typer.Option(help="with bit stucking")] = "sws+stuck:p=0.5,low=4",
+    count: Annotated[int, typer.Option("--updates", min=1, help="models, the first included")] = 8,
+    age: Annotated[
+        float, typer.Option(min=0, help="writes of the mean cell at the end / median endurance")
+    ] = 0.3,
+    drop: Annotated[float, typer.Option(help="accuracy that the loop may lose, of 1")] = 0.01,
+    gain: Annotated[float, typer.Option(help="change of p per unit of accuracy")] = 5.0,
+    steps: Annotated[int, typer.Option(min=1, help="of training and of fine-tuning")] = 100,
+    learning_rate: Annotated[float, typer.Option(help="of fine-tuning")] = 1e-3,
+    median: Annotated[float, typer.Option(help="endurance, writes")] = memsim.Lognormal().median,
+    sigma_ln: Annotated[
+        float, typer.Option(help="deviation of its logarithm; a placeholder")
+    ] = memsim.Lognormal().sigma_ln,
+    share_at_1: Annotated[
+        float, typer.Option(min=0, max=1, help="of worn cells stuck at 1; a placeholder")
+    ] = 0.5,
+    weights: Annotated[str | None, typer.Option(help="of the digits CNN")] = None,
+    epochs: Annotated[int, typer.Option(help="of training it")] = 40,
+    chips: Annotated[int, typer.Option(min=1, help="in one vmap")] = 8,
+    crossbars: Annotated[int, typer.Option(min=1)] = 16,
+    rows: Annotated[int, typer.Option(help="of a crossbar")] = 128,
+    seed: Annotated[int, typer.Option(help="of weights, chips and endurance")] = 0,
+    out: Annotated[Path, typer.Option(help="file of the results")] = Path("runs/redeploy.json"),
+    force: Annotated[bool, typer.Option("--force", help="replace it")] = False,
+) -> None:
+    """Accuracy against model updates on chips that wear out."""
+    config = memsim.CrossbarConfig(rows=rows, crossbars=crossbars)
+    parsed, law = memsim.Policy.parse(policy), memsim.Lognormal(median=median, sigma_ln=sigma_ln)
+    if not parsed.low_columns:
+        raise ValueError(f"`--policy` {policy} has no p to steer; give one with +stuck.")
+    check_output(out, force)
+    settings: dict[str, Any] = {
+        "chips": chips, "count": count, "age": age, "drop": drop, "gain": gain, "steps": steps,
+        "learning_rate": learning_rate, "share_at_1": share_at_1, "seed": seed,
+    }  # fmt: skip
+    with progress_bar() as bar:
+        task = digits_task(seed, bar, weights, epochs)
+        records = run(task, config, parsed, law, bar, **settings)
+    document = settings | {
+        "policy": policy, "config": dataclasses.asdict(config),
+        "endurance": dataclasses.asdict(law), "placeholders": ["endurance.sigma_ln", "share_at_1"],
+        "updates": {
+            way: [{name: value.tolist() for name, value in record._asdict().items()}
+                  for record in of_way]
+            for way, of_way in records.items()
+        },
+    }  # fmt: skip
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out, json.dumps(document, indent=1), force)
+    show(policy, records)
+
+
+def show(policy: str, records: dict[str, list[Record]]) -> None:
+    """Prints the table: means over chips."""
+    table = rich.table.Table(title=f"digits CNN, {policy}, on wearing chips", title_justify="left")
+    table.add_column("update", justify="right")
+    for way in records:
+        for heading in ("accuracy", "stuck", "writes"):
+            table.add_column(f"{way}\n{heading}", justify="right")
+    table.add_column("p", justify="right")
+    for number, of_ways in enumerate(zip(*records.values(), strict=True)):
+        cells = [
+            text
+            for record in of_ways
+            for text in (
+                f"{100 * record.accuracy.mean():.2f} %",
+                f"{100 * record.failed.mean():.2f} %",
+                f"{record.writes.mean():,.0f}",
+            )
+        ]
+        table.add_row(str(number), *cells, f"{of_ways[-1].share.mean():.2f}")
+    rich.console.Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except (ValueError, OSError) as error:
+        sys.exit(f"redeploy: {error}")

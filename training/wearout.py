@@ -1,0 +1,264 @@
+"""How long a service lasts on one chip, and what it costs: the digits CNN under several policies.
+
+    python -m training.wearout --policy unsorted --policy matched --cost prices.toml
+
+Cells wear by the writes of a steady pass, counted; a worn cell is stuck from then on. The first
+failure is rarely the end: a chip serves until its accuracy falls below a bar.
+"""
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import rich.console
+import rich.table
+import typer
+from jaxtyping import Array, Float, Float32, Int32, PyTree
+
+import memsim
+from memsim.checkpoint import check_output, write_text
+from memsim.cost import (
+    Assumptions,
+    Figure,
+    assume,
+    assumptions_json,
+    figures_json,
+    read_assumptions,
+    total_cost,
+)
+from memsim.worth import Worth, number_text, time_text, worth, worth_json
+from training.evaluation import Apply, unstack
+from training.progress import progress_bar
+from training.tasks import Task, digits_task
+
+_POLICIES = ["unsorted", "sws", "matched", "matched:tolerance=1,correction=mean"]
+
+
+class Decline(NamedTuple):
+    """When each chip falls below the bar.
+
+    Attributes:
+      failures: cells that have failed by then.
+      programmings: until then; infinity where it never does.
+    """
+
+    failures: Int32[np.ndarray, " chips"]
+    programmings: Float[np.ndarray, " chips"]
+
+
+class Service(NamedTuple):
+    """What one policy comes to.
+
+    Attributes:
+      accuracy: of new chips, share of 1.
+      worth: of a chip that is replaced at its first failure.
+      years: until the accuracy of each chip falls below the bar.
+      failures: cells that have failed by then.
+      figures: cost of chips that are replaced then, of the median one; none if that is below the
+        bar when it is new.
+    """
+
+    accuracy: float
+    worth: Worth
+    years: Float[np.ndarray, " chips"]
+    failures: Int32[np.ndarray, " chips"]
+    figures: dict[str, Figure]
+
+
+def make_accuracy(
+    apply: Apply, params: PyTree, plan: memsim.Plan, images: Array, labels: Array
+) -> Callable[[memsim.Chip], Float32[Array, " chips"]]:
+    """`chips -> share of images right` on each; compiles once."""
+
+    def accuracy(chip: memsim.Chip) -> Array:
+        held, _ = memsim.program(params, plan, chip)
+        return jnp.mean(jnp.argmax(apply(held, images), axis=-1) == labels)
+
+    return jax.jit(jax.vmap(accuracy))
+
+
+def until_accuracy(
+    accuracy: Callable[[memsim.Chip], Array],
+    bar: float,
+    chips: memsim.Chip,
+    lives: memsim.CellLives,
+    wear: Float32[Array, "chips crossbars rows columns"],
+    config: memsim.CrossbarConfig,
+) -> Decline:
+    """Programmings until the accuracy of each chip falls below `bar`.
+
+    Bisects over the cells of all chips at once, in the order in which they fail. Where accuracy
+    goes up and down about the bar, it is one of the times at which it falls below.
+
+    Args:
+      accuracy: see `make_accuracy`.
+      chips, lives: with a leading axis of chips.
+      wear: writes per cell of a programming.
+    """
+    count = wear.shape[0]
+    fails = np.asarray(lives.endurance / wear).reshape(count, -1)
+    order = np.sort(fails, axis=1)
+    age = jax.jit(jax.vmap(memsim.wear_out, (0, 0, 0, None)), static_argnums=3)
+
+    def holds(failures: np.ndarray) -> np.ndarray:
+        when = np.where(failures > 0, order[np.arange(count), failures - 1], 0)
+        when = when * (1 + 1e-6)  # writes are rounded
+        writes = jnp.asarray(when, jnp.float32)[:, None, None, None] * wear
+        return np.asarray(accuracy(age(chips, lives, writes, config))) >= bar
+
+    most = np.isfinite(order).sum(axis=1)
+    never = holds(most)
+    good, bad = np.zeros(count, int), most  # `bad` cells failed are too many, `good` are not
+    while np.any(bad - good > 1):
+        middle = (good + bad) // 2
+        held = holds(middle)
+        good, bad = np.where(held, middle, good), np.where(held, bad, middle)
+    bad = np.where(holds(np.zeros(count, int)), bad, 0)
+    ends = np.where(bad > 0, order[np.arange(count), bad - 1], 0)
+    return Decline(bad.astype(np.int32), np.where(never, np.inf, ends))
+
+
+def serve(
+    task: Task,
+    config: memsim.CrossbarConfig,
+    policy: memsim.Policy,
+    assumptions: Assumptions,
+    bar: float,
+    chips: int,
+    seed: int,
+    share_at_1: float,
+) -> Service:
+    """Wears chips out under one policy.
+
+    Args:
+      bar: accuracy, share of 1, below which a chip is replaced.
+      chips: drawn.
+      share_at_1: see `memsim.sample_lives`.
+    """
+    ((images, labels),) = task.batches()
+    plan = memsim.plan(task.params, config, policy)
+    chip_key, life_key = jax.random.split(jax.random.key(seed))
+    fresh = jax.vmap(lambda key: memsim.sample_chip(key, plan))(jax.random.split(chip_key, chips))
+
+    def steady(chip: memsim.Chip) -> memsim.Programming:
+        _, first = memsim.program(task.params, plan, chip)
+        return memsim.program(task.params, plan, first.chip, wear=True)[1]
+
+    passes = jax.vmap(steady)(fresh)
+    wear = jnp.asarray(passes.wear, jnp.float32)
+
+    def draw(key: Array) -> memsim.CellLives:
+        return memsim.sample_lives(key, wear.shape[1:], assumptions.endurance, share_at_1)
+
+    lives = jax.vmap(draw)(jax.random.split(life_key, chips))
+    accuracy = make_accuracy(
+        task.apply, task.params, plan, jnp.asarray(images), jnp.asarray(labels)
+    )
+    decline = until_accuracy(accuracy, bar, fresh, lives, wear, config)
+    summary = memsim.mean_over_chips([memsim.summarize(one, plan) for one in unstack(passes)])
+    first = worth(summary, list(np.asarray(wear)), assumptions, seed)
+    costs, median = assumptions.costs, float(np.median(decline.programmings))
+    written = first.write_joules, first.write_seconds
+    figures = total_cost(median, *written, costs) if median else {}
+    rate = costs.inferences_per_day / first.figures["chips"].value
+    years = memsim.lifetime_years(decline.programmings, rate, costs.batch)
+    return Service(float(jnp.mean(accuracy(fresh))), first, years, decline.failures, figures)
+
+
+def main(
+    policy: Annotated[list[str], typer.Option(help="repeatable")] = _POLICIES,
+    drop: Annotated[
+        float, typer.Option(min=0, max=1, help="accuracy that may be lost, share of 1")
+    ] = 0.02,
+    cost: Annotated[
+        Path | None, typer.Option(help=".toml of endurance and prices, see memsim report")
+    ] = None,
+    share_at_1: Annotated[
+        float, typer.Option(min=0, max=1, help="of worn cells stuck at 1; a placeholder")
+    ] = 0.5,
+    weights: Annotated[str | None, typer.Option(help="of the digits CNN")] = None,
+    epochs: Annotated[int, typer.Option(help="of training it")] = 40,
+    chips: Annotated[int, typer.Option(min=1, help="chips to wear out")] = 16,
+    crossbars: Annotated[int, typer.Option(min=1)] = 1,
+    rows: Annotated[int, typer.Option(help="of a crossbar")] = 128,
+    bits: Annotated[int, typer.Option(help="per weight, sign included")] = 8,
+    seed: Annotated[int, typer.Option(help="of weights, chips and endurance")] = 0,
+    out: Annotated[Path, typer.Option(help="file of the results")] = Path("runs/wearout.json"),
+    force: Annotated[bool, typer.Option("--force", help="replace it")] = False,
+) -> None:
+    """Writes, accuracy, energy, write time, years and cost of the digits CNN by policy."""
+    config = memsim.CrossbarConfig(rows=rows, bits=bits, crossbars=crossbars)
+    policies = {name: memsim.Policy.parse(name) for name in policy}
+    assumptions = read_assumptions(cost) if cost else assume()
+    check_output(out, force)
+    with progress_bar() as bar:
+        task = digits_task(seed, bar, weights, epochs)
+        ((images, labels),) = task.batches()
+        right = jnp.argmax(task.apply(task.params, jnp.asarray(images)), axis=-1) == labels
+        trained = float(jnp.mean(right))
+        services = {
+            name: serve(task, config, each, assumptions, trained - drop, chips, seed, share_at_1)
+            for name, each in bar.track(policies.items(), description="wearing chips out")
+        }
+    document: dict[str, Any] = {
+        "float_accuracy": trained, "drop": drop, "share_at_1": share_at_1, "chips": chips,
+        "config": dataclasses.asdict(config), "lifetime": assumptions_json(assumptions),
+        "policies": {name: service_json(service) for name, service in services.items()},
+    }  # fmt: skip
+    if share_at_1 == 0.5:
+        document["lifetime"]["placeholders"].append("share_at_1")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out, json.dumps(document, indent=1), force)
+    show(document, services, assumptions)
+
+
+def service_json(service: Service) -> dict[str, Any]:
+    """As JSON values; None where a chip never falls below the bar."""
+    return worth_json(service.worth) | {
+        "accuracy": service.accuracy,
+        "years_to_bar": [year if math.isfinite(year) else None for year in service.years.tolist()],
+        "failures_at_bar": service.failures.tolist(),
+        "figures_at_bar": figures_json(service.figures),
+    }
+
+
+def show(document: dict[str, Any], services: dict[str, Service], assumptions: Assumptions) -> None:
+    """Prints the table."""
+    costs = assumptions.costs
+    table = rich.table.Table(
+        title=f"digits CNN: float network {100 * document['float_accuracy']:.2f} %, "
+        f"{costs.inferences_per_day:,g} inferences a day, chips replaced when their accuracy has "
+        f"dropped by {100 * document['drop']:g} points",
+        title_justify="left",
+    )
+    table.add_column("policy", no_wrap=True)
+    for heading in ("writes", "accuracy", "energy, J", "time, s", "first failure",
+                    "lifetime", "cells failed", f"{costs.currency} a year"):  # fmt: skip
+        table.add_column(heading, justify="right")
+    for name, service in services.items():
+        found = service.worth
+        table.add_row(
+            name, f"{found.summary.writes:,}", f"{100 * service.accuracy:.2f} %",
+            f"{found.write_joules:.3g}", f"{found.write_seconds:.3g}",
+            time_text(np.median(found.years)), time_text(np.median(service.years)),
+            f"{np.median(service.failures):g}",
+            number_text(service.figures["total_cost"].value) if service.figures else "",
+        )  # fmt: skip
+    console = rich.console.Console(width=None if sys.stdout.isatty() else 140)
+    console.print(table)
+    guessed = ", ".join(document["lifetime"]["placeholders"])
+    console.print(f"medians over chips; PLACEHOLDERS: {guessed}", highlight=False)
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except (ValueError, OSError) as error:
+        sys.exit(f"wearout: {error}")
