@@ -38,7 +38,7 @@ class Readout:
 
     Attributes:
       cells: their conductance.
-      wires: their resistance.
+      wires: their resistance; a crossbar is as wide as a word.
       seconds: since programming.
       input_bits: of an input, two's complement, applied one after the other.
       adc_bits: of the converter of each column; None for one as wide as it takes, whose step is
@@ -103,7 +103,7 @@ def program_cells(
     """Programs conductances, lets them drift and puts them between their wires.
 
     What the conductance of the lowest level adds to a column, the sum of the inputs times as much,
-    is subtracted digitally.
+    is subtracted before it is converted, as a reference column does.
 
     Args:
       key: of what programming reaches and how it drifts; consumed.
@@ -250,8 +250,8 @@ def _read_layer(
         of_all = total[:, None].astype(columns.dtype) * top[None]
         columns = jnp.where(complemented[:, 0], of_all - columns, columns)
         if turn:  # the sign within its cell
-            sign = _sign_level(config) * total.astype(columns.dtype)
-            columns = columns.at[:, -1].add(-sign)
+            sign = _sign_level(config) * total
+            columns = columns.at[:, -1].add(-sign.astype(columns.dtype))
         read = columns @ weights.astype(columns.dtype)
         sums = sums.astype(read.dtype) + (_negated(config) * read if turn else read)
     if config.encoding == "offset_binary":
@@ -299,7 +299,7 @@ def read_matmul(
     products = jax.lax.map(product, (keys, codes), batch_size=together)
     per_output = jnp.broadcast_to(layer.scale, effective.shape)
     per_output = by_output(per_output, layer.matrix.axes)[:, 0].astype(inputs.dtype)
-    read = products.astype(inputs.dtype) * scale * per_output
+    read = products.astype(inputs.dtype) * scale * per_output[None]
     exact = flat @ by_output(effective, layer.matrix.axes).T.astype(inputs.dtype)
     through = jax.lax.stop_gradient(read) + (exact - jax.lax.stop_gradient(exact))
     return through.reshape(*inputs.shape[:-1], layer.matrix.outputs)

@@ -10,32 +10,23 @@ import time
 
 import jax
 import typer
-from jax.experimental.compilation_cache import compilation_cache
 
 MODULES = ("training.sweep", "training.finetune")
 
 
-def use_cache(folder):
-    """What was compiled once serves all tests and processes; None ends it."""
-    jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    compilation_cache.reset_cache()
-
-
-def start(module, options, cache, devices=1):
+def start(module, options, devices=1):
     """Starts a job. A server that has imported everything, and no more, forks it."""
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(list(MODULES))
     process = server.Process(
-        target=_main, args=(module, [*map(str, options)], devices, cache), daemon=True
+        target=_main, args=(module, [*map(str, options)], devices), daemon=True
     )
     process.start()
     return process
 
 
-def _main(module, options, devices, cache):
+def _main(module, options, devices):
     jax.config.update("jax_num_cpu_devices", devices)
-    use_cache(cache)
     with open(os.devnull, "w") as nothing:
         sys.stdout = sys.stderr = nothing
         sys.argv = [module, *options]

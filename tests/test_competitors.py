@@ -67,7 +67,7 @@ def check_against_loops(tensors, config, form, key, rates=(0.0, 0.0), passes=1):
     passes=st.integers(1, 2),
     rate=st.sampled_from([0.0, 0.1]),
 )
-@hypothesis.settings(max_examples=16)
+@hypothesis.settings(max_examples=8)
 def test_flips_are_those_of_plain_loops(
     seed, form, encoding, bits, cell_bits, crossbars, schedule, passes, rate
 ):
@@ -126,7 +126,10 @@ def test_an_offset_is_chosen_where_there_is_one():
     assert int(layer.offset) in (-1, 0)  # a word has one code more below than above
 
 
-@pytest.mark.parametrize("name", ["streams", "faults", "stationary"])
+@pytest.mark.parametrize(
+    "name",
+    ["streams", *(pytest.param(name, marks=pytest.mark.slow) for name in ("faults", "stationary"))],
+)
 def test_compared_counts_are_those_of_whole_networks(name):
     config, passes, rates = {
         "streams": (memsim.CrossbarConfig(rows=4), 2, (0.0, 0.0)),

@@ -25,14 +25,6 @@ def run():
         yield lambda *options: CliRunner().invoke(app, [*map(str, (*SMALL, *options))])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    cache = str(tmp_path_factory.mktemp("cache"))
-    processes.use_cache(cache)
-    yield cache
-    processes.use_cache(None)
-
-
 def test_the_job_leaves_its_results_and_repeats_itself(run, tmp_path):
     first, second = tmp_path / "a", tmp_path / "b"
     result = run("--out", first)
@@ -171,16 +163,21 @@ def test_a_real_network_is_tuned_on_its_images(run, assets, tmp_path):
     assert tuned.tensors["bn1.weight"].shape == (1, 16)
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("mode", ["robust", "each"])
-def test_killed_at_any_moment_it_ends_with_the_same_bits(cache, tmp_path, mode, kills):
+@pytest.mark.parametrize(
+    ("mode", "kills"),
+    [
+        ("robust", 2),
+        *(pytest.param(mode, 10, marks=pytest.mark.slow) for mode in ("robust", "each")),
+    ],
+)
+def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path, mode, kills):
     steps = 12
     options = ("--epochs", 1, "--steps", steps, "--chips", 2, "--log-every", 1, "--save-every", 1,
                "--refresh", 4, *(["--robust"] if mode == "robust" else []))  # fmt: skip
     whole, killed = tmp_path / "whole", tmp_path / "killed"
 
     def start(out):
-        return processes.start("training.finetune", (*options, "--out", out), cache)
+        return processes.start("training.finetune", (*options, "--out", out))
 
     def count():
         saved = (path.name for path in (killed / "checkpoints").glob("[0-9]*"))

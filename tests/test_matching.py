@@ -30,7 +30,7 @@ def random_codes(seed, outputs, inputs, config):
     tolerance=st.integers(0, 3),
     inputs=st.integers(1, 40),
 )
-@hypothesis.settings(max_examples=40)
+@hypothesis.settings(max_examples=20)
 def test_every_output_is_matched_to_the_one_before_as_well_as_can_be(
     seed, encoding, bits, cell_bits, tolerance, inputs
 ):
@@ -89,7 +89,7 @@ LAYERS = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 30)), min_size=1, 
     tolerance=st.integers(0, 4),
     pool=st.sampled_from(["output", "section"]),
 )
-@hypothesis.settings(max_examples=15)
+@hypothesis.settings(max_examples=10)
 def test_every_weight_sits_in_one_row_within_the_tolerance(
     layers, encoding, crossbars, schedule, bits, tolerance, pool
 ):

@@ -122,7 +122,7 @@ def assert_equals_oracle(params, planned, network, config, policy, chip, passes)
 
 
 @pytest.mark.parametrize(("config", "network", "passes", "placements"), list(cases()))
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_everything_counted_equals_the_oracle(config, network, passes, placements, data):
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), label="seed"))

@@ -76,7 +76,7 @@ def test_offsets_and_corrections_are_taken_off_digitally(params, key, config):
     adc=st.sampled_from([(None, None), (3, None), (4, 9.0), (6, 63.0)]),
     seed=st.integers(0, 2**16),
 )
-@settings(max_examples=40)
+@settings(max_examples=16)
 def test_sections_are_read_as_by_a_plain_loop(encoding, cell_bits, flags, adc, seed):
     config = memsim.CrossbarConfig(rows=5, bits=6, encoding=encoding, cell_bits=cell_bits)
     rng = np.random.default_rng(seed)
@@ -90,11 +90,12 @@ def test_sections_are_read_as_by_a_plain_loop(encoding, cell_bits, flags, adc, s
         set_ = rng.integers(0, 2, (len(words), config.columns))
         words[:, -1] = set_ @ np.asarray(config.column_masks)
     readout = Readout(input_bits=4, adc_bits=adc[0], adc_range=adc[1])
-    inputs = rng.integers(-8, 8, 9)
-    key, inputs = jax.random.key(0), jnp.asarray(inputs, jnp.int32)
+    key, inputs = jax.random.key(0), rng.integers(-8, 8, 9)
     with jax.disable_jit():
         cells = memsim.program_cells(key, jnp.asarray(words), config, readout)
-        found = memsim.read_layer(key, inputs, cells, layer, config, readout)
+        found = memsim.read_layer(
+            key, jnp.asarray(inputs, jnp.int32), cells, layer, config, readout
+        )
     expected = np.zeros(2)
     for section, weight_indices in enumerate(np.asarray(layer.placement.weights)):
         driven = [inputs[index % 9] if index < 18 else 0 for index in weight_indices]
@@ -111,7 +112,8 @@ def test_a_wide_enough_converter_changes_nothing(params, key, config):
     wide = Readout(adc_bits=3, adc_range=7)  # 4 rows add up to 4 levels
     np.testing.assert_array_equal(memsim.read_layer(key, inputs, cells, layer, config, wide), ideal)
     narrow = Readout(adc_bits=1)
-    assert np.any(memsim.read_layer(key, inputs, cells, layer, config, narrow) != ideal)
+    coarse = memsim.read_layer(key, inputs, cells, layer, config, narrow)
+    assert np.any(np.asarray(coarse) != np.asarray(ideal))
 
 
 def test_the_weights_read_are_what_the_cells_add_up_to(params, key, config):

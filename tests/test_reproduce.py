@@ -34,6 +34,7 @@ def test_policies_are_those_published_and_our_own():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_stuck_cells_are_those_of_each_chip(run, tmp_path):
     result = run("--out", tmp_path, "--chips", 2, "--p", 0.5, "--low", 1, "--tolerance", 1,
                  "--stuck-at", 0.1)  # fmt: skip

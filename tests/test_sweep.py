@@ -45,21 +45,13 @@ def run():
         yield lambda *options: CliRunner().invoke(app, [*map(str, options)])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    cache = str(tmp_path_factory.mktemp("cache"))
-    processes.use_cache(cache)
-    yield cache
-    processes.use_cache(None)
-
-
 @pytest.fixture(scope="module")
-def start(weights, cache):
+def start(weights):
     """Starts the command in a process of its own: `start(out, *options, devices=1)`."""
 
     def start(out, *options, devices=1):
         options = (*options, "--weights", weights, "--out", out)
-        return processes.start("training.sweep", options, cache, devices)
+        return processes.start("training.sweep", options, devices)
 
     return start
 

@@ -93,6 +93,7 @@ def test_the_job_ends_with_one_table(tmp_path, plain):
     assert isinstance(result.exception, OSError)
 
 
+@pytest.mark.slow
 def test_updates_wear_chips_out_and_p_is_steered(tmp_path, plain):
     out = tmp_path / "redeploy.json"
     run = runner(redeploy.main)
