@@ -151,6 +151,17 @@ def test_statistics_are_not_learned():
     assert doubled["bn.running_var"] is params["bn.running_var"]
 
 
+def test_weights_are_tuned_as_their_cells_are_read(run, tmp_path):
+    read = ("--robust", "--cells", "pcm", "--seconds", 3600)
+    assert "pcm cells after 3600 s" in run(*read, "--dry-run", "--out", tmp_path).output
+    result = run(*read, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    held = memsim.open_checkpoint(tmp_path / "programmed.safetensors")
+    kernel = held.load("dense/kernel")
+    assert len(np.unique(kernel)) > 2**8  # off the grid of codes
+    assert np.any(kernel[0] != kernel[1])
+
+
 def test_a_real_network_is_tuned_on_its_images(run, assets, tmp_path):
     result = run("--assets", assets, "--limit", 100, "--test-batch", 100, "--batch", 8, "--steps",
                  2, "--chips", 1, "--policy", "sws+stuck:p=0.25,low=4", "--crossbars", 1,

@@ -260,6 +260,17 @@ def test_force_starts_afresh_and_a_dry_run_does_nothing(run, weights, tmp_path):
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
 
 
+def test_chips_differ_by_how_their_cells_are_read(run, weights, tmp_path):
+    options = (*SHAPE, "--weights", weights, "--policy", "sws", "--chips", 3, "--cells", "hfo2")
+    result = run(*options, "--ohm", 2.97, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    table = pq.read_table(tmp_path / "out" / "sweep.parquet")
+    assert len(set(table["writes"].to_pylist())) == 1
+    assert len(set(table["accuracy"].to_pylist())) > 1
+    refused = run(*options[:-1], "flash", "--out", tmp_path / "other")
+    assert "`--cells` is 'flash'; choose one of ideal, hfo2, pcm" in str(refused.exception)
+
+
 def test_weights_trained_on_the_spot_are_kept_for_the_next_run(run, tmp_path, monkeypatch):
     options = [*SHAPE, "--out", tmp_path, "--chips", 1, "--policy", "unsorted"]
     monkeypatch.setattr("training.tasks.train", lambda apply, params, *_, **__: params)
