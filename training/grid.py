@@ -17,17 +17,20 @@ class Cell(NamedTuple):
       config: the crossbars.
       policy: how they are programmed.
       stuck_at: share of cells that are stuck, half of them at each level.
+      read: whether chips differ by how their cells are read.
     """
 
     number: int
     config: memsim.CrossbarConfig
     policy: memsim.Policy
     stuck_at: float
+    read: bool = False
 
     @property
     def drawn(self) -> bool:
-        """Whether chips differ: by stuck cells or bit stucking."""
-        return self.stuck_at > 0 or (self.policy.low_columns > 0 and self.policy.reprogram < 1)
+        """Whether chips differ: by stuck cells, bit stucking or how their cells are read."""
+        stucked = self.policy.low_columns > 0 and self.policy.reprogram < 1
+        return self.stuck_at > 0 or stucked or self.read
 
     def __str__(self) -> str:
         config = self.config

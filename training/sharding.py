@@ -107,7 +107,7 @@ class Engine:
         passes: int,
         readout: memsim.Readout | None = None,
     ) -> None:
-        self.devices, self.readout = len(jax.devices()), readout
+        self.devices = len(jax.devices())
         self._mesh = jax.make_mesh((self.devices,), ("chips",))
         self._key = self._place(jax.random.key_data(jax.random.key(seed)))
         self._params = self._place(params)

@@ -117,6 +117,7 @@ def main(
         bits, rows, encoding, policy, p or (), low or (), tolerance or (), stuck_at, crossbars
     )
     readout = choose_readout(cell_kind, seconds, ohm)
+    cells = [cell._replace(read=readout is not None) for cell in cells]
     if coordinator is None and (processes, process) != (None, None):
         raise ValueError("`--processes` and `--process` need `--coordinator`, HOST:PORT.")
     # everything that results depend on, but the network and the images themselves

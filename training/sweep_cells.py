@@ -89,7 +89,7 @@ def measure_cell(
       pending: chunks; number k has the chips from `k * chunk`.
       chips: all there are.
     """
-    same = None if cell.drawn or engine.readout else measure(cell, [0])
+    same = None if cell.drawn else measure(cell, [0])
     for start in range(0, len(pending), engine.devices):
         group = {
             k: range(k * chunk, min((k + 1) * chunk, chips))
