@@ -28,7 +28,7 @@ def compile_once(tmp_path_factory):
     folder = (folder.parent if folder.name.startswith("popen-") else folder) / "compiled"
     for name, value in (
         ("jax_compilation_cache_dir", str(folder)),
-        ("jax_persistent_cache_min_compile_time_secs", 0.2),
+        ("jax_persistent_cache_min_compile_time_secs", 0.05),
     ):
         os.environ[name.upper()] = str(value)
         jax.config.update(name, value)
