@@ -1,12 +1,10 @@
 """What fine-tuning found: weights, plans, charts, a page, tables."""
 
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import rich.console
 import rich.table
 from jaxtyping import Bool, PyTree
 
@@ -15,6 +13,7 @@ from memsim import plot
 from memsim.intervals import accuracy_change
 from memsim.report import policy_table
 from memsim.selection import named_leaves
+from memsim.terminal import results_console
 from training.results import write_results
 
 _LABELS = {
@@ -130,7 +129,7 @@ def save(out: Path, document: dict[str, Any], outcome: Outcome) -> None:
 def show(out: Path, document: dict[str, Any], outcome: Outcome) -> None:
     """Prints the tables."""
     accuracy, settings, writes = (document[key] for key in ("accuracy", "settings", "writes"))
-    console = rich.console.Console(width=None if sys.stdout.isatty() else 140)
+    console = results_console()
     console.print(policy_table(outcome.comparison.policies))
     chips, stuck_at = settings["chips"], settings["stuck_at"]
     kind = ("unseen " if settings["robust"] else "") + ("chips" if chips > 1 else "chip")

@@ -19,7 +19,6 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-import rich.console
 import rich.progress
 import rich.table
 import typer
@@ -27,6 +26,7 @@ from jaxtyping import Array, Float32, PyTree
 
 import memsim
 from memsim.checkpoint import check_output, write_text
+from memsim.terminal import results_console
 from training.evaluation import Apply
 from training.progress import progress_bar
 from training.steps import TrainState, float_step, stuck_aware_step
@@ -275,7 +275,7 @@ def show(policy: str, records: dict[str, list[Record]]) -> None:
             )
         ]
         table.add_row(str(number), *cells, f"{of_ways[-1].share.mean():.2f}")
-    rich.console.Console(width=None if sys.stdout.isatty() else 140).print(table)
+    results_console().print(table)
 
 
 if __name__ == "__main__":

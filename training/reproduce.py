@@ -17,7 +17,6 @@ from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
-import rich.console
 import rich.progress
 import rich.table
 import typer
@@ -30,6 +29,7 @@ from memsim.config import validate
 from memsim.intervals import Interval, accuracy_change
 from memsim.report import index_bits_text, with_reduction
 from memsim.selection import named_leaves
+from memsim.terminal import results_console
 from training.data import Batch
 from training.evaluation import make_classify
 from training.progress import progress_bar
@@ -293,7 +293,7 @@ def show(out: Path, name: str, result: Result) -> None:
             index_bits_text(summary.index_bits_per_weight),
             "yes" if summary.analog_valid else "NO",
         )
-    console = rich.console.Console(width=None if sys.stdout.isatty() else 140)
+    console = results_console()
     console.print(table)
     chips = max(outcome.summary.chips for outcome in result.outcomes.values())
     over = f"images and {chips} chips" if chips > 1 else "images, of one chip"

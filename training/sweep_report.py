@@ -1,7 +1,6 @@
 """What a sweep found: a summary of every cell of the grid, charts, a table."""
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pyarrow as pa
-import rich.console
 import rich.table
 
 import memsim
@@ -18,6 +16,7 @@ from memsim.checkpoint import write_text, write_whole
 from memsim.config import validate
 from memsim.intervals import confidence_interval, share_interval
 from memsim.report import index_bits_text
+from memsim.terminal import results_console
 from training.grid import Cell
 from training.sharding import most_chips
 from training.sweep_results import find_parts
@@ -205,7 +204,7 @@ def show(out: Path, cells: Sequence[Cell], summary: Mapping[str, Any]) -> None:
             index_bits_text(entry["index_bits_per_weight"]),
             "yes" if entry["analog_valid"] else "NO",
         )
-    console = rich.console.Console(width=None if sys.stdout.isatty() else 160)
+    console = results_console(160)
     console.print(table)
     for entry in summary["failed"]:
         which = ", ".join(_texts(entry, keys))
@@ -254,7 +253,7 @@ def show_grid(out: Path, cells: Sequence[Cell], chips: int, chunk: int | None, f
     table.add_column("chips")
     for cell in cells:
         table.add_row(*_texts(describe(cell), keys), _plain(cell))
-    console = rich.console.Console(width=None if sys.stdout.isatty() else 160)
+    console = results_console(160)
     console.print(table)
     devices = len(jax.devices())
     at_once = f"{chunk} chips" if chunk else f"at most {most_chips(chips)} chips, as memory allows,"

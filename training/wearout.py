@@ -17,7 +17,6 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import rich.console
 import rich.table
 import typer
 from jaxtyping import Array, Float, Float32, Int32, PyTree
@@ -33,6 +32,7 @@ from memsim.cost import (
     read_assumptions,
     total_cost,
 )
+from memsim.terminal import results_console
 from memsim.worth import Worth, number_text, time_text, worth, worth_json
 from training.evaluation import Apply, unstack
 from training.progress import progress_bar
@@ -251,7 +251,7 @@ def show(document: dict[str, Any], services: dict[str, Service], assumptions: As
             f"{np.median(service.failures):g}",
             number_text(service.figures["total_cost"].value) if service.figures else "",
         )  # fmt: skip
-    console = rich.console.Console(width=None if sys.stdout.isatty() else 140)
+    console = results_console()
     console.print(table)
     guessed = ", ".join(document["lifetime"]["placeholders"])
     console.print(f"medians over chips; PLACEHOLDERS: {guessed}", highlight=False)

@@ -1,0 +1,112 @@
+"""`memsim program`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import typer
+
+from memsim.checkpoint import check_output, load_plan, open_checkpoint, save_chip, save_tensors
+from memsim.commands.options import (
+    Bits,
+    CellBits,
+    Checkpoint,
+    Crossbars,
+    Encoding,
+    Exclude,
+    Faults,
+    Force,
+    Include,
+    Layout,
+    Passes,
+    Rows,
+    ScalePer,
+    ScheduleOption,
+    Seed,
+    StuckAt0,
+    StuckAt1,
+    Transposed,
+    make_config,
+    open_chip,
+)
+from memsim.config import CrossbarConfig, Policy
+from memsim.network import program, sample_chip
+from memsim.planning import plan, with_stucking
+from memsim.report import summarize
+from memsim.selection import select_by_name
+from memsim.terminal import progress_bar, results_console
+
+
+def program_command(
+    checkpoint: Checkpoint,
+    policy: Annotated[str, typer.Option(help='such as "sws+stuck:p=0.5,low=3"')],
+    out: Annotated[Path, typer.Option(metavar="OUT", help=".safetensors or .npz")],
+    plan_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--plan", help="placement and crossbars from a file; bit stucking by --policy"
+        ),
+    ] = None,
+    chip_file: Annotated[Path | None, typer.Option("--chip", help="the chip, from a file")] = None,
+    save_chip_file: Annotated[
+        Path | None, typer.Option("--save-chip", help="where to save the chip afterwards")
+    ] = None,
+    rows: Rows = 128,
+    bits: Bits = 8,
+    cell_bits: CellBits = 1,
+    encoding: Encoding = "twos_complement",
+    crossbars: Crossbars = "1",
+    schedule: ScheduleOption = "block",
+    scale_per: ScalePer = "tensor",
+    passes: Passes = 1,
+    include: Include = None,
+    exclude: Exclude = None,
+    layout: Layout = "auto",
+    transposed: Transposed = None,
+    stuck_at_0: StuckAt0 = 0.0,
+    stuck_at_1: StuckAt1 = 0.0,
+    faults: Faults = None,
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """Write the weights that a chip really holds: same names, shapes and dtypes."""
+    parsed = Policy.parse(policy)
+    config = make_config(rows, bits, cell_bits, encoding, crossbars, schedule, scale_per)
+    select = select_by_name(layout, include, exclude, transposed)
+    if chip_file and (faults or stuck_at_0 or stuck_at_1):
+        raise ValueError(
+            "`--chip` brings its own stuck cells; leave --faults and --stuck-at-* out."
+        )
+    for output in (out, save_chip_file):
+        if output:
+            check_output(output, force)
+    source = open_checkpoint(checkpoint)
+    tensors = {name: source.load(name) for name in source.tensors}
+    # JAX would make float32 of float64 tensors
+    double = any(tensor.dtype == np.float64 for tensor in source.tensors.values())
+    with jax.enable_x64(double), progress_bar() as bar:
+        bar.add_task(f"programming {checkpoint.name}", total=None)
+        if plan_file:
+            plan_ = with_stucking(load_plan(plan_file), parsed)
+            if config not in (CrossbarConfig(), plan_.config.unflagged):
+                raise ValueError(f"`--plan` {plan_file} is for {plan_.config}; leave these out.")
+        else:  # stuck cells are avoided once there is a chip: a plain plan has as many crossbars
+            avoids = parsed.faults == "avoid"
+            plan_ = plan(tensors, config, Policy() if avoids else parsed, select=select)
+        key = jax.random.split(jax.random.key(seed), 1)[0]  # the first chip of `memsim report`
+        chip = open_chip(key, chip_file, faults, plan_)
+        chip = chip or sample_chip(key, plan_, stuck_at_0, stuck_at_1)
+        if parsed.faults == "avoid" and not plan_file:
+            plan_ = plan(tensors, config, parsed, select=select, chip=chip)
+        mapped = {name: jnp.asarray(tensors[name]) for name in plan_.names if name in tensors}
+        effective, programming = program(mapped, plan_, chip, passes=passes)
+    save_tensors(out, tensors | effective, force=force)
+    if save_chip_file:
+        save_chip(save_chip_file, programming.chip, plan_.config, force=force)
+    summary = summarize(programming, plan_)
+    results_console().print(
+        f"{summary.writes:,} writes programmed {len(plan_.layers)} tensors; effective weights of "
+        f"all {len(tensors)} tensors in {out}"
+    )

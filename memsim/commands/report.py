@@ -1,0 +1,239 @@
+"""`memsim report`."""
+
+import dataclasses
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+import rich.console
+import typer
+
+from memsim.checkpoint import check_output, load_faults, open_checkpoint, write_text, write_whole
+from memsim.commands.options import (
+    Bits,
+    CellBits,
+    Checkpoint,
+    Encoding,
+    Exclude,
+    Faults,
+    Force,
+    Include,
+    Layout,
+    Rows,
+    ScalePer,
+    ScheduleOption,
+    Seed,
+    StuckAt0,
+    StuckAt1,
+    Transposed,
+    make_config,
+)
+from memsim.compare import Comparison, compare
+from memsim.config import Policy
+from memsim.cost import assume, assumptions_json, read_assumptions
+from memsim.device import HFO2, PCM, scheme_costs
+from memsim.report import policy_table, scheme_table, to_html, to_json
+from memsim.selection import select_by_name
+from memsim.terminal import progress_bar, results_console
+from memsim.worth import worth, worth_json, worth_tables
+
+_CELLS = {"hfo2": HFO2, "pcm": PCM}
+_CHARTS = ("writes_by_policy", "reduction_against_index_bits")
+
+
+def report_command(
+    checkpoint: Checkpoint,
+    policy: Annotated[
+        list[str] | None, typer.Option(help='may be repeated; "sws+stuck:p=0.5,low=3"')
+    ] = None,
+    old: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="OLD", help="count deploying CKPT over this version of it"),
+    ] = None,
+    keep_placement: Annotated[
+        bool, typer.Option("--keep-placement", help="new weights take the places of the old ones")
+    ] = False,
+    rows: Rows = 128,
+    bits: Bits = 8,
+    cell_bits: CellBits = 1,
+    encoding: Encoding = "twos_complement",
+    crossbars: Annotated[
+        str | None,
+        typer.Option(help="number, or all: one per section", show_default="1; all with --from"),
+    ] = None,
+    schedule: ScheduleOption = "block",
+    scale_per: ScalePer = "tensor",
+    passes: Annotated[
+        int | None,
+        typer.Option(help="times the network is programmed", show_default="1; 2 with --lifetime"),
+    ] = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    layout: Layout = "auto",
+    transposed: Transposed = None,
+    stuck_at_0: StuckAt0 = 0.0,
+    stuck_at_1: StuckAt1 = 0.0,
+    faults: Faults = None,
+    lifetime: Annotated[
+        bool, typer.Option("--lifetime", help="years until the first cell fails, by a steady pass")
+    ] = False,
+    cost: Annotated[
+        Path | None, typer.Option(metavar="FILE.toml", help="prices: with --lifetime, also cost")
+    ] = None,
+    chips: Annotated[int, typer.Option(help="chips to average over")] = 1,
+    seed: Seed = 0,
+    cells: Annotated[
+        str | None,
+        typer.Option(help=f"write time and energy on cells of {' or '.join(_CELLS)}, per scheme"),
+    ] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", metavar="OUT.json")] = None,
+    html_out: Annotated[Path | None, typer.Option("--html", metavar="OUT.html")] = None,
+    png_out: Annotated[
+        Path | None, typer.Option("--png", metavar="FOLDER", help="charts, in a folder")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Cell writes of programming a checkpoint under each policy.
+
+    With --from, of deploying it over an older version, weight stationary.
+    """
+    names = policy or ["unsorted", "sws", "sws-layer"]
+    if len(set(names)) < len(names):
+        raise ValueError(f"`--policy` names {_repeated(names)} twice; give each policy once.")
+    policies = {name: Policy.parse(name) for name in names}
+    crossbars = crossbars or ("all" if old else "1")
+    if cells not in (None, *_CELLS):
+        raise ValueError(f"`--cells` is {cells!r}; give {' or '.join(_CELLS)}.")
+    if lifetime and (old or crossbars == "all"):
+        raise ValueError(
+            "`--lifetime` is of weight streaming; weight stationary, a steady pass writes nothing. "
+            "Give a number of --crossbars and no --from."
+        )
+    if cost and not lifetime:
+        raise ValueError("`--cost` is of the lifetime; give --lifetime too.")
+    assumptions = read_assumptions(cost) if cost else assume()
+    config = make_config(rows, bits, cell_bits, encoding, crossbars, schedule, scale_per)
+    select = select_by_name(layout, include, exclude, transposed)
+    plot = _plot() if html_out or png_out else None
+    if png_out and not plot:
+        raise ValueError(f'`--png` {png_out} needs matplotlib: pip install "memsim[plot]".')
+    charts = {name: png_out / f"{name}.png" for name in _CHARTS} if png_out else {}
+    for output in (json_out, html_out, *charts.values()):
+        if output:
+            check_output(output, force)
+    source = open_checkpoint(checkpoint)
+    try:
+        before = open_checkpoint(old) if old else None
+    except (ValueError, OSError) as error:
+        raise type(error)(f"--from: {error}") from error
+    with progress_bar() as bar:
+        task = bar.add_task(f"programming {checkpoint.name}", total=1.0)
+        result = compare(
+            source.tensors,
+            config,
+            policies,
+            load=source.load,
+            old=before.tensors if before else None,
+            load_old=before.load if before else None,
+            keep_placement=keep_placement,
+            select=select,
+            passes=(2 if lifetime else 1) if passes is None else passes,
+            chips=chips,
+            seed=seed,
+            stuck_at_0=stuck_at_0,
+            stuck_at_1=stuck_at_1,
+            faults=load_faults(faults) if faults else None,
+            steady=lifetime,
+            progress=lambda fraction: bar.update(task, completed=fraction),
+        )
+    document = to_json(str(checkpoint), config, result.policies, result.digital)
+    if old:
+        document |= {"from": str(old), "keep_placement": keep_placement}
+    if cells:
+        schemes = {name: dataclasses.asdict(scheme) for name, scheme in _CELLS[cells].items()}
+        document["cells"] = {"name": cells, "schemes": schemes}
+        for name, costs in scheme_costs(result.policies, _CELLS[cells]).items():
+            document["policies"][name]["schemes"] = costs
+    worths = {name: worth(*last, assumptions, seed) for name, last in result.steady.items()}
+    if lifetime:
+        document |= {"lifetime": assumptions_json(assumptions)}
+        for name, found in worths.items():
+            document["policies"][name]["lifetime"] = worth_json(found)
+    title = "Cell writes to program the network"
+    if old:
+        placed = "in the places of the old weights" if keep_placement else "placed afresh"
+        title = f"Cell writes to deploy the network over {old.name}, weight stationary, {placed}"
+    console = results_console()
+    console.print(policy_table(result.policies, title))
+    if not all(summary.analog_valid for summary in result.policies.values()):
+        console.print(
+            "analog-valid NO: sections mix outputs or complemented words, so a column current is "
+            "no sum of one output"
+        )
+    if cells:
+        console.print(scheme_table(document))
+        for name, scheme in _CELLS[cells].items():
+            if scheme.placeholders:
+                missing = ", ".join(scheme.placeholders)
+                console.print(f"{name}*: placeholders, nobody publishes {missing}", markup=False)
+    for table in worth_tables(worths, assumptions, cost is not None) if lifetime else ():
+        console.print(table)
+    _print_tensors(console, result)
+    if json_out:
+        write_text(json_out, json.dumps(document, indent=1), force)
+    figures = _draw(plot, policies, result) if plot else {}
+    for name, path in charts.items():
+        write_whole(path, figures[name].savefig, force)
+    if html_out:
+        trade = "reduction_against_index_bits"
+        pictures = {"Reduction and its price": plot.to_svg(figures[trade])} if plot else {}
+        write_text(html_out, to_html(document, pictures=pictures), force)
+        if not plot:
+            console.print(
+                f'{html_out} has no chart: that takes matplotlib, pip install "memsim[plot]"',
+                markup=False,
+            )
+
+
+def _print_tensors(console: rich.console.Console, result: Comparison) -> None:
+    """Lists what was programmed and what was left digital."""
+    layers = next(iter(result.policies.values())).layers
+    weights = sum(layer.weights for layer in layers.values())
+    mapped = (f"{name} [{layer.inputs} x {layer.outputs}]" for name, layer in layers.items())
+    console.print(f"[bold]programmed[/]: {weights:,} weights in {len(layers)} tensors")
+    console.print(_listed(mapped), style="dim", highlight=False, markup=False)
+    console.print(f"[bold]left digital[/]: {len(result.digital)} tensors")
+    console.print(_listed(result.digital) or "none", style="dim", highlight=False, markup=False)
+
+
+def _draw(plot: ModuleType, policies: Mapping[str, Policy], result: Comparison) -> dict[str, Any]:
+    """The figures of `_CHARTS`, by name."""
+    return {
+        "writes_by_policy": plot.writes_by_policy(result.policies),
+        "reduction_against_index_bits": plot.reduction_against_index_bits(
+            policies, result.policies
+        ),
+    }
+
+
+def _plot() -> ModuleType | None:
+    """`memsim.plot`, where matplotlib is installed; slow to import."""
+    try:
+        from memsim import plot
+    except ImportError:
+        return None
+    return plot
+
+
+def _repeated(names: Iterable[str]) -> str:
+    return ", ".join(name for name, count in Counter(names).items() if count > 1)
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Names on one line; those that differ in numbers alone fold: `blocks.*.norm1.weight (12)`."""
+    folded = Counter(re.sub(r"(?<=[./_])[0-9]+(?=[./_])", "*", name) for name in names)
+    return ", ".join(name if count == 1 else f"{name} ({count})" for name, count in folded.items())
