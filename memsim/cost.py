@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from memsim.lifetime import Endurance, Lognormal, Weibull
+from memsim.lifetime import MEDIAN_ENDURANCE, Endurance, Lognormal, Weibull
 
 LAWS: dict[str, type[Lognormal] | type[Weibull]] = {"lognormal": Lognormal, "weibull": Weibull}
 
@@ -100,11 +100,12 @@ _FORMULAS = {
 }  # fmt: skip
 
 
-def read_assumptions(path: Path) -> Assumptions:
+def read_assumptions(path: Path, cells: str = "hfo2") -> Assumptions:
     """Assumptions of a TOML file of the tables `endurance` and `cost`; what it lacks is by default.
 
     Args:
       path: its keys are `law` and the fields of `Lognormal` or `Weibull`, and those of `Costs`.
+      cells: whose median endurance is the default, see `MEDIAN_ENDURANCE`.
 
     Raises:
       ValueError: no TOML; a table, key or value that there is not.
@@ -124,17 +125,19 @@ def read_assumptions(path: Path) -> Assumptions:
     law, given = LAWS[law_name], tables.get("endurance", {})
     _check_keys(path, "key of [endurance]", given, _names(law))
     _check_keys(path, "key of [cost]", tables.get("cost", {}), _names(Costs))
-    return assume(law, given, tables.get("cost", {}))
+    return assume(law, given, tables.get("cost", {}), cells)
 
 
 def assume(
     law: type[Lognormal] | type[Weibull] = Lognormal,
     endurance: Mapping[str, Any] = {},
     costs: Mapping[str, Any] = {},
+    cells: str = "hfo2",
 ) -> Assumptions:
     """Assumptions of which some are given and the others are by default."""
     placeholders = [f"endurance.{name}" for name in law.placeholders if name not in endurance]
     placeholders += [f"cost.{name}" for name in _names(Costs) if name not in costs]
+    endurance = {"median": MEDIAN_ENDURANCE[cells], **endurance}
     return Assumptions(law(**endurance), Costs(**costs), tuple(placeholders))
 
 

@@ -21,6 +21,10 @@ from memsim.planning import Plan
 
 DAYS_PER_YEAR = 365.25
 
+# Writes that half of all cells survive: medians over papers, 18 on RRAM and 13 on PCM; NVMExplorer,
+# HPCA 2022, arXiv 2109.01188.
+MEDIAN_ENDURANCE = {"hfo2": 1e6, "pcm": 1e8}
+
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,19 +32,16 @@ class Lognormal:
     """Endurance whose logarithm is normal. Hashable, and static under `jit`.
 
     Attributes:
-      median: writes that half of the cells survive; by default the median of 18 papers on RRAM
-        (13 on PCM: 1e8).
+      median: writes that half of the cells survive; by default that of RRAM, see
+        `MEDIAN_ENDURANCE`.
       sigma_ln: deviation of the natural logarithm. Nobody has published one for an array.
       placeholders: fields whose default has no source.
 
     Raises:
       ValueError: a value that is not positive.
-
-    References:
-      Pentecost et al., NVMExplorer, HPCA 2022, arXiv 2109.01188 (medians).
     """
 
-    median: float = 1e6
+    median: float = MEDIAN_ENDURANCE["hfo2"]
     sigma_ln: float = 0.7
     placeholders: ClassVar[tuple[str, ...]] = ("sigma_ln",)
 
@@ -74,7 +75,7 @@ class Weibull:
       ValueError: a value that is not positive.
     """
 
-    median: float = 1e6
+    median: float = MEDIAN_ENDURANCE["hfo2"]
     shape: float = 1.83
     placeholders: ClassVar[tuple[str, ...]] = ("shape",)
 

@@ -13,6 +13,7 @@ import rich.table
 
 from memsim.config import CrossbarConfig
 from memsim.intervals import confidence_interval
+from memsim.lifetime import DAYS_PER_YEAR
 from memsim.network import Programming
 from memsim.planning import LayerPlan, Plan
 from memsim.program import Counts
@@ -203,6 +204,20 @@ def quantity_text(value: float, unit: str) -> str:
     return f"{value / 1000.0**power:.1f} {'fpnµm kMGT'[power + 5].strip()}{unit}"
 
 
+def time_text(years: float) -> str:
+    """In the largest unit that there is one of."""
+    units = {"years": 1.0, "days": DAYS_PER_YEAR, "h": 24 * DAYS_PER_YEAR}
+    for unit, per_year in units.items():
+        if years * per_year >= 1:
+            return "never" if math.isinf(years) else f"{number_text(years * per_year)} {unit}"
+    return f"{number_text(years * 86400 * DAYS_PER_YEAR)} s"
+
+
+def number_text(value: float) -> str:
+    """To three digits; what never happens is said so."""
+    return "never" if math.isinf(value) else f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"
+
+
 def policy_table(
     policies: Mapping[str, Summary], title: str = "Cell writes to program the network"
 ) -> rich.table.Table:
@@ -229,6 +244,22 @@ def policy_table(
             "yes" if summary.analog_valid else "NO",
         )
     return table
+
+
+def lifetime_title(report: Mapping[str, Any]) -> str:
+    """What the lifetimes in a report are of.
+
+    Args:
+      report: what `to_json` gives, with `lifetime`.
+    """
+    lifetime = report["lifetime"]
+    rotated = {"none": "", "both": ", rows and crossbars rotated"}
+    levelled = rotated.get(lifetime["levelling"], f", {lifetime['levelling']} rotated")
+    spares = lifetime["spares"]
+    standby = f" and no spare row is left ({spares} per crossbar)" if spares else ""
+    scheme = f", {lifetime['scheme']} on {lifetime['cells']} cells" if lifetime["cells"] else ""
+    rate = f"{lifetime['cost']['inferences_per_day']:,g} inferences a day"
+    return f"Lifetime until a cell fails{standby}, at {rate}{scheme}{levelled}"
 
 
 def scheme_table(report: Mapping[str, Any]) -> rich.table.Table:
@@ -279,5 +310,8 @@ def to_html(
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["index_bits"] = index_bits_text
     environment.filters["quantity"] = quantity_text
+    environment.filters["number"] = lambda value: number_text(math.inf if value is None else value)
+    environment.filters["time"] = lambda years: time_text(math.inf if years is None else years)
+    environment.globals["lifetime_title"] = lifetime_title
     template = environment.from_string(source)
     return template.render(report=report, accuracy=accuracy or {}, pictures=pictures or {})

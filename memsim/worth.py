@@ -1,27 +1,39 @@
 """What a policy is worth: lifetime and cost from the counts of its steady pass."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import rich.table
 from jaxtyping import Array, Float, Float32, Key
 
 from memsim.cost import Assumptions, Figure, assumptions_json, figures_json, finite, total_cost
-from memsim.device import ConstantPulses, write_energy, write_time
+from memsim.device import ConstantPulses, Scheme, write_energy, write_time
 from memsim.lifetime import (
-    DAYS_PER_YEAR,
+    Endurance,
     WearHistogram,
+    levelled_wear,
     lifetime_years,
     programmings_until_failure,
+    programmings_with_spares,
     wear_histogram,
 )
-from memsim.report import Summary
+from memsim.report import Summary, number_text, quantity_text, time_text
 
+LEVELLING: dict[str, tuple[int, ...]] = {
+    "none": (),
+    "rows": (1,),
+    "crossbars": (0,),
+    "both": (0, 1),
+}
+
+_PULSES = ConstantPulses()
 # Chips whose cells are drawn to find the lifetime of a chip.
 _CHIPS = 1000
+# Chips drawn at once where spare rows take over, which takes every cell and not their histogram.
+_CHUNK = 8
 
 
 class Worth(NamedTuple):
@@ -29,8 +41,8 @@ class Worth(NamedTuple):
 
     Attributes:
       summary: writes of a steady pass, mean over chips.
-      inferences, years: until the first failure, of every chip drawn; in years each takes its
-        share, where one chip is too slow to be written so often.
+      inferences, years: until the first failure that finds no spare row, of every chip drawn; in
+        years each takes its share, where one chip is too slow to be written so often.
       write_joules, write_seconds: of a steady pass.
       figures: see `total_cost`, of the median chip.
     """
@@ -44,7 +56,14 @@ class Worth(NamedTuple):
 
 
 def worth(
-    summary: Summary, wear: Sequence[np.ndarray], assumptions: Assumptions, seed: int = 0
+    summary: Summary,
+    wear: Sequence[np.ndarray],
+    assumptions: Assumptions,
+    seed: int = 0,
+    *,
+    scheme: Scheme = _PULSES,
+    levelling: str = "none",
+    spares: int = 0,
 ) -> Worth:
     """Lifetime and cost of a policy from the counts of its steady pass.
 
@@ -54,25 +73,65 @@ def worth(
         their draws; the endurance of their cells is drawn for 1,000 chips in all, or one each.
       assumptions: the rest.
       seed: of the endurance.
+      scheme: how a cell is written; a write wears it the same under each.
+      levelling: what rotates, so that cells wear alike: `none`, `rows` of a crossbar, `crossbars`,
+        or `both`; see `levelled_wear`.
+      spares: rows of each crossbar that stand by for worn ones; see `programmings_with_spares`.
+
+    Raises:
+      ValueError: another `levelling`, a negative number of `spares`.
     """
+    if levelling not in LEVELLING:
+        raise ValueError(f"`levelling` is {levelling!r}; choose one of {', '.join(LEVELLING)}.")
+    if spares < 0:
+        raise ValueError(f"`spares` is {spares}; give a number of rows from 0.")
+    if LEVELLING[levelling]:
+        wear = [levelled_wear(of_chip, LEVELLING[levelling]) for of_chip in wear]
     endurance, costs, _ = assumptions
-    histograms = [wear_histogram(of_chip) for of_chip in wear]
-    groups = max(histogram.cells.size for histogram in histograms)
-    padded = [[np.pad(x, (0, groups - x.size)) for x in histogram] for histogram in histograms]
-    stacked = WearHistogram(*map(np.stack, zip(*padded, strict=True)))  # more groups of no cells
     keys = jax.random.split(jax.random.key(seed), (len(wear), -(-_CHIPS // len(wear))))
-
-    def lives(histogram: WearHistogram, keys: Key[Array, " chips"]) -> Float32[Array, " chips"]:
-        return jax.vmap(lambda key: programmings_until_failure(key, histogram, endurance))(keys)
-
-    drawn = jax.jit(jax.vmap(lives))(stacked, keys)
+    if spares:
+        drawn = _lives_with_spares(keys, wear, endurance, spares)
+    else:
+        drawn = _lives(keys, wear, endurance)
     programmings = np.asarray(drawn, np.float64).reshape(-1)
-    pulses = ConstantPulses()
-    joules, seconds = write_energy(summary, pulses), write_time(summary, pulses)
+    joules, seconds = write_energy(summary, scheme), write_time(summary, scheme)
     figures = total_cost(float(np.median(programmings)), joules, seconds, costs)
     rate = costs.inferences_per_day / figures["chips"].value
     years = lifetime_years(programmings, rate, costs.batch)
     return Worth(summary, programmings * costs.batch, years, joules, seconds, figures)
+
+
+def _lives(
+    keys: Key[Array, "wears chips"], wear: Sequence[np.ndarray], endurance: Endurance
+) -> Float32[Array, "wears chips"]:
+    """Programmings until the first failure."""
+    histograms = [wear_histogram(of_chip) for of_chip in wear]
+    groups = max(histogram.cells.size for histogram in histograms)
+    padded = [[np.pad(x, (0, groups - x.size)) for x in histogram] for histogram in histograms]
+    stacked = WearHistogram(*map(np.stack, zip(*padded, strict=True)))  # more groups of no cells
+
+    def lives(histogram: WearHistogram, keys: Key[Array, " chips"]) -> Float32[Array, " chips"]:
+        return jax.vmap(lambda key: programmings_until_failure(key, histogram, endurance))(keys)
+
+    return jax.jit(jax.vmap(lives))(stacked, keys)
+
+
+def _lives_with_spares(
+    keys: Key[Array, "wears chips"], wear: Sequence[np.ndarray], endurance: Endurance, spares: int
+) -> Float32[Array, "wears chips"]:
+    """Programmings until a failure that finds no spare row."""
+
+    @jax.jit
+    def lives(
+        keys: Key[Array, " chips"], wear: Float32[Array, "crossbars rows columns"]
+    ) -> Float32[Array, " chips"]:
+        def life(key: Key[Array, ""]) -> Float32[Array, ""]:
+            return programmings_with_spares(key, wear, endurance, spares)
+
+        return jax.lax.map(life, keys, batch_size=_CHUNK)
+
+    pairs = zip(keys, wear, strict=True)
+    return jnp.stack([lives(some, jnp.asarray(of_chip, jnp.float32)) for some, of_chip in pairs])
 
 
 def worth_json(found: Worth) -> dict[str, Any]:
@@ -97,21 +156,20 @@ def _quantiles(years: np.ndarray) -> tuple[float, float, float]:
 
 
 def worth_tables(
-    policies: Mapping[str, Worth], assumptions: Assumptions, cost: bool
+    policies: Mapping[str, Worth], assumptions: Assumptions, title: str, cost: bool
 ) -> list[rich.table.Table]:
     """Tables for people: the policies; with `cost` how each figure came about; the inputs."""
     costs = assumptions.costs
-    title = f"Lifetime to the first failed cell, at {costs.inferences_per_day:,g} inferences a day"
     table = rich.table.Table(title=title, title_justify="left")
     table.add_column("policy", no_wrap=True)
-    headings = ("writes", "energy, J", "time, s", "chips", "inferences", "lifetime", "90 % of them")
+    headings = ("writes", "time", "energy", "chips", "inferences", "lifetime", "90 % of them")
     for heading in (*headings, *([f"{costs.currency} a year"] if cost else [])):
         table.add_column(heading, justify="right")
     for name, found in policies.items():
         low, median, high = _quantiles(found.years)
         table.add_row(
-            name, f"{found.summary.writes:,}", f"{found.write_joules:.3g}",
-            f"{found.write_seconds:.3g}", f"{found.figures['chips'].value:,.0f}",
+            name, f"{found.summary.writes:,}", quantity_text(found.write_seconds, "s"),
+            quantity_text(found.write_joules, "J"), f"{found.figures['chips'].value:,.0f}",
             number_text(np.median(found.inferences)),
             time_text(median), f"{time_text(low)} to {time_text(high)}",
             *([number_text(found.figures["total_cost"].value)] if cost else []),
@@ -140,17 +198,3 @@ def worth_tables(
             shown = f"{value:,g}" if isinstance(value, (int, float)) else value
             table.add_row(f"{group}.{name}", shown, "PLACEHOLDER" if guessed else "")
     return [*tables, table]
-
-
-def time_text(years: float) -> str:
-    """In the largest unit that there is one of."""
-    units = {"years": 1.0, "days": DAYS_PER_YEAR, "h": 24 * DAYS_PER_YEAR}
-    for unit, per_year in units.items():
-        if years * per_year >= 1:
-            return "never" if math.isinf(years) else f"{number_text(years * per_year)} {unit}"
-    return f"{number_text(years * 86400 * DAYS_PER_YEAR)} s"
-
-
-def number_text(value: float) -> str:
-    """To three digits; what never happens is said so."""
-    return "never" if math.isinf(value) else f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"

@@ -3,13 +3,15 @@ import json
 import math
 import re
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
 
 import memsim
 from memsim.cost import Costs, assume, read_assumptions, total_cost
-from memsim.worth import time_text, worth, worth_json
+from memsim.report import time_text
+from memsim.worth import worth, worth_json
 
 FILE = """
 [endurance]
@@ -113,6 +115,62 @@ def test_lifetimes_and_costs_are_those_of_the_counted_wear(key):
     np.testing.assert_allclose(inside, 0.9, atol=0.01)
 
 
+@pytest.fixture(scope="module")
+def steady_pass():
+    weights = {"kernel": np.random.default_rng(0).standard_normal((30, 20)).astype(np.float32)}
+    config = memsim.CrossbarConfig(rows=16, crossbars=2)
+    policies = {"sws": memsim.Policy.sws()}
+    return memsim.compare(weights, config, policies, passes=2, steady=True).steady["sws"]
+
+
+def test_a_scheme_changes_time_and_energy_alone(steady_pass):
+    found = worth(*steady_pass, assume())
+    for scheme in memsim.HFO2.values():
+        under = worth(*steady_pass, assume(), scheme=scheme)
+        np.testing.assert_array_equal(under.inferences, found.inferences)
+        assert under.write_joules == memsim.write_energy(steady_pass.summary, scheme)
+        assert under.write_seconds == memsim.write_time(steady_pass.summary, scheme)
+
+
+@pytest.mark.parametrize(("levelling", "axes"), [("rows", 1), ("crossbars", 0), ("both", (0, 1))])
+def test_levelled_chips_wear_at_the_mean_rate(steady_pass, levelling, axes):
+    summary, (wear,) = steady_pass
+    mean = np.broadcast_to(wear.mean(axis=axes, keepdims=True), wear.shape).astype(np.float32)
+    found = worth(*steady_pass, assume(), levelling=levelling)
+    np.testing.assert_array_equal(found.inferences, worth(summary, [mean], assume()).inferences)
+    assert np.median(found.inferences) > np.median(worth(*steady_pass, assume()).inferences)
+
+
+def test_spare_rows_are_used_up_before_a_chip_fails(steady_pass):
+    summary, (wear,) = steady_pass
+    keys = jax.random.split(jax.random.key(7), (1, 1000))[0]
+    found = worth(summary, [wear], assume(), 7, spares=2).inferences
+    law = assume().endurance
+    for i in (0, 500, 999):
+        cells = np.asarray(wear, np.float32)
+        alone = memsim.programmings_with_spares(keys[i], cells, law, 2)
+        np.testing.assert_allclose(found[i], alone, rtol=1e-6)
+    none = worth(summary, [wear], assume(), 7).inferences
+    assert np.median(found) > 1.2 * np.median(none)
+
+
+def test_phase_change_cells_survive_more():
+    assert assume(cells="pcm").endurance == memsim.Lognormal(median=1e8)
+    assert assume(memsim.Weibull, {"median": 5.0}, cells="pcm").endurance.median == 5
+
+
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        ({"levelling": "all"}, "`levelling` is 'all'; choose one of none, rows, crossbars, both"),
+        ({"spares": -1}, "`spares` is -1; give a number of rows from 0"),
+    ],
+)
+def test_how_a_chip_is_kept_is_checked(steady_pass, kept, message):
+    with pytest.raises(ValueError, match=message):
+        worth(*steady_pass, assume(), **kept)
+
+
 def test_what_is_never_written_lasts_for_ever():
     weights = {"kernel": np.eye(4, dtype=np.float32)}
     config = memsim.CrossbarConfig(rows=4, crossbars=None)
@@ -172,6 +230,29 @@ def test_report_tells_years_and_cost(run, checkpoint, file, tmp_path):
     assert figure["formula"] == "chips * chip_price / replaced_after"
 
 
+def test_report_tells_the_lifetime_of_chips_that_are_kept(run, checkpoint, file, tmp_path):
+    out, page = tmp_path / "out.json", tmp_path / "out.html"
+    kept = ("--cells", "pcm", "--scheme", "write-verify", "--levelling", "rows", "--spares", 2)
+    code, printed, errors = run("report", checkpoint, "--rows", 8, "--lifetime", "--json", out,
+                                "--html", page, *kept)  # fmt: skip
+    assert code == 0, errors
+    title = "no spare row is left (2 per crossbar), at 10,000 inferences a day, write-verify on pcm"
+    assert title in " ".join(printed.split())
+    document = json.loads(out.read_text())
+    assert document["lifetime"]["endurance"]["median"] == 1e8
+    assert document["lifetime"] | {"scheme": "write-verify", "spares": 2} == document["lifetime"]
+    entry = document["policies"]["sws"]
+    pulses = memsim.PCM["write-verify"]
+    per_write = memsim.cell_writes(pulses)[0].energy
+    assert entry["lifetime"]["write_joules"] > per_write * entry["lifetime"]["writes"]
+    text = page.read_text()
+    assert title in " ".join(text.split())
+    assert "PLACEHOLDER" in text
+    assert "chip_price" not in text
+    run("report", checkpoint, "--rows", 8, "--lifetime", "--cost", file, "--html", page, "--force")
+    assert "chips * chip_price / replaced_after" in page.read_text()
+
+
 @pytest.mark.parametrize("programmings", [0, -1.0, math.nan])
 def test_a_chip_lasts_for_some_time(programmings):
     with pytest.raises(ValueError, match=f"`programmings` is {programmings}; a chip"):
@@ -206,7 +287,13 @@ def test_files_are_checked(tmp_path, text, message):
 def test_options_that_do_not_go_together(run, checkpoint, file):
     code, _, errors = run("report", checkpoint, "--cost", file)
     assert code == 1
-    assert "`--cost` is of the lifetime; give --lifetime too" in errors
+    assert "are of the lifetime; give --lifetime too" in errors
+    code, _, errors = run("report", checkpoint, "--lifetime", "--scheme", "ramp")
+    assert code == 1
+    assert "`--scheme` is 'ramp'; choose one of constant, or give --cells, which" in errors
+    code, _, errors = run("report", checkpoint, "--lifetime", "--cells", "pcm", "--scheme", "ramp")
+    assert code == 1
+    assert "`--scheme` is 'ramp'; choose one of constant, write-verify." in errors
     code, _, errors = run("report", checkpoint, "--lifetime", "--crossbars", "all")
     assert code == 1
     assert "a steady pass writes nothing" in errors

@@ -32,8 +32,9 @@ from memsim.cost import (
     read_assumptions,
     total_cost,
 )
+from memsim.report import number_text, quantity_text, time_text
 from memsim.terminal import results_console
-from memsim.worth import Worth, number_text, time_text, worth, worth_json
+from memsim.worth import Worth, worth, worth_json
 from training.evaluation import Apply, unstack
 from training.progress import progress_bar
 from training.tasks import Task, digits_task
@@ -239,14 +240,14 @@ def show(document: dict[str, Any], services: dict[str, Service], assumptions: As
         title_justify="left",
     )
     table.add_column("policy", no_wrap=True)
-    for heading in ("writes", "accuracy", "energy, J", "time, s", "first failure",
+    for heading in ("writes", "accuracy", "energy", "write time", "first failure",
                     "lifetime", "cells failed", f"{costs.currency} a year"):  # fmt: skip
         table.add_column(heading, justify="right")
     for name, service in services.items():
         found = service.worth
         table.add_row(
             name, f"{found.summary.writes:,}", f"{100 * service.accuracy:.2f} %",
-            f"{found.write_joules:.3g}", f"{found.write_seconds:.3g}",
+            quantity_text(found.write_joules, "J"), quantity_text(found.write_seconds, "s"),
             time_text(np.median(found.years)), time_text(np.median(service.years)),
             f"{np.median(service.failures):g}",
             number_text(service.figures["total_cost"].value) if service.figures else "",

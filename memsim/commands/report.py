@@ -35,13 +35,14 @@ from memsim.commands.options import (
 from memsim.compare import Comparison, compare
 from memsim.config import Policy
 from memsim.cost import assume, assumptions_json, read_assumptions
-from memsim.device import HFO2, PCM, scheme_costs
-from memsim.report import policy_table, scheme_table, to_html, to_json
+from memsim.device import HFO2, PCM, ConstantPulses, scheme_costs
+from memsim.report import lifetime_title, policy_table, scheme_table, to_html, to_json
 from memsim.selection import select_by_name
 from memsim.terminal import progress_bar, results_console
-from memsim.worth import worth, worth_json, worth_tables
+from memsim.worth import LEVELLING, worth, worth_json, worth_tables
 
 _CELLS = {"hfo2": HFO2, "pcm": PCM}
+_ALWAYS = ConstantPulses()  # that succeed, on no cells in particular
 _CHARTS = ("writes_by_policy", "reduction_against_index_bits")
 
 
@@ -78,18 +79,30 @@ def report_command(
     stuck_at_0: StuckAt0 = 0.0,
     stuck_at_1: StuckAt1 = 0.0,
     faults: Faults = None,
-    lifetime: Annotated[
-        bool, typer.Option("--lifetime", help="years until the first cell fails, by a steady pass")
-    ] = False,
-    cost: Annotated[
-        Path | None, typer.Option(metavar="FILE.toml", help="prices: with --lifetime, also cost")
-    ] = None,
     chips: Annotated[int, typer.Option(help="chips to average over")] = 1,
     seed: Seed = 0,
     cells: Annotated[
         str | None,
         typer.Option(help=f"write time and energy on cells of {' or '.join(_CELLS)}, per scheme"),
     ] = None,
+    lifetime: Annotated[
+        bool, typer.Option("--lifetime", help="years until a cell fails, by a steady pass")
+    ] = False,
+    cost: Annotated[
+        Path | None, typer.Option(metavar="FILE.toml", help="prices: with --lifetime, also cost")
+    ] = None,
+    scheme: Annotated[
+        str | None,
+        typer.Option(
+            help="of --cells, whose write time and energy --lifetime takes", show_default="constant"
+        ),
+    ] = None,
+    levelling: Annotated[
+        str, typer.Option(help=f"what rotates for --lifetime: {', '.join(LEVELLING)}")
+    ] = "none",
+    spares: Annotated[
+        int, typer.Option(min=0, help="rows per crossbar that replace worn ones for --lifetime")
+    ] = 0,
     json_out: Annotated[Path | None, typer.Option("--json", metavar="OUT.json")] = None,
     html_out: Annotated[Path | None, typer.Option("--html", metavar="OUT.html")] = None,
     png_out: Annotated[
@@ -113,9 +126,19 @@ def report_command(
             "`--lifetime` is of weight streaming; weight stationary, a steady pass writes nothing. "
             "Give a number of --crossbars and no --from."
         )
-    if cost and not lifetime:
-        raise ValueError("`--cost` is of the lifetime; give --lifetime too.")
-    assumptions = read_assumptions(cost) if cost else assume()
+    if (cost or scheme or levelling != "none" or spares) and not lifetime:
+        raise ValueError(
+            "`--cost`, `--scheme`, `--levelling` and `--spares` are of the lifetime; give "
+            "--lifetime too."
+        )
+    schemes, scheme = _CELLS[cells] if cells else {"constant": _ALWAYS}, scheme or "constant"
+    if scheme not in schemes:
+        raise ValueError(
+            f"`--scheme` is {scheme!r}; choose one of {', '.join(schemes)}"
+            + ("." if cells else ", or give --cells, which has more.")
+        )
+    kind = cells or "hfo2"
+    assumptions = read_assumptions(cost, kind) if cost else assume(cells=kind)
     config = make_config(rows, bits, cell_bits, encoding, crossbars, schedule, scale_per)
     select = select_by_name(layout, include, exclude, transposed)
     plot = _plot() if html_out or png_out else None
@@ -154,13 +177,19 @@ def report_command(
     if old:
         document |= {"from": str(old), "keep_placement": keep_placement}
     if cells:
-        schemes = {name: dataclasses.asdict(scheme) for name, scheme in _CELLS[cells].items()}
-        document["cells"] = {"name": cells, "schemes": schemes}
-        for name, costs in scheme_costs(result.policies, _CELLS[cells]).items():
+        fields = {name: dataclasses.asdict(each) for name, each in schemes.items()}
+        document["cells"] = {"name": cells, "schemes": fields}
+        for name, costs in scheme_costs(result.policies, schemes).items():
             document["policies"][name]["schemes"] = costs
-    worths = {name: worth(*last, assumptions, seed) for name, last in result.steady.items()}
+    worths = {
+        name: worth(
+            *last, assumptions, seed, scheme=schemes[scheme], levelling=levelling, spares=spares
+        )
+        for name, last in result.steady.items()
+    }
     if lifetime:
-        document |= {"lifetime": assumptions_json(assumptions)}
+        upkeep = {"cells": cells, "scheme": scheme, "levelling": levelling, "spares": spares}
+        document["lifetime"] = assumptions_json(assumptions) | upkeep | {"priced": bool(cost)}
         for name, found in worths.items():
             document["policies"][name]["lifetime"] = worth_json(found)
     title = "Cell writes to program the network"
@@ -176,12 +205,13 @@ def report_command(
         )
     if cells:
         console.print(scheme_table(document))
-        for name, scheme in _CELLS[cells].items():
-            if scheme.placeholders:
-                missing = ", ".join(scheme.placeholders)
+        for name, each in schemes.items():
+            if each.placeholders:
+                missing = ", ".join(each.placeholders)
                 console.print(f"{name}*: placeholders, nobody publishes {missing}", markup=False)
-    for table in worth_tables(worths, assumptions, cost is not None) if lifetime else ():
-        console.print(table)
+    if lifetime:
+        for table in worth_tables(worths, assumptions, lifetime_title(document), bool(cost)):
+            console.print(table)
     _print_tensors(console, result)
     if json_out:
         write_text(json_out, json.dumps(document, indent=1), force)
