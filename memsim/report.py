@@ -206,10 +206,14 @@ def quantity_text(value: float, unit: str) -> str:
 
 def time_text(years: float) -> str:
     """In the largest unit that there is one of."""
-    units = {"years": 1.0, "days": DAYS_PER_YEAR, "h": 24 * DAYS_PER_YEAR}
+    hours = 24 * DAYS_PER_YEAR
+    units = {"years": 1.0, "days": DAYS_PER_YEAR, "h": hours, "min": 60 * hours}
     for unit, per_year in units.items():
         if years * per_year >= 1:
-            return "never" if math.isinf(years) else f"{number_text(years * per_year)} {unit}"
+            text = number_text(years * per_year)
+            return (
+                text if text == "never" else f"{text} {unit.rstrip('s') if text == '1' else unit}"
+            )
     return f"{number_text(years * 86400 * DAYS_PER_YEAR)} s"
 
 

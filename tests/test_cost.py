@@ -183,8 +183,8 @@ def test_what_is_never_written_lasts_for_ever():
 
 
 def test_times_are_told_in_a_fitting_unit():
-    years = [math.inf, 1234.5, 1, 0.5, 2 / 8766, 3 / 8766 / 3600]
-    texts = ["never", "1,234 years", "1 years", "183 days", "2 h", "3 s"]
+    years = [math.inf, 1234.5, 1, 0.5, 2 / 8766, 4 / 8766 / 60, 3 / 8766 / 3600]
+    texts = ["never", "1,234 years", "1 year", "183 days", "2 h", "4 min", "3 s"]
     assert [time_text(value) for value in years] == texts
 
 
@@ -249,6 +249,7 @@ def test_report_tells_the_lifetime_of_chips_that_are_kept(run, checkpoint, file,
     assert title in " ".join(text.split())
     assert "PLACEHOLDER" in text
     assert "chip_price" not in text
+    assert "Chips still at work" in text
     run("report", checkpoint, "--rows", 8, "--lifetime", "--cost", file, "--html", page, "--force")
     assert "chips * chip_price / replaced_after" in page.read_text()
 

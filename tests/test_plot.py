@@ -24,6 +24,36 @@ def summaries(policies):
     return memsim.compare(weights, memsim.CrossbarConfig(), policies).policies
 
 
+def test_chips_leave_as_they_fail(policies):
+    years = {
+        "unsorted": np.asarray([4.0, 1.0, 2.0, 3.0]),
+        "sws": np.asarray([5.0, np.inf]),
+        "matched": np.asarray([np.inf, np.inf]),
+    }
+    figure = plot.chips_at_work({name: policies[name] for name in years}, years)
+    (axes,) = figure.axes
+    lines = dict(zip(years, axes.lines, strict=False))
+    for name, at_work in {
+        "unsorted": {0.9: 100, 1.1: 75, 2.5: 50, 3.5: 25, 4.5: 0},
+        "sws": {4.9: 100, 5.1: 50, 9.0: 50},
+        "matched": {0.9: 100, 9.0: 100},
+    }.items():
+        x, y = lines[name].get_data()
+        for when, share in at_work.items():
+            assert y[np.searchsorted(x, when, side="right") - 1] == share, (name, when)
+    ticks = [label.get_text() for label in axes.get_xticklabels()]
+    assert ticks == ["100 days", "1 year", "3 years", "10 years"]
+    np.testing.assert_allclose(axes.get_xlim(), (100 / 365.25, 10))
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["unsorted (half: 2.5 years)", "sws (half: never)", "matched (half: never)"]
+
+
+def test_chips_that_never_fail_stay_at_work(policies):
+    figure = plot.chips_at_work(policies, {"sws": np.full(3, np.inf)})
+    figure.draw_without_rendering()
+    np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), 100)
+
+
 def labels(figure, column):
     """(height, text) of one of the columns at the right: reduction, index bits, policy."""
     texts = [text for text in figure.axes[0].texts if text.get_position()[0] == column]

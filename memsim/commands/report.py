@@ -39,11 +39,16 @@ from memsim.device import HFO2, PCM, ConstantPulses, scheme_costs
 from memsim.report import lifetime_title, policy_table, scheme_table, to_html, to_json
 from memsim.selection import select_by_name
 from memsim.terminal import progress_bar, results_console
-from memsim.worth import LEVELLING, worth, worth_json, worth_tables
+from memsim.worth import LEVELLING, Worth, worth, worth_json, worth_tables
 
 _CELLS = {"hfo2": HFO2, "pcm": PCM}
 _ALWAYS = ConstantPulses()  # that succeed, on no cells in particular
-_CHARTS = ("writes_by_policy", "reduction_against_index_bits")
+_CHARTS = ("writes_by_policy", "reduction_against_index_bits", "chips_at_work")
+# of charts in the page, which shows the others as tables
+_TITLES = {
+    "reduction_against_index_bits": "Reduction and its price",
+    "chips_at_work": "Lifetime",
+}
 
 
 def report_command(
@@ -144,7 +149,8 @@ def report_command(
     plot = _plot() if html_out or png_out else None
     if png_out and not plot:
         raise ValueError(f'`--png` {png_out} needs matplotlib: pip install "memsim[plot]".')
-    charts = {name: png_out / f"{name}.png" for name in _CHARTS} if png_out else {}
+    drawn = _CHARTS if lifetime else _CHARTS[:-1]
+    charts = {name: png_out / f"{name}.png" for name in drawn} if png_out else {}
     for output in (json_out, html_out, *charts.values()):
         if output:
             check_output(output, force)
@@ -215,12 +221,15 @@ def report_command(
     _print_tensors(console, result)
     if json_out:
         write_text(json_out, json.dumps(document, indent=1), force)
-    figures = _draw(plot, policies, result) if plot else {}
+    figures = _draw(plot, policies, result, worths) if plot else {}
     for name, path in charts.items():
         write_whole(path, figures[name].savefig, force)
     if html_out:
-        trade = "reduction_against_index_bits"
-        pictures = {"Reduction and its price": plot.to_svg(figures[trade])} if plot else {}
+        pictures = {}
+        if plot:
+            pictures = {
+                _TITLES[name]: plot.to_svg(x) for name, x in figures.items() if name in _TITLES
+            }
         write_text(html_out, to_html(document, pictures=pictures), force)
         if not plot:
             console.print(
@@ -240,14 +249,23 @@ def _print_tensors(console: rich.console.Console, result: Comparison) -> None:
     console.print(_listed(result.digital) or "none", style="dim", highlight=False, markup=False)
 
 
-def _draw(plot: ModuleType, policies: Mapping[str, Policy], result: Comparison) -> dict[str, Any]:
-    """The figures of `_CHARTS`, by name."""
-    return {
-        "writes_by_policy": plot.writes_by_policy(result.policies),
-        "reduction_against_index_bits": plot.reduction_against_index_bits(
-            policies, result.policies
+def _draw(
+    plot: ModuleType,
+    policies: Mapping[str, Policy],
+    result: Comparison,
+    worths: Mapping[str, Worth],
+) -> dict[str, Any]:
+    """The figures of `_CHARTS`, by name; the last where there are lifetimes."""
+    figures = (
+        plot.writes_by_policy(result.policies),
+        plot.reduction_against_index_bits(policies, result.policies),
+        *(
+            [plot.chips_at_work(policies, {k: w.years for k, w in worths.items()})]
+            if worths
+            else []
         ),
-    }
+    )
+    return dict(zip(_CHARTS, figures, strict=False))
 
 
 def _plot() -> ModuleType | None:

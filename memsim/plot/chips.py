@@ -4,14 +4,25 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from memsim.config import Policy
+from memsim.lifetime import DAYS_PER_YEAR
 from memsim.plot.style import BAD, BAR, GOOD, INK, SOFT, new_figure, styles_of, tidy
+from memsim.report import time_text
+
+# Ticks of a time axis, in days.
+_TIMES = {
+    "1 s": 1 / 86400, "10 s": 10 / 86400, "1 min": 1 / 1440, "3 min": 3 / 1440,
+    "10 min": 10 / 1440, "30 min": 30 / 1440, "1 h": 1 / 24, "3 h": 3 / 24, "10 h": 10 / 24,
+    "1 day": 1, "3 days": 3, "10 days": 10, "30 days": 30, "100 days": 100,
+    "1 year": DAYS_PER_YEAR,
+}  # fmt: skip
+_TIMES |= {f"{n:,} years": n * DAYS_PER_YEAR for n in (3, 10, 30, 100, 1000, 10**4, 10**6)}
 
 
 def accuracy_over_chips(float_accuracy: float, series: Mapping[str, Sequence[float]]) -> Figure:
@@ -94,6 +105,52 @@ def yield_against_stuck_rate(
     axes.set_axisbelow(True)
     figure.legend(fontsize=8.5, labelcolor=INK, loc="outside lower center", ncols=2, frameon=False)
     tidy(axes, f"Chips that keep an accuracy of {100 * accuracy:.1f} %")
+    return figure
+
+
+def chips_at_work(
+    policies: Mapping[str, Policy], years: Mapping[str, Float[np.ndarray, " chips"]]
+) -> Figure:
+    """How many chips have not failed yet, a line per policy over the time in service.
+
+    Args:
+      policies: by name.
+      years: by name, until each chip fails; infinity for one that never does.
+    """
+    figure = new_figure(8, 3.8 + 0.11 * len(years))
+    axes = figure.subplots()
+    styles = styles_of(policies)
+    drawn: Counter[str] = Counter()
+    ends = np.concatenate([*years.values()])
+    ends = ends[np.isfinite(ends)]
+    places = np.asarray([*_TIMES.values()]) / DAYS_PER_YEAR
+    low, high = np.searchsorted(places, (min(ends, default=1), max(ends, default=1)))
+    # the axis starts and ends at a tick
+    shown = slice(min(max(low - 1, 0), places.size - 2), high + 1)
+    ticks = places[shown]
+    for name, of_chips in years.items():
+        colour, _ = styles[name]
+        dashes = ("-", "--", ":", "-.")[drawn[colour] % 4]
+        drawn[colour] += 1
+        fails = np.sort(of_chips[np.isfinite(of_chips)])
+        left = 100 * (1 - np.arange(fails.size + 1) / of_chips.size)
+        axes.step(
+            [ticks[0], *fails, ticks[-1]], [*left, left[-1]], where="post", color=colour,
+            linestyle=dashes, linewidth=1.5,
+            label=f"{name} (half: {time_text(np.median(of_chips))})",
+        )  # fmt: skip
+    axes.axhline(50, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, list(_TIMES)[shown])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlim(ticks[0], ticks[-1])
+    axes.set_ylim(-3, 103)
+    axes.set_xlabel("time in service")
+    axes.set_ylabel("chips that have not failed (%)")
+    axes.grid(color="#edf0f3", linewidth=0.8)
+    axes.set_axisbelow(True)
+    figure.legend(fontsize=8.5, labelcolor=INK, loc="outside lower center", ncols=2, frameon=False)
+    tidy(axes, "Chips still at work")
     return figure
 
 
