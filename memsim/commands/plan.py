@@ -14,24 +14,7 @@ import typer
 
 from memsim.budget import Trial, budget, budget_json, budget_tables
 from memsim.checkpoint import check_output, open_checkpoint, save_plan, write_text
-from memsim.commands.options import (
-    Bits,
-    CellBits,
-    Checkpoint,
-    Crossbars,
-    Encoding,
-    Exclude,
-    Faults,
-    Force,
-    Include,
-    Layout,
-    Rows,
-    ScalePer,
-    ScheduleOption,
-    Transposed,
-    make_config,
-    open_chip,
-)
+from memsim.commands import options
 from memsim.config import Policy
 from memsim.planning import plan
 from memsim.selection import select_by_name
@@ -39,7 +22,7 @@ from memsim.terminal import progress_bar, results_console
 
 
 def plan_command(
-    checkpoint: Checkpoint,
+    checkpoint: options.Checkpoint,
     out: Annotated[Path, typer.Option(metavar="PLAN", help=".safetensors")],
     policy: Annotated[
         str | None,
@@ -62,22 +45,22 @@ def plan_command(
         Path | None, typer.Option("--json", metavar="OUT.json", help="how the search went")
     ] = None,
     seed: Annotated[int, typer.Option(help="of the examples held out, and the chips")] = 0,
-    rows: Rows = 128,
-    bits: Bits = 8,
-    cell_bits: CellBits = 1,
-    encoding: Encoding = "twos_complement",
-    crossbars: Crossbars = "1",
-    schedule: ScheduleOption = "block",
-    scale_per: ScalePer = "tensor",
-    include: Include = None,
-    exclude: Exclude = None,
-    layout: Layout = "auto",
-    transposed: Transposed = None,
+    rows: options.Rows = 128,
+    bits: options.Bits = 8,
+    cell_bits: options.CellBits = 1,
+    encoding: options.Encoding = "twos_complement",
+    crossbars: options.Crossbars = "1",
+    schedule: options.Schedule = "block",
+    scale_per: options.ScalePer = "tensor",
+    include: options.Include = None,
+    exclude: options.Exclude = None,
+    layout: options.Layout = "auto",
+    transposed: options.Transposed = None,
     chip_file: Annotated[
         Path | None, typer.Option("--chip", help="a chip whose stuck cells faults=avoid avoids")
     ] = None,
-    faults: Faults = None,
-    force: Force = False,
+    faults: options.Faults = None,
+    force: options.Force = False,
 ) -> None:
     """Write the index that a chip would follow: under a policy, or within a budget of accuracy."""
     if (max_drop is None) != (evaluate is None) or (policy is None and max_drop is None):
@@ -95,7 +78,7 @@ def plan_command(
             "`--chip` and `--faults` are of matched:faults=avoid; leave them out, or give that "
             "--policy."
         )
-    config = make_config(rows, bits, cell_bits, encoding, crossbars, schedule, scale_per)
+    config = options.make_config(rows, bits, cell_bits, encoding, crossbars, schedule, scale_per)
     select = select_by_name(layout, include, exclude, transposed)
     for output in (out, json_out):
         if output:
@@ -105,7 +88,7 @@ def plan_command(
     chip = None
     if chip_file or faults:  # a plain plan has as many crossbars
         plain = plan(tensors, config, Policy(), select=select)
-        chip = open_chip(jax.random.key(seed), chip_file, faults, plain)
+        chip = options.open_chip(jax.random.key(seed), chip_file, faults, plain)
     console = results_console()
     if max_drop is None or evaluate is None:
         with progress_bar() as bar:

@@ -9,28 +9,7 @@ import numpy as np
 import typer
 
 from memsim.checkpoint import check_output, load_plan, open_checkpoint, save_chip, save_tensors
-from memsim.commands.options import (
-    Bits,
-    CellBits,
-    Checkpoint,
-    Crossbars,
-    Encoding,
-    Exclude,
-    Faults,
-    Force,
-    Include,
-    Layout,
-    Passes,
-    Rows,
-    ScalePer,
-    ScheduleOption,
-    Seed,
-    StuckAt0,
-    StuckAt1,
-    Transposed,
-    make_config,
-    open_chip,
-)
+from memsim.commands import options
 from memsim.config import CrossbarConfig, Policy
 from memsim.network import program, sample_chip
 from memsim.planning import plan, with_stucking
@@ -40,7 +19,7 @@ from memsim.terminal import progress_bar, results_console
 
 
 def program_command(
-    checkpoint: Checkpoint,
+    checkpoint: options.Checkpoint,
     policy: Annotated[str, typer.Option(help='such as "sws+stuck:p=0.5,low=3"')],
     out: Annotated[Path, typer.Option(metavar="OUT", help=".safetensors or .npz")],
     plan_file: Annotated[
@@ -53,27 +32,27 @@ def program_command(
     save_chip_file: Annotated[
         Path | None, typer.Option("--save-chip", help="where to save the chip afterwards")
     ] = None,
-    rows: Rows = 128,
-    bits: Bits = 8,
-    cell_bits: CellBits = 1,
-    encoding: Encoding = "twos_complement",
-    crossbars: Crossbars = "1",
-    schedule: ScheduleOption = "block",
-    scale_per: ScalePer = "tensor",
-    passes: Passes = 1,
-    include: Include = None,
-    exclude: Exclude = None,
-    layout: Layout = "auto",
-    transposed: Transposed = None,
-    stuck_at_0: StuckAt0 = 0.0,
-    stuck_at_1: StuckAt1 = 0.0,
-    faults: Faults = None,
-    seed: Seed = 0,
-    force: Force = False,
+    rows: options.Rows = 128,
+    bits: options.Bits = 8,
+    cell_bits: options.CellBits = 1,
+    encoding: options.Encoding = "twos_complement",
+    crossbars: options.Crossbars = "1",
+    schedule: options.Schedule = "block",
+    scale_per: options.ScalePer = "tensor",
+    passes: options.Passes = 1,
+    include: options.Include = None,
+    exclude: options.Exclude = None,
+    layout: options.Layout = "auto",
+    transposed: options.Transposed = None,
+    stuck_at_0: options.StuckAt0 = 0.0,
+    stuck_at_1: options.StuckAt1 = 0.0,
+    faults: options.Faults = None,
+    seed: options.Seed = 0,
+    force: options.Force = False,
 ) -> None:
     """Write the weights that a chip really holds: same names, shapes and dtypes."""
     parsed = Policy.parse(policy)
-    config = make_config(rows, bits, cell_bits, encoding, crossbars, schedule, scale_per)
+    config = options.make_config(rows, bits, cell_bits, encoding, crossbars, schedule, scale_per)
     select = select_by_name(layout, include, exclude, transposed)
     if chip_file and (faults or stuck_at_0 or stuck_at_1):
         raise ValueError(
@@ -96,7 +75,7 @@ def program_command(
             avoids = parsed.faults == "avoid"
             plan_ = plan(tensors, config, Policy() if avoids else parsed, select=select)
         key = jax.random.split(jax.random.key(seed), 1)[0]  # the first chip of `memsim report`
-        chip = open_chip(key, chip_file, faults, plan_)
+        chip = options.open_chip(key, chip_file, faults, plan_)
         chip = chip or sample_chip(key, plan_, stuck_at_0, stuck_at_1)
         if parsed.faults == "avoid" and not plan_file:
             plan_ = plan(tensors, config, parsed, select=select, chip=chip)

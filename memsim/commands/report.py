@@ -13,25 +13,7 @@ import rich.console
 import typer
 
 from memsim.checkpoint import check_output, load_faults, open_checkpoint, write_text, write_whole
-from memsim.commands.options import (
-    Bits,
-    CellBits,
-    Checkpoint,
-    Encoding,
-    Exclude,
-    Faults,
-    Force,
-    Include,
-    Layout,
-    Rows,
-    ScalePer,
-    ScheduleOption,
-    Seed,
-    StuckAt0,
-    StuckAt1,
-    Transposed,
-    make_config,
-)
+from memsim.commands import options
 from memsim.compare import Comparison, compare
 from memsim.config import Policy
 from memsim.cost import assume, assumptions_json, read_assumptions
@@ -52,7 +34,7 @@ _TITLES = {
 
 
 def report_command(
-    checkpoint: Checkpoint,
+    checkpoint: options.Checkpoint,
     policy: Annotated[
         list[str] | None, typer.Option(help='may be repeated; "sws+stuck:p=0.5,low=3"')
     ] = None,
@@ -63,29 +45,29 @@ def report_command(
     keep_placement: Annotated[
         bool, typer.Option("--keep-placement", help="new weights take the places of the old ones")
     ] = False,
-    rows: Rows = 128,
-    bits: Bits = 8,
-    cell_bits: CellBits = 1,
-    encoding: Encoding = "twos_complement",
+    rows: options.Rows = 128,
+    bits: options.Bits = 8,
+    cell_bits: options.CellBits = 1,
+    encoding: options.Encoding = "twos_complement",
     crossbars: Annotated[
         str | None,
         typer.Option(help="number, or all: one per section", show_default="1; all with --from"),
     ] = None,
-    schedule: ScheduleOption = "block",
-    scale_per: ScalePer = "tensor",
+    schedule: options.Schedule = "block",
+    scale_per: options.ScalePer = "tensor",
     passes: Annotated[
         int | None,
         typer.Option(help="times the network is programmed", show_default="1; 2 with --lifetime"),
     ] = None,
-    include: Include = None,
-    exclude: Exclude = None,
-    layout: Layout = "auto",
-    transposed: Transposed = None,
-    stuck_at_0: StuckAt0 = 0.0,
-    stuck_at_1: StuckAt1 = 0.0,
-    faults: Faults = None,
+    include: options.Include = None,
+    exclude: options.Exclude = None,
+    layout: options.Layout = "auto",
+    transposed: options.Transposed = None,
+    stuck_at_0: options.StuckAt0 = 0.0,
+    stuck_at_1: options.StuckAt1 = 0.0,
+    faults: options.Faults = None,
     chips: Annotated[int, typer.Option(help="chips to average over")] = 1,
-    seed: Seed = 0,
+    seed: options.Seed = 0,
     cells: Annotated[
         str | None,
         typer.Option(help=f"write time and energy on cells of {' or '.join(_CELLS)}, per scheme"),
@@ -113,7 +95,7 @@ def report_command(
     png_out: Annotated[
         Path | None, typer.Option("--png", metavar="FOLDER", help="charts, in a folder")
     ] = None,
-    force: Force = False,
+    force: options.Force = False,
 ) -> None:
     """Cell writes of programming a checkpoint under each policy.
 
@@ -144,7 +126,7 @@ def report_command(
         )
     kind = cells or "hfo2"
     assumptions = read_assumptions(cost, kind) if cost else assume(cells=kind)
-    config = make_config(rows, bits, cell_bits, encoding, crossbars, schedule, scale_per)
+    config = options.make_config(rows, bits, cell_bits, encoding, crossbars, schedule, scale_per)
     select = select_by_name(layout, include, exclude, transposed)
     plot = _plot() if html_out or png_out else None
     if png_out and not plot:
