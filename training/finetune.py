@@ -26,28 +26,15 @@ from jaxtyping import Array, PyTree
 import memsim
 from memsim.config import validate
 from memsim.selection import is_floating, leaf_name, named_leaves
+from training import options
 from training.evaluation import make_classify, program_chips, unstack
 from training.finetune_report import Evaluation, Outcome, report, save, show
 from training.loop import CHECKPOINTS, METRICS, run
 from training.progress import progress_bar
-from training.reading import CellKind, Ohm, Seconds, choose_readout
 from training.results import check_results
 from training.settings import check_settings, write_settings
 from training.steps import weight_limits, within
-from training.tasks import (
-    CIFAR10_TRAIN,
-    Assets,
-    BatchSize,
-    Data,
-    DataDir,
-    Limit,
-    Model,
-    Split,
-    Task,
-    Weights,
-    choose_task,
-    load_like,
-)
+from training.tasks import Task, choose_task, load_like
 from training.tuning import tune_each, tune_robust
 
 _SETTINGS = "finetune.json"
@@ -80,18 +67,18 @@ def complete(some: PyTree, params: PyTree) -> PyTree:
 
 
 def main(
-    model: Model = None,
-    weights: Weights = None,
-    data: Data = None,
-    split: Split = None,
+    model: options.Model = None,
+    weights: options.Weights = None,
+    data: options.Data = None,
+    split: options.Split = None,
     train_data: Annotated[
         str | None, typer.Option(help="images to fine-tune on, as --data")
     ] = None,
     train_split: Annotated[str | None, typer.Option(help="of them, by default train")] = None,
-    data_dir: DataDir = None,
-    assets: Assets = None,
-    limit: Limit = None,
-    test_batch: BatchSize = 250,
+    data_dir: options.DataDir = None,
+    assets: options.Assets = None,
+    limit: options.Limit = None,
+    test_batch: options.BatchSize = 250,
     start: Annotated[
         Path | None, typer.Option(help="weights to go on from, as an earlier run left them")
     ] = None,
@@ -106,15 +93,13 @@ def main(
         int | None,
         typer.Option(min=1, help="chips in one vmap; default: all, of a --model on a CPU 1"),
     ] = None,
-    crossbars: Annotated[int, typer.Option(min=1)] = 16,
-    rows: Annotated[int, typer.Option(help="of a crossbar")] = 128,
-    bits: Annotated[int, typer.Option(help="per weight, sign included")] = 8,
-    stuck_at: Annotated[
-        float, typer.Option(min=0, max=1, help="share of cells stuck, half at each level")
-    ] = 0.01,
-    cells: CellKind = "ideal",
-    seconds: Seconds = 0.0,
-    ohm: Ohm = 0.0,
+    crossbars: options.Crossbars = 16,
+    rows: options.Rows = 128,
+    bits: options.Bits = 8,
+    stuck_at: options.StuckAt = 0.01,
+    cells: options.CellKind = "ideal",
+    seconds: options.Seconds = 0.0,
+    ohm: options.Ohm = 0.0,
     steps: Annotated[int, typer.Option(min=1, help="of fine-tuning")] = 300,
     batch: Annotated[int, typer.Option(min=1, help="images per step")] = 64,
     learning_rate: Annotated[float, typer.Option(help="of Adam, at its highest")] = 3e-3,
@@ -136,13 +121,13 @@ def main(
     write_width: Annotated[
         float, typer.Option(min=1, help="codes that weights are dithered by to foresee writes")
     ] = 4.0,
-    epochs: Annotated[int, typer.Option(help="of training the digits CNN")] = 40,
+    epochs: options.Epochs = 40,
     seed: Annotated[int, typer.Option(help="of weights, batches and chips")] = 0,
     save_every: Annotated[int, typer.Option(min=1, help="steps between checkpoints")] = 100,
     log_every: Annotated[int, typer.Option(min=1, help="steps between lines of metrics")] = 10,
-    out: Annotated[Path, typer.Option(help="folder of the results")] = Path("runs/finetune"),
-    force: Annotated[bool, typer.Option("--force", help="start afresh")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be done")] = False,
+    out: options.OutFolder = Path("runs/finetune"),
+    force: options.Force = False,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Fine-tune a network for the chips that it is programmed onto."""
     # a CPU is slow where a convolution has a kernel for every chip
@@ -163,8 +148,8 @@ def main(
     if (model or data) and not train_data:
         raise ValueError("`--train-data` is missing; give images to fine-tune on.")
     if assets and not train_data:
-        train_data = str(assets / CIFAR10_TRAIN)
-    choose_readout(cells, seconds, ohm)
+        train_data = str(assets / options.CIFAR10_TRAIN)
+    options.choose_readout(cells, seconds, ohm)
     if warmup >= steps:
         raise ValueError(f"`--warmup` is {warmup}; it ends before the {steps} `--steps` do.")
     open_chosen = choose_task(
@@ -215,7 +200,7 @@ def fine_tune(
     training, start, seed = task.training, learned(task.params), settings["seed"]
     chips, stuck_at, refresh = settings["chips"], settings["stuck_at"], settings["refresh"]
     avoids = policy.faults == "avoid"
-    readout = choose_readout(settings["cells"], settings["seconds"], settings["ohm"])
+    readout = options.choose_readout(settings["cells"], settings["seconds"], settings["ohm"])
     unsorted = memsim.plan(start, config, memsim.Policy.unsorted())
     keys = jax.random.split(jax.random.key(seed), chips)  # the chips of `compare`
     known = sample_chips(keys, unsorted, stuck_at)
@@ -259,7 +244,7 @@ def fine_tune(
         limits = weight_limits(start, settings["clip"])
         params = jax.tree.map(lambda w, limit: jnp.clip(w, -limit, limit), params, limits)
         optimizer = optax.chain(optimizer, within(limits))
-    options: dict[str, Any] = {
+    every: dict[str, Any] = {
         "apply": apply, "refresh": refresh, "write_price": settings["write_price"],
         "write_width": settings["write_width"], "readout": readout,
         "teacher": (lambda images: apply(start, images)) if settings["distill"] else None,
@@ -267,9 +252,9 @@ def fine_tune(
     method = (params, replan, optimizer, schedule)
     if settings["robust"]:
         unseen = jax.random.fold_in(jax.random.key(seed), 2**31 - 1)  # by none of `keys`
-        tuning, step = tune_robust(*method, key=unseen, stuck_at=stuck_at, **options)
+        tuning, step = tune_robust(*method, key=unseen, stuck_at=stuck_at, **every)
     else:
-        tuning, step = tune_each(*method, chips=known, together=settings["together"], **options)
+        tuning, step = tune_each(*method, chips=known, together=settings["together"], **every)
     tuning = run(
         step, tuning, lambda number: training(settings["batch"], seed + 1, number),
         settings["steps"], folder=out, save_every=settings["save_every"],

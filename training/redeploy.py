@@ -27,6 +27,7 @@ from jaxtyping import Array, Float32, PyTree
 import memsim
 from memsim.checkpoint import check_output, write_text
 from memsim.terminal import results_console
+from training import options
 from training.evaluation import Apply
 from training.progress import progress_bar
 from training.steps import TrainState, float_step, stuck_aware_step
@@ -217,17 +218,15 @@ def main(
     sigma_ln: Annotated[
         float, typer.Option(help="deviation of its logarithm; a placeholder")
     ] = memsim.Lognormal().sigma_ln,
-    share_at_1: Annotated[
-        float, typer.Option(min=0, max=1, help="of worn cells stuck at 1; a placeholder")
-    ] = 0.5,
-    weights: Annotated[str | None, typer.Option(help="of the digits CNN")] = None,
-    epochs: Annotated[int, typer.Option(help="of training it")] = 40,
+    share_at_1: options.ShareAt1 = 0.5,
+    weights: options.DigitsWeights = None,
+    epochs: options.Epochs = 40,
     chips: Annotated[int, typer.Option(min=1, help="in one vmap")] = 8,
-    crossbars: Annotated[int, typer.Option(min=1)] = 16,
-    rows: Annotated[int, typer.Option(help="of a crossbar")] = 128,
+    crossbars: options.Crossbars = 16,
+    rows: options.Rows = 128,
     seed: Annotated[int, typer.Option(help="of weights, chips and endurance")] = 0,
-    out: Annotated[Path, typer.Option(help="file of the results")] = Path("runs/redeploy.json"),
-    force: Annotated[bool, typer.Option("--force", help="replace it")] = False,
+    out: options.OutFile = Path("runs/redeploy.json"),
+    force: options.Replace = False,
 ) -> None:
     """Accuracy against model updates on chips that wear out."""
     config = memsim.CrossbarConfig(rows=rows, crossbars=crossbars)

@@ -30,22 +30,12 @@ from memsim.intervals import Interval, accuracy_change
 from memsim.report import index_bits_text, with_reduction
 from memsim.selection import named_leaves
 from memsim.terminal import results_console
+from training import options
 from training.data import Batch
 from training.evaluation import make_classify
 from training.progress import progress_bar
 from training.results import check_results, write_results
-from training.tasks import (
-    Assets,
-    BatchSize,
-    Data,
-    DataDir,
-    Limit,
-    Model,
-    Split,
-    Task,
-    Weights,
-    choose_task,
-)
+from training.tasks import Task, choose_task
 
 _PULSES = memsim.ConstantPulses()
 
@@ -183,33 +173,31 @@ def grid(
 
 
 def main(
-    model: Model = None,
-    weights: Weights = None,
-    data: Data = None,
-    split: Split = None,
-    data_dir: DataDir = None,
-    assets: Assets = None,
-    limit: Limit = None,
-    batch: BatchSize = 250,
+    model: options.Model = None,
+    weights: options.Weights = None,
+    data: options.Data = None,
+    split: options.Split = None,
+    data_dir: options.DataDir = None,
+    assets: options.Assets = None,
+    limit: options.Limit = None,
+    batch: options.BatchSize = 250,
     p: Annotated[list[float], typer.Option(help="share reprogrammed; repeatable")] = [0.5, 0.25],  # noqa: B006
     low: Annotated[list[int], typer.Option(help="low columns; repeatable")] = [1, 2, 3],  # noqa: B006
     tolerance: Annotated[list[int], typer.Option(help="of matched; repeatable")] = [1, 2, 3],  # noqa: B006
-    stuck_at: Annotated[
-        float, typer.Option(min=0, max=1, help="share of cells stuck, half at each level")
-    ] = 0.0,
+    stuck_at: options.StuckAt = 0.0,
     chips: Annotated[int, typer.Option(min=1, help="chips, where they differ")] = 8,
-    passes: Annotated[int, typer.Option(min=1, help="times the network is programmed")] = 1,
-    rows: Annotated[int, typer.Option(help="rows of a crossbar")] = 128,
-    bits: Annotated[int, typer.Option(help="bits per weight, sign included")] = 8,
-    crossbars: Annotated[int, typer.Option(help="number of crossbars")] = 1,
+    passes: options.Passes = 1,
+    rows: options.Rows = 128,
+    bits: options.Bits = 8,
+    crossbars: options.Crossbars = 1,
     set_width: Annotated[float, typer.Option(help="seconds")] = _PULSES.set_width,
     reset_width: Annotated[float, typer.Option(help="seconds")] = _PULSES.reset_width,
     set_energy: Annotated[float, typer.Option(help="joules")] = _PULSES.set_energy,
     reset_energy: Annotated[float, typer.Option(help="joules")] = _PULSES.reset_energy,
     parallel_rows: Annotated[int, typer.Option(help="rows at once")] = _PULSES.parallel_rows,
     seed: Annotated[int, typer.Option(help="of the chips' draws")] = 0,
-    out: Annotated[Path, typer.Option(help="folder of the results")] = Path("runs/reproduce"),
-    force: Annotated[bool, typer.Option("--force", help="replace earlier results")] = False,
+    out: options.OutFolder = Path("runs/reproduce"),
+    force: options.Replace = False,
 ) -> None:
     """Writes saved, accuracy kept, write time and energy, under each policy."""
     open_chosen = choose_task(model, weights, data, split, data_dir, assets, limit, batch)

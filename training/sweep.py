@@ -22,9 +22,9 @@ from jax.experimental import multihost_utils
 import memsim
 from memsim.config import ENCODINGS
 from memsim.selection import named_leaves
+from training import options
 from training.grid import Cell, grid
 from training.progress import progress_bar
-from training.reading import CellKind, Ohm, Seconds, choose_readout
 from training.settings import check_settings, read_settings, write_settings
 from training.sharding import Engine, device_memory, together
 from training.sweep_cells import choose_chunk, make_measure, measure_cell, measure_float
@@ -37,33 +37,21 @@ from training.sweep_results import (
     start_afresh,
     write_part,
 )
-from training.tasks import (
-    Assets,
-    BatchSize,
-    Data,
-    DataDir,
-    Limit,
-    Model,
-    Split,
-    Task,
-    Weights,
-    choose_task,
-    digits_task,
-)
+from training.tasks import Task, choose_task, digits_task
 
 Encodings = Annotated[list[str], typer.Option(help=f"{', '.join(ENCODINGS)}; repeatable")]
 Policies = Annotated[list[str], typer.Option(help="as `memsim report` takes them; repeatable")]
 
 
 def main(
-    model: Model = None,
-    weights: Weights = None,
-    data: Data = None,
-    split: Split = None,
-    data_dir: DataDir = None,
-    assets: Assets = None,
-    limit: Limit = None,
-    batch: BatchSize = 250,
+    model: options.Model = None,
+    weights: options.Weights = None,
+    data: options.Data = None,
+    split: options.Split = None,
+    data_dir: options.DataDir = None,
+    assets: options.Assets = None,
+    limit: options.Limit = None,
+    batch: options.BatchSize = 250,
     bits: Annotated[list[int], typer.Option(help="per weight; repeatable")] = [8],  # noqa: B006
     rows: Annotated[list[int], typer.Option(help="of a crossbar; repeatable")] = [128],  # noqa: B006
     encoding: Encodings = ["twos_complement"],  # noqa: B006
@@ -78,12 +66,12 @@ def main(
     stuck_at: Annotated[
         list[float], typer.Option(help="share of cells stuck, half at each level; repeatable")
     ] = [0.0],  # noqa: B006
-    cell_kind: CellKind = "ideal",
-    seconds: Seconds = 0.0,
-    ohm: Ohm = 0.0,
+    cell_kind: options.CellKind = "ideal",
+    seconds: options.Seconds = 0.0,
+    ohm: options.Ohm = 0.0,
     chips: Annotated[int, typer.Option(min=1, help="chips in each cell of the grid")] = 100,
-    crossbars: Annotated[int, typer.Option(help="number of crossbars")] = 1,
-    passes: Annotated[int, typer.Option(min=1, help="times the network is programmed")] = 1,
+    crossbars: options.Crossbars = 1,
+    passes: options.Passes = 1,
     seed: Annotated[int, typer.Option(help="of the chips' draws")] = 0,
     yield_at: Annotated[
         float | None,
@@ -107,16 +95,16 @@ def main(
     ] = None,
     processes: Annotated[int | None, typer.Option(min=1, help="how many there are")] = None,
     process: Annotated[int | None, typer.Option(min=0, help="which this is, from 0")] = None,
-    out: Annotated[Path, typer.Option(help="folder of the results")] = Path("runs/sweep"),
-    force: Annotated[bool, typer.Option("--force", help="start afresh")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be done")] = False,
+    out: options.OutFolder = Path("runs/sweep"),
+    force: options.Force = False,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Writes, accuracy and yield of many chips over a grid of crossbars, policies, stuck rates."""
     open_chosen = choose_task(model, weights, data, split, data_dir, assets, limit, batch)
     cells = grid(
         bits, rows, encoding, policy, p or (), low or (), tolerance or (), stuck_at, crossbars
     )
-    readout = choose_readout(cell_kind, seconds, ohm)
+    readout = options.choose_readout(cell_kind, seconds, ohm)
     cells = [cell._replace(read=readout is not None) for cell in cells]
     if coordinator is None and (processes, process) != (None, None):
         raise ValueError("`--processes` and `--process` need `--coordinator`, HOST:PORT.")

@@ -3,12 +3,11 @@
 import operator
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import rich.progress
-import typer
 from flax import nnx
 from jaxtyping import Array, PyTree
 
@@ -26,33 +25,10 @@ from training.data import (
 )
 from training.evaluation import Apply
 from training.models import CNN
-from training.models.pretrained import MODELS, open_network
+from training.models.pretrained import open_network
+from training.options import CIFAR10, RESNET20
 from training.steps import train
 
-# what `--assets` of the scripts is a folder of
-RESNET20, CIFAR10, CIFAR10_TRAIN = (
-    "resnet20_cifar10.safetensors",
-    "cifar10_test2000.npz",
-    "cifar10_train10000.npz",
-)
-# the options of a script that choose a task, see `choose_task`
-Model = Annotated[str | None, typer.Option(help=f"one of {', '.join(MODELS)}")]
-Weights = Annotated[
-    str | None,
-    typer.Option(
-        help=".safetensors, .npz or the id of a Hugging Face repository; alone: of the digits CNN"
-    ),
-]
-Data = Annotated[
-    str | None, typer.Option(help=".npz of image and label, or a set of TensorFlow Datasets")
-]
-Split = Annotated[str | None, typer.Option(help="of the data set, by default its test")]
-DataDir = Annotated[str | None, typer.Option(help="where TensorFlow Datasets are")]
-Assets = Annotated[
-    Path | None, typer.Option(help=f"a folder of {RESNET20} and {CIFAR10}: runs these")
-]
-Limit = Annotated[int | None, typer.Option(min=1, help="test on the first so many")]
-BatchSize = Annotated[int, typer.Option(min=1, help="images at once")]
 # Images up to this size are decoded once and kept.
 _KEEP_BYTES = 2**30
 # Images per step of training the digits CNN.

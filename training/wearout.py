@@ -35,6 +35,7 @@ from memsim.cost import (
 from memsim.report import number_text, quantity_text, time_text
 from memsim.terminal import results_console
 from memsim.worth import Worth, worth, worth_json
+from training import options
 from training.evaluation import Apply, unstack
 from training.progress import progress_bar
 from training.tasks import Task, digits_task
@@ -181,18 +182,16 @@ def main(
     cost: Annotated[
         Path | None, typer.Option(help=".toml of endurance and prices, see memsim report")
     ] = None,
-    share_at_1: Annotated[
-        float, typer.Option(min=0, max=1, help="of worn cells stuck at 1; a placeholder")
-    ] = 0.5,
-    weights: Annotated[str | None, typer.Option(help="of the digits CNN")] = None,
-    epochs: Annotated[int, typer.Option(help="of training it")] = 40,
+    share_at_1: options.ShareAt1 = 0.5,
+    weights: options.DigitsWeights = None,
+    epochs: options.Epochs = 40,
     chips: Annotated[int, typer.Option(min=1, help="chips to wear out")] = 16,
-    crossbars: Annotated[int, typer.Option(min=1)] = 1,
-    rows: Annotated[int, typer.Option(help="of a crossbar")] = 128,
-    bits: Annotated[int, typer.Option(help="per weight, sign included")] = 8,
+    crossbars: options.Crossbars = 1,
+    rows: options.Rows = 128,
+    bits: options.Bits = 8,
     seed: Annotated[int, typer.Option(help="of weights, chips and endurance")] = 0,
-    out: Annotated[Path, typer.Option(help="file of the results")] = Path("runs/wearout.json"),
-    force: Annotated[bool, typer.Option("--force", help="replace it")] = False,
+    out: options.OutFile = Path("runs/wearout.json"),
+    force: options.Replace = False,
 ) -> None:
     """Writes, accuracy, energy, write time, years and cost of the digits CNN by policy."""
     config = memsim.CrossbarConfig(rows=rows, bits=bits, crossbars=crossbars)
