@@ -49,9 +49,9 @@ class SteadyPass(NamedTuple):
     """One pass of weight streaming over crossbars that hold the end of the pass before.
 
     Attributes:
-      summary: of the pass, mean over chips.
-      wear: writes per cell in it, unsigned [crossbars, rows, columns], of each chip; of one where
-        chips do not differ.
+      summary: of the last pass, mean over chips.
+      wear: writes per cell in a pass, [crossbars, rows, columns], the mean of all but the first, of
+        each chip; of one where chips do not differ.
     """
 
     summary: Summary
@@ -113,7 +113,7 @@ def compare(
       stuck_at_0, stuck_at_1: stuck-at rates, see `sample_chip`.
       faults: instead of rates, the stuck cells of every chip: (stuck_at_0, stuck_at_1), bool
         [crossbars, rows, columns].
-      steady: also tell the last of several passes by itself, with its writes per cell.
+      steady: also tell the last of several passes by itself, and what all but the first wear.
       progress: called with the finished fraction.
 
     Raises:
@@ -363,8 +363,8 @@ class _Stream:
         self._tallies: list[_Tally] = []
         self._waiting: list[tuple[np.ndarray, Slots]] = []
         self._counts: list[list[Counts]] = [[] for _ in keys]  # of every chip, every pass
-        # of every chip after each of the last two passes
-        self._wear: deque[list[np.ndarray]] = deque(maxlen=2 if keep_wear else 0)
+        self._keep_wear = keep_wear
+        self._first_wear: list[np.ndarray] = []  # of every chip, in the first pass
 
     def add(self, target: np.ndarray, slots: Slots) -> None:
         """Words [steps, crossbars, rows] and what they are."""
@@ -390,8 +390,8 @@ class _Stream:
             chip = tally.chip._replace(passes=tally.chip.passes + 1)
             nothing = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), tally.counts)
             self._tallies[number] = tally._replace(chip=chip, counts=nothing)
-        if self._wear.maxlen:
-            self._wear.append([np.asarray(tally.wear) for tally in self._tallies])
+        if self._keep_wear and not self._first_wear:
+            self._first_wear = [np.asarray(tally.wear) for tally in self._tallies]
 
     def forget_counts(self) -> None:
         """What was written so far no longer counts; the chips stay as they are."""
@@ -413,12 +413,14 @@ class _Stream:
         ]
 
     def last_pass(self, facts: Mapping[str, LayerSummary]) -> list[tuple[Summary, np.ndarray]]:
-        """Of each chip, the last pass by itself: its summary, its writes per cell."""
+        """Of each chip, the summary of the last pass, and the wear of a pass after the first."""
         found = []
-        for counts, before, after in zip(self._counts, *self._wear, strict=True):
+        for counts, before, tally in zip(
+            self._counts, self._first_wear, self._tallies, strict=True
+        ):
             last = jax.tree.map(lambda x: x[None], counts[-1])
-            wear = after - before
-            found.append((summarize_counts(last, facts, int(wear.max())), wear))
+            wear = (np.asarray(tally.wear) - before) / np.float32(self._passes - 1)
+            found.append((summarize_counts(last, facts, round(float(wear.max()))), wear))
         return found
 
     @property

@@ -21,7 +21,7 @@ class Conductance:
     Attributes:
       on, off: siemens, at the highest and the lowest level.
       spread_on, spread_off: standard deviation of the logarithm of what programming reaches, at
-        those two; linear in u between them.
+        those two; linear in u between them. The conductance aimed at is the median.
       programming_noise: (a, b, c): what programming reaches is off by a normal number of deviation
         (a + b u + c u^2) * on besides, and never below 0.
       drift_mean, drift_deviation: of the exponent nu of `(t / drift_start)^-nu`, a normal number
@@ -85,6 +85,18 @@ class Conductance:
             read_noise=(0.0088, 0.65, 0.2),
         )
 
+    @property
+    def calibrated(self) -> "Conductance":
+        """The same cells, `on` and `off` as they are on average: what a column is read against.
+
+        Reference columns of such cells give the lowest level, the scale of converters the highest.
+        """
+        return dataclasses.replace(
+            self,
+            on=self.on * math.exp(self.spread_on**2 / 2),
+            off=self.off * math.exp(self.spread_off**2 / 2),
+        )
+
 
 def aimed_at(
     levels: Int[Array, "*shape"], top: Int[Array, "*shape"], cells: Conductance
@@ -114,11 +126,13 @@ def programmed(
         floor = cells.off / cells.on
         share = (u - floor) / (1 - floor)
         spread = cells.spread_off + (cells.spread_on - cells.spread_off) * share
-        reached = reached * jnp.exp(spread * jax.random.normal(spread_key, target.shape))
+        reached = reached * jnp.exp(
+            spread * jax.random.normal(spread_key, target.shape, target.dtype)
+        )
     if any(cells.programming_noise):
         a, b, c = cells.programming_noise
         deviation = (a + b * u + c * u**2) * cells.on
-        noise = deviation * jax.random.normal(noise_key, target.shape)
+        noise = deviation * jax.random.normal(noise_key, target.shape, target.dtype)
         reached = jnp.maximum(reached + noise, 0)
     return reached
 

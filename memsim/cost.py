@@ -42,6 +42,8 @@ class Costs:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type is str:
+                if not isinstance(value, str):
+                    raise ValueError(f"`{field.name}` is {value!r}; give a text in quotes.")
                 continue
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number or not 0 <= value < math.inf:  # also refuses NaN
@@ -120,7 +122,7 @@ def read_assumptions(path: Path, cells: str = "hfo2") -> Assumptions:
         if not isinstance(table, dict):
             raise ValueError(f"{path}: `{name}` is {table!r}; make it a table, [{name}].")
     law_name = tables.get("endurance", {}).pop("law", "lognormal")
-    if law_name not in LAWS:
+    if law_name not in tuple(LAWS):  # also refuses what is no text
         raise ValueError(f"{path}: `law` is {law_name!r}; choose one of {', '.join(LAWS)}.")
     law, given = LAWS[law_name], tables.get("endurance", {})
     _check_keys(path, "key of [endurance]", given, _names(law))

@@ -325,7 +325,7 @@ def write_time(summary: Summary, scheme: Scheme) -> float:
     """
     if not summary.row_operations:
         return 0.0
-    steps = summary.row_operations / scheme.parallel_rows
+    steps = max(summary.row_operations / scheme.parallel_rows, 1.0)
     changes = zip((summary.sets, summary.resets), cell_writes(scheme), strict=True)
     return steps * sum(
         expected_maximum(write.pmf, cells / steps) * write.pulse_time for cells, write in changes

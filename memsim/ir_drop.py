@@ -53,8 +53,9 @@ def device_currents(
       conductance: in siemens; 0 for an open device.
       voltages: in volt, applied to the left ends of the word lines.
       wires: their resistances.
-      tolerance: norm of what Kirchhoff's laws leave over, relative to that of the wires' effect;
-        by default 1e-10 in float64 and 1e-6 in float32.
+      tolerance: norm of what Kirchhoff's laws leave over, relative to that of the ideal currents
+        or of the wires' effect on them, whichever is smaller; by default 1e-10 in float64 and 1e-6
+        in float32, which wires of some 100 ohm keep from being reached.
 
     Returns:
       Amperes. Their sums over rows are what the bit lines carry to ground.
@@ -65,23 +66,27 @@ def device_currents(
     if tolerance is None:
         tolerance = 1e-10 if conductance.dtype == jnp.float64 else 1e-6
     root = jnp.sqrt(jax.lax.stop_gradient(conductance))
+    tiny = jnp.finfo(root.dtype).tiny
 
     def balance(currents: Array) -> Array:
         return currents + conductance * voltage_drop(currents, wires)
 
     # I + G R = 1 + sqrt(G) (sqrt(G) R): with y of the symmetric system 1 + sqrt(G) R sqrt(G),
     # either solution follows without a division by G, which may be 0
-    def symmetric(right: Array) -> Array:
+    def symmetric(right: Array, most_left: Array) -> Array:
         def matrix(y: Array) -> Array:
             return y + root * voltage_drop(root * y, fixed)
 
-        return cg(matrix, right, tol=tolerance, maxiter=_MOST_ITERATIONS)[0]
+        left = tolerance * jnp.minimum(jnp.linalg.norm(right), most_left)
+        return cg(matrix, right, tol=0.0, atol=left, maxiter=_MOST_ITERATIONS)[0]
 
     def solve(_: object, right: Array) -> Array:
-        return right + root * symmetric(-root * voltage_drop(right, fixed))
+        # what is left over of the symmetric system counts sqrt(G) times as much in currents
+        most_left = jnp.linalg.norm(right) / jnp.maximum(root.max(), tiny)
+        return right + root * symmetric(-root * voltage_drop(right, fixed), most_left)
 
     def solve_transposed(_: object, right: Array) -> Array:
-        return right - voltage_drop(root * symmetric(root * right), fixed)
+        return right - voltage_drop(root * symmetric(root * right, jnp.array(jnp.inf)), fixed)
 
     fixed = jax.tree.map(jax.lax.stop_gradient, wires)
     ideal = conductance * voltages[:, None]
@@ -129,14 +134,15 @@ def effective_conductance(
 
 
 # More than any crossbar takes that still works; float32 may never reach a tolerance too tight.
-_MOST_ITERATIONS = 500
+_MOST_ITERATIONS = 2000
 
 
 def _drops(currents: Array, wires: Wires) -> tuple[Array, Array]:
+    product = functools.partial(jnp.matmul, precision="highest")
     rows, columns = currents.shape
     row, column = np.arange(rows), np.arange(columns)
     shared_columns = 1 + np.minimum.outer(column, column)  # segments up to the nearer crossing
     shared_rows = rows - np.maximum.outer(row, row)  # segments from the lower crossing down
-    word = currents @ jnp.asarray(shared_columns, currents.dtype) * wires.word_line
-    bit = jnp.asarray(shared_rows, currents.dtype) @ currents * wires.bit_line
+    word = product(currents, jnp.asarray(shared_columns, currents.dtype)) * wires.word_line
+    bit = product(jnp.asarray(shared_rows, currents.dtype), currents) * wires.bit_line
     return word, bit

@@ -318,7 +318,7 @@ def _check_positive(numbers: Endurance) -> None:
 def _exponential(key: Key[Array, ""], shape: tuple[int, ...]) -> Float32[Array, "*shape"]:
     """Exponential numbers of mean 1, precise where they are small: the first failure is there."""
     # 48 random bits: the 24 of a float32 would make one in 16 million exactly 0, a dead cell
-    bits = jax.random.bits(key, (2, *shape)) >> 8
+    bits = jax.random.bits(key, (2, *shape), jnp.uint32) >> 8
     high, low = (part.astype(jnp.float32) for part in (bits[0], bits[1]))
     uniform = high * 2.0**-24 + (low + 0.5) * 2.0**-48
     return -jnp.log1p(-jnp.minimum(uniform, 1 - 2.0**-24))

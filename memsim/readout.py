@@ -17,7 +17,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int32, Key, PyTree, UInt
 
 from memsim.codes import bit_slice, dequantize, word_constant
-from memsim.conductance import Conductance, aimed_at, drifted, programmed, read_deviation
+from memsim.conductance import (
+    Conductance,
+    aimed_at,
+    drifted,
+    programmed,
+    read_deviation,
+)
 from memsim.config import CrossbarConfig
 from memsim.ir_drop import Wires, effective_conductance
 from memsim.network import Programming
@@ -58,10 +64,15 @@ class Readout:
     adc_range: float | None = None
 
     def __post_init__(self) -> None:
-        for name, most in (("input_bits", 16), ("adc_bits", 24)):
+        for name, least, most in (("input_bits", 2, 16), ("adc_bits", 1, 24)):
             value = getattr(self, name)
-            if value is not None and not 1 <= value <= most:
-                raise ValueError(f"`{name}` is {value!r}; give 1 to {most}.")
+            if value is not None and not least <= value <= most:
+                raise ValueError(f"`{name}` is {value!r}; give {least} to {most}.")
+        if self.adc_bits and self.adc_bits + self.input_bits > 32:
+            raise ValueError(
+                f"`adc_bits` is {self.adc_bits!r} and `input_bits` {self.input_bits!r}; sums take "
+                "as many bits as both, of 32: use fewer."
+            )
         if not 0 <= self.seconds < math.inf or min(self.wires) < 0:
             raise ValueError(
                 f"`seconds` is {self.seconds!r} and `wires` {self.wires}; none is negative."
@@ -102,8 +113,9 @@ def program_cells(
 ) -> Cells:
     """Programs conductances, lets them drift and puts them between their wires.
 
-    What the conductance of the lowest level adds to a column, the sum of the inputs times as much,
-    is subtracted before it is converted, as a reference column does.
+    What cells at the lowest level add to a column on average, the sum of the inputs times as much,
+    is subtracted before it is converted, as a reference column of such cells does, and a level is
+    what cells at the highest add on average over their levels.
 
     Args:
       key: of what programming reaches and how it drifts; consumed.
@@ -128,9 +140,11 @@ def program_cells(
         seen = jax.lax.map(
             lambda one: effective_conductance(one, wires), seen, batch_size=_SOLVED_TOGETHER
         )
-    per_level = (kind.on - kind.off) / top.astype(jnp.float32)
+    line = kind.calibrated
+    per_level = (line.on - line.off) / top.astype(jnp.float32)
+    expected = aimed_at(levels, top, line)
     # a difference, so that nothing is rounded where there is none
-    mean = levels.astype(jnp.float32) + (seen - target) / per_level
+    mean = levels.astype(jnp.float32) + (seen - expected) / per_level
     deviation = read_deviation(target, readout.seconds, kind) * seen / per_level
     return Cells(words, mean, deviation)
 
@@ -178,12 +192,13 @@ def _read_weights(
         cells = program_cells(cell_key, words[name], config, readout)
         seen = cells.mean
         if any(readout.cells.read_noise):
-            seen = seen + cells.deviation * jax.random.normal(read_key, seen.shape)
+            noise = jax.random.normal(read_key, seen.shape, seen.dtype)
+            seen = seen + cells.deviation * noise
         levels = bit_slice(cells.words[:, : config.rows], config).astype(jnp.float32)
         complemented, negative = _stored_as(cells.words, config)
         weights = jnp.asarray(config.column_weights, jnp.float32)
         signs = jnp.where(complemented, -1, 1) * jnp.where(negative, _negated(config), 1)[..., None]
-        codes = ((seen - levels) * signs) @ weights
+        codes = jnp.matmul((seen - levels) * signs, weights, precision="highest")
         axes, shape = layer.matrix.axes, layer.matrix.shape
         error = from_output(invert_placement(codes, layer.placement), shape, axes)
         added = dequantize(error, layer.scale, tensor.dtype)
@@ -252,7 +267,7 @@ def _read_layer(
         if turn:  # the sign within its cell
             sign = _sign_level(config) * total
             columns = columns.at[:, -1].add(-sign.astype(columns.dtype))
-        read = columns @ weights.astype(columns.dtype)
+        read = jnp.matmul(columns, weights.astype(columns.dtype), precision="highest")
         sums = sums.astype(read.dtype) + (_negated(config) * read if turn else read)
     if config.encoding == "offset_binary":
         sums -= (1 << (config.bits - 1)) * driven.sum(axis=1).astype(sums.dtype)
@@ -315,11 +330,11 @@ def _column_sums(
     """What the converters of each column say, bit by bit of the inputs, shifted and added."""
     shifts = jnp.arange(readout.input_bits, dtype=jnp.int32)
     bits = (driven[None] >> shifts[:, None, None] & 1).astype(jnp.float32)
-    product = "tsr,src->tsc"
-    sums = jnp.einsum(product, bits, cells.mean, precision="highest")
+    add_up = functools.partial(jnp.einsum, "tsr,src->tsc", bits, precision="highest")
+    sums = add_up(cells.mean)
     if any(readout.cells.read_noise):
-        variance = jnp.einsum(product, bits, jnp.square(cells.deviation))  # of independent cells
-        sums += jnp.sqrt(variance) * jax.random.normal(key, sums.shape)
+        variance = add_up(jnp.square(cells.deviation))  # of independent cells
+        sums += jnp.sqrt(variance) * jax.random.normal(key, sums.shape, sums.dtype)
     step = readout.adc_step(config)
     converted = jnp.round(sums / step)
     if readout.adc_bits is not None:

@@ -200,7 +200,8 @@ def index_bits_text(bits: float) -> str:
 
 def quantity_text(value: float, unit: str) -> str:
     """A time or an energy to one decimal, with the prefix it takes: 0.287 s is 287.0 ms."""
-    power = min(max(math.floor(math.log10(value) / 3), -5), 4) if value else 0
+    # 999.95 is 1,000.0 to one decimal
+    power = min(max(math.floor(math.log10(value / 0.99995) / 3), -5), 4) if value else 0
     return f"{value / 1000.0**power:.1f} {'fpnµm kMGT'[power + 5].strip()}{unit}"
 
 
@@ -219,13 +220,15 @@ def time_text(years: float) -> str:
 
 def number_text(value: float) -> str:
     """To three digits; what never happens is said so."""
-    return "never" if math.isinf(value) else f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"
+    return "never" if math.isinf(value) else f"{value:,.3g}" if value < 999.5 else f"{value:,.0f}"
 
 
 def policy_table(
     policies: Mapping[str, Summary], title: str = "Cell writes to program the network"
 ) -> rich.table.Table:
     """One row per policy: writes, reduction and what they cost."""
+    passes = len(next(iter(policies.values())).writes_per_pass)
+    title += f", {passes} passes" if passes > 1 else ""
     table = rich.table.Table(title=title, title_justify="left")
     table.add_column("policy", no_wrap=True)
     headings = ("writes", "reduction", "SETs", "RESETs", "row ops", "max/cell", "index bits")
@@ -261,7 +264,9 @@ def lifetime_title(report: Mapping[str, Any]) -> str:
     levelled = rotated.get(lifetime["levelling"], f", {lifetime['levelling']} rotated")
     spares = lifetime["spares"]
     standby = f" and no spare row is left ({spares} per crossbar)" if spares else ""
-    scheme = f", {lifetime['scheme']} on {lifetime['cells']} cells" if lifetime["cells"] else ""
+    scheme = ", constant pulses that succeed"
+    if lifetime["cells"]:
+        scheme = f", {lifetime['scheme']} on {lifetime['cells']} cells"
     rate = f"{lifetime['cost']['inferences_per_day']:,g} inferences a day"
     return f"Lifetime until a cell fails{standby}, at {rate}{scheme}{levelled}"
 
@@ -276,7 +281,9 @@ def scheme_table(report: Mapping[str, Any]) -> rich.table.Table:
         name: "*" if scheme["placeholders"] else ""
         for name, scheme in report["cells"]["schemes"].items()
     }
+    passes = len(next(iter(report["policies"].values()))["writes_per_pass"])
     title = f"Programming {report['cells']['name']} cells"
+    title += f", {passes} passes" if passes > 1 else ""
     table = rich.table.Table(title=title, title_justify="left")
     table.add_column("policy", no_wrap=True)
     table.add_column("scheme", no_wrap=True)

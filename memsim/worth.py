@@ -22,6 +22,12 @@ from memsim.lifetime import (
 )
 from memsim.report import Summary, number_text, quantity_text, time_text
 
+# What the formulas take from counts and draws, and where it comes from.
+_ORIGINS = {
+    "programmings_until_failure": "median of the chips drawn",
+    "write_seconds": "row operations of a steady pass",
+    "write_joules": "writes of a steady pass",
+}
 LEVELLING: dict[str, tuple[int, ...]] = {
     "none": (),
     "rows": (1,),
@@ -95,7 +101,7 @@ def worth(
         drawn = _lives(keys, wear, endurance)
     programmings = np.asarray(drawn, np.float64).reshape(-1)
     joules, seconds = write_energy(summary, scheme), write_time(summary, scheme)
-    figures = total_cost(float(np.median(programmings)), joules, seconds, costs)
+    figures = total_cost(_quantiles(programmings)[1], joules, seconds, costs)
     rate = costs.inferences_per_day / figures["chips"].value
     years = lifetime_years(programmings, rate, costs.batch)
     return Worth(summary, programmings * costs.batch, years, joules, seconds, figures)
@@ -142,17 +148,22 @@ def worth_json(found: Worth) -> dict[str, Any]:
         "write_joules": found.write_joules,
         "write_seconds": found.write_seconds,
         "chips_drawn": len(found.years),
-        "inferences_to_first_failure": finite(float(np.median(found.inferences))),
+        "inferences_to_first_failure": finite(_quantiles(found.inferences)[1]),
         "years_to_first_failure": median,
         "years_to_first_failure_90": [low, high],
         "figures": figures_json(found.figures),
     }
 
 
-def _quantiles(years: np.ndarray) -> tuple[float, float, float]:
+def _quantiles(lives: np.ndarray) -> tuple[float, float, float]:
     """5 %, median, 95 %: of chips that there are, since some may live for ever."""
-    low, median, high = np.quantile(years, [0.05, 0.5, 0.95], method="nearest")
-    return low, median, high
+    low, median, high = np.quantile(lives, [0.05, 0.5, 0.95], method="nearest")
+    return float(low), float(median), float(high)
+
+
+def _given(found: Worth) -> dict[str, float]:
+    """What the figures are made of, figures before them included."""
+    return {name: value for of in found.figures.values() for name, value in of.inputs.items()}
 
 
 def worth_tables(
@@ -170,7 +181,7 @@ def worth_tables(
         table.add_row(
             name, f"{found.summary.writes:,}", quantity_text(found.write_seconds, "s"),
             quantity_text(found.write_joules, "J"), f"{found.figures['chips'].value:,.0f}",
-            number_text(np.median(found.inferences)),
+            number_text(_quantiles(found.inferences)[1]),
             time_text(median), f"{time_text(low)} to {time_text(high)}",
             *([number_text(found.figures["total_cost"].value)] if cost else []),
         )  # fmt: skip
@@ -181,8 +192,11 @@ def worth_tables(
             table.add_column(heading)
         for name in policies:
             table.add_column(name, justify="right")
+        for name, origin in _ORIGINS.items():
+            values = [number_text(_given(found)[name]) for found in policies.values()]
+            table.add_row(name, origin, *values)
         for name, (_, unit, formula, _) in next(iter(policies.values())).figures.items():
-            values = (number_text(found.figures[name].value) for found in policies.values())
+            values = [number_text(found.figures[name].value) for found in policies.values()]
             table.add_row(f"{name}, {unit}" if unit else name, formula, *values)
         tables.append(table)
     table = rich.table.Table(title="Inputs", title_justify="left")

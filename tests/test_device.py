@@ -159,6 +159,11 @@ def test_the_slowest_of_some_cells_by_sampling(cells):
     assert abs(memsim.expected_maximum(write.pmf, cells) - slowest.mean()) < 4 * error
 
 
+def test_a_row_takes_its_pulses_however_many_could_go_at_once():
+    one = memsim.ConstantPulses(parallel_rows=128)
+    assert memsim.write_time(summary_of(1, 1, 1), one) == one.set_width + one.reset_width
+
+
 @pytest.mark.parametrize("parallel_rows", [1, 2])
 @pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
 def test_time_energy_and_failures_are_those_of_cells_pulsed_one_by_one(scheme, parallel_rows):
@@ -299,7 +304,10 @@ def test_report_compares_schemes(run, tmp_path):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.287, "287.0 ms"), (48.3e-6, "48.3 µs"), (2.0, "2.0 s"), (0.0, "0.0 s"), (1500, "1.5 ks")],
-)
+    [
+        (0.287, "287.0 ms"), (48.3e-6, "48.3 µs"), (2.0, "2.0 s"), (0.0, "0.0 s"),
+        (1500, "1.5 ks"), (0.99994, "999.9 ms"), (0.99996, "1.0 s"), (1e-3, "1.0 ms"),
+    ],
+)  # fmt: skip
 def test_quantities_take_a_prefix(value, text):
     assert memsim.report.quantity_text(value, "s") == text

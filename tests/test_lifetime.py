@@ -74,6 +74,22 @@ def test_cells_survive_as_their_law_says(endurance):
     assert abs(lives.fails_at_1.mean() - 0.3) < 0.02
 
 
+def test_draws_are_the_same_in_double_precision(wear):
+    key, histogram = jax.random.key(2), memsim.wear_histogram(wear)
+
+    def draw():
+        return (
+            memsim.programmings_until_failure(key, histogram, LOGNORMAL),
+            memsim.sample_lives(key, wear.shape, WEIBULL).endurance,
+        )
+
+    single = draw()
+    with jax.enable_x64(True):
+        double = draw()
+    for one, other in zip(single, double, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
 @pytest.mark.parametrize("endurance", LAWS)
 def test_both_tails_are_precise(endurance):
     hazard = np.array([1e-30, 1e-20, 1e-12, 1e-6, 1e-3, 0.1, 0.69, 0.7, 1, 5, 16])

@@ -103,6 +103,36 @@ def test_sections_are_read_as_by_a_plain_loop(encoding, cell_bits, flags, adc, s
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-3)
 
 
+def test_sums_of_the_widest_converters_do_not_overflow(key):
+    weights = {"kernel": np.random.default_rng(0).standard_normal((7, 3)).astype(np.float32)}
+    plan = memsim.plan(weights, memsim.CrossbarConfig(rows=8), memsim.Policy.sws())
+    _, programming = memsim.program(weights, plan, memsim.sample_chip(key, plan), words=True)
+    layer, words = plan.layers["kernel"], programming.words["kernel"]
+    inputs = jnp.asarray([-(2**15), 2**15 - 1, 5, 0, -3, 2**14, -1], jnp.int32)
+    for adc_bits in (16, None):
+        readout = Readout(input_bits=16, adc_bits=adc_bits)
+        cells = memsim.program_cells(key, words, plan.config, readout)
+        read = memsim.read_layer(key, inputs, cells, layer, plan.config, readout)
+        found = read if adc_bits is None else np.round(read)
+        codes = held_codes(
+            memsim.program(weights, plan, memsim.sample_chip(key, plan))[0]["kernel"], layer
+        )
+        expected = codes @ np.asarray(inputs, np.int64)
+        np.testing.assert_allclose(found, expected, rtol=0 if adc_bits is None else 1e-3)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_reference_columns_leave_no_mean_error(key, encoding):
+    weights = {"kernel": np.random.default_rng(0).standard_normal((500, 40)).astype(np.float32)}
+    plan = memsim.plan(weights, memsim.CrossbarConfig(encoding=encoding), memsim.Policy.unsorted())
+    held, programming = memsim.program(weights, plan, memsim.sample_chip(key, plan), words=True)
+    readout = Readout(cells=Conductance.hfo2())
+    seen = memsim.read_weights(key, held, plan, programming, readout)
+    (layer,) = plan.layers.values()
+    errors = np.asarray((seen["kernel"] - held["kernel"]) / layer.scale)
+    assert abs(errors.mean()) < 4 * errors.std() / np.sqrt(errors.size)
+
+
 def test_a_wide_enough_converter_changes_nothing(params, key, config):
     plan, _, programming = deploy(params, config, "sws")
     layer = plan.layers["layer2/kernel"]
@@ -211,7 +241,8 @@ def test_a_dense_layer_of_a_model_reads_through_its_crossbars(key, config):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"input_bits": 0}, "`input_bits` is 0; give 1 to 16"),
+        ({"input_bits": 1}, "`input_bits` is 1; give 2 to 16"),
+        ({"input_bits": 16, "adc_bits": 17}, "sums take as many bits as both, of 32"),
         ({"adc_bits": 25}, "`adc_bits` is 25; give 1 to 24"),
         ({"seconds": -1.0}, "`seconds` is -1.0"),
         ({"wires": Wires(-1.0, 0.0)}, "none is negative"),

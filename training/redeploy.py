@@ -89,8 +89,8 @@ def make_deploy(
             name: layer._replace(reprogram=fleet.share) for name, layer in plan.layers.items()
         }
         steered = plan._replace(layers=layers)
-        held, first = memsim.program(params, steered, fleet.chip)
-        _, steady = memsim.program(params, steered, first.chip, wear=True)
+        _, first = memsim.program(params, steered, fleet.chip)
+        held, steady = memsim.program(params, steered, first.chip, wear=True)
         wear = jnp.asarray(steady.wear, jnp.float32)
         writes = fleet.writes + period * wear
         right = jnp.argmax(apply(held, images), axis=-1) == labels
@@ -193,8 +193,11 @@ def run(
             target = float(right.mean()) - drop
         for way, fleet in fleets.items():
             state = stack([TrainState(params, optimizer.init(params))] * chips)
-            for _ in range(steps if way == "fine-tuned" else 0):
-                state, _ = tune(state, plan, fleet.chip, *next(batches))
+            for number in range(steps if way == "fine-tuned" else 0):
+                # what is stuck stays, what is stucked is drawn afresh: later passes, not these two
+                passes = fleet.chip.passes + 2 + number
+                chip = fleet.chip._replace(passes=passes)
+                state, _ = tune(state, plan, chip, *next(batches))
             after, record = deploy(state.params, plan, fleet)
             if way == "p steered":
                 share = steer(fleet.share, record.monitored, target, gain)

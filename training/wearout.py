@@ -7,6 +7,7 @@ failure is rarely the end: a chip serves until its accuracy falls below a bar.
 """
 
 import dataclasses
+import functools
 import json
 import math
 import sys
@@ -41,6 +42,9 @@ from training.progress import progress_bar
 from training.tasks import Task, digits_task
 
 _POLICIES = ["unsorted", "sws", "matched", "matched:tolerance=1,correction=mean"]
+
+# Passes whose wear is averaged, where bit stucking draws afresh in each.
+_AVERAGED = 16
 
 
 class Decline(NamedTuple):
@@ -155,6 +159,9 @@ def serve(
 
     passes = jax.vmap(steady)(fresh)
     wear = jnp.asarray(passes.wear, jnp.float32)
+    if policy.low_columns and policy.draws == "fresh":  # other cells in every pass
+        averaged = functools.partial(memsim.steady_wear, task.params, plan, passes=_AVERAGED)
+        wear = jax.vmap(averaged)(fresh)
 
     def draw(key: Array) -> memsim.CellLives:
         return memsim.sample_lives(key, wear.shape[1:], assumptions.endurance, share_at_1)
