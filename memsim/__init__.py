@@ -11,7 +11,7 @@ from memsim.checkpoint import (
     save_plan,
     save_tensors,
 )
-from memsim.chip import Chip, fault_cells, fault_words, with_faults
+from memsim.chip import Chip, clustered_faults, fault_cells, fault_words, with_faults
 from memsim.codes import (
     bit_slice,
     cell_changes,
@@ -125,6 +125,7 @@ __all__ = [
     "budget",
     "cell_changes",
     "cell_writes",
+    "clustered_faults",
     "column_counts",
     "compare",
     "decode",

@@ -158,6 +158,54 @@ def _two_uniforms(
     return one, other
 
 
+def clustered_faults(
+    key: Key[Array, ""],
+    crossbars: int,
+    config: CrossbarConfig,
+    stuck_at_0: float,
+    stuck_at_1: float,
+    in_lines: float,
+) -> tuple[UInt[Array, "crossbars rows"], UInt[Array, "crossbars rows"]]:
+    """Draws stuck cells of which a share lies in whole bit lines, as those of shorts do.
+
+    `with_faults(key, *clustered_faults(...))` is a chip of them; `vmap` over `key` for many.
+
+    Args:
+      key: consumed.
+      crossbars, config: of the plan.
+      stuck_at_0, stuck_at_1: probabilities of a cell, exclusive, as in `sample_chip`.
+      in_lines: share of the stuck cells that lie in bit lines stuck at one level as a whole.
+
+    Returns:
+      Words, all bits of a stuck cell set.
+
+    Raises:
+      ValueError: a rate or a share outside 0..1, or rates that sum past 1.
+    """
+    check_rates(stuck_at_0, stuck_at_1)
+    if not 0 <= in_lines <= 1:  # also refuses NaN
+        raise ValueError(f"`in_lines` is {in_lines}; a share lies in 0..1.")
+    either = stuck_at_0 + stuck_at_1
+    high_share = stuck_at_1 / either if either else 0.0
+    of_lines = either * in_lines
+    of_cells = (either - of_lines) / (1 - of_lines) if of_lines < 1 else 0.0  # not in such lines
+    cells = (crossbars, config.physical_rows, config.columns)
+
+    def draw(key: Key[Array, ""], rate: float, shape: tuple[int, ...]) -> tuple[Array, Array]:
+        one, other = jax.random.uniform(key, (2, *shape), jnp.float32)
+        stuck, high = one < rate, other < high_share
+        return jnp.broadcast_to(stuck, cells), jnp.broadcast_to(high, cells)
+
+    line_key, cell_key = jax.random.split(key)
+    in_line, line_is_high = draw(line_key, of_lines, (crossbars, 1, config.columns))
+    by_itself, cell_is_high = draw(cell_key, of_cells, cells)
+    stuck, high = in_line | by_itself, jnp.where(in_line, line_is_high, cell_is_high)
+    return (
+        fault_words(stuck & ~high, crossbars, config),
+        fault_words(stuck & high, crossbars, config),
+    )
+
+
 def fault_cells(chip: Chip, config: CrossbarConfig) -> tuple[np.ndarray, np.ndarray]:
     """(stuck_at_0, stuck_at_1): which cells are stuck, bool [crossbars, rows, columns]."""
     low, high = (bit_slice(words, config) != 0 for words in (chip.stuck_at_0, chip.stuck_at_1))

@@ -233,6 +233,46 @@ def test_chips_of_more_cells_than_a_32_bit_number_are_possible(key):
     assert chip.stuck_at_0.shape == (2**23, 128)
 
 
+@pytest.mark.parametrize("in_lines", [0.0, 0.6, 1.0])
+def test_clustered_faults_have_the_rates_asked_for_and_lie_in_lines(key, in_lines):
+    config = memsim.CrossbarConfig(rows=128, crossbars=2000)
+    words = memsim.clustered_faults(key, 2000, config, 0.02, 0.04, in_lines)
+    low, high = memsim.fault_cells(memsim.with_faults(key, *words), config)
+    assert not (low & high).any()
+    lines = 2000 * config.columns
+    for cells, rate in ((low, 0.02), (high, 0.04)):
+        whole = cells.all(axis=1)
+        assert agrees(whole.sum(), lines, rate * in_lines)
+        others = ~(low | high).all(axis=1)[:, None] & np.ones_like(cells)
+        alone = rate * (1 - in_lines) / (1 - 0.06 * in_lines)
+        assert agrees(cells[others].sum(), others.sum(), alone)
+
+
+def test_many_chips_of_clustered_faults_are_a_loop_over_them(key):
+    config = memsim.CrossbarConfig(rows=8, bits=7, cell_bits=2, encoding="differential")
+
+    def draw(key):
+        return memsim.clustered_faults(key, 3, config, 0.1, 0.1, 0.5)
+
+    keys = jax.random.split(key, 4)
+    together = jax.jit(jax.vmap(draw))(keys)
+    for i, one in enumerate(keys):
+        for some, alone in zip(together, draw(one), strict=True):
+            np.testing.assert_array_equal(some[i], alone)
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ((0.1, 0.1, 1.5), "`in_lines` is 1.5; a share lies in 0..1"),
+        ((0.7, 0.7, 0.5), "a cell is stuck one way or the other"),
+    ],
+)
+def test_wrong_clusters_are_refused(key, config, rates, message):
+    with pytest.raises(ValueError, match=message):
+        memsim.clustered_faults(key, 1, config, *rates)
+
+
 def test_a_new_chip_is_erased_but_for_its_stuck_cells(stationary, key):
     chip = memsim.sample_chip(key, stationary, 0.1, 0.1)
     np.testing.assert_array_equal(chip.state, chip.stuck_at_1)
