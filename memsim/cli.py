@@ -1,18 +1,38 @@
 """The command line: `memsim report`, `memsim program`, `memsim plan`."""
 
+from typing import Annotated
+
 import rich.console
 import typer
 
+from memsim import __version__
 from memsim.commands.plan import plan_command
 from memsim.commands.program import program_command
 from memsim.commands.report import report_command
 
 app = typer.Typer(
-    help="Count what it costs to program a neural network onto memristive crossbars.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def memsim(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="print the version"),
+    ] = False,
+) -> None:
+    """Count what it costs to program a neural network onto memristive crossbars."""
+
+
 app.command("report")(report_command)
 app.command("program")(program_command)
 app.command("plan")(plan_command)

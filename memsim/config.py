@@ -320,12 +320,13 @@ class Policy:
         names = {"p": "reprogram", "low": "low_columns"}
         reads: dict[str, Any] = {"p": float}
         reads |= dict.fromkeys(("draws", "pool", "correction", "faults", "flags"), str)
+        read: dict[str, Any] = {}
         try:
-            read = {names.get(key, key): reads.get(key, int)(x) for key, x in given.items()}
+            for key, value in given.items():
+                read[names.get(key, key)] = reads.get(key, int)(value)
         except ValueError as error:
-            raise ValueError(
-                f"`policy` is {text!r}; p must be a number, low, tolerance and price whole ones."
-            ) from error
+            what = "a number" if key == "p" else "a whole number"
+            raise ValueError(f"`policy` is {text!r}; {key} is {value!r}, give {what}.") from error
         return cls(placement=placement, **read)
 
     def __str__(self) -> str:

@@ -61,12 +61,14 @@ class Assumptions(NamedTuple):
     Attributes:
       endurance: of a cell.
       costs: of the service.
-      placeholders: names of the figures that are defaults without a source.
+      placeholders: names of what is a default without a source.
+      given: names of what is no default.
     """
 
     endurance: Endurance
     costs: Costs
     placeholders: tuple[str, ...]
+    given: tuple[str, ...]
 
 
 class Figure(NamedTuple):
@@ -113,34 +115,49 @@ def read_assumptions(path: Path, cells: str = "hfo2") -> Assumptions:
       ValueError: no TOML; a table, key or value that there is not.
       OSError: no such file.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"`cost` {path} is not a file; check the path.")
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no TOML file: {error}.") from error
-    _check_keys(path, "table", tables, ("endurance", "cost"))
     for name, table in tables.items():
         if not isinstance(table, dict):
-            raise ValueError(f"{path}: `{name}` is {table!r}; make it a table, [{name}].")
-    law_name = tables.get("endurance", {}).pop("law", "lognormal")
-    if law_name not in tuple(LAWS):  # also refuses what is no text
-        raise ValueError(f"{path}: `law` is {law_name!r}; choose one of {', '.join(LAWS)}.")
-    law, given = LAWS[law_name], tables.get("endurance", {})
-    _check_keys(path, "key of [endurance]", given, _names(law))
-    _check_keys(path, "key of [cost]", tables.get("cost", {}), _names(Costs))
-    return assume(law, given, tables.get("cost", {}), cells)
+            raise ValueError(
+                f"{path}: `{name}` stands by itself; put it below [endurance] or [cost]."
+            )
+    try:
+        _check_keys("table", tables, ("endurance", "cost"))
+        return assume(tables.get("endurance", {}), tables.get("cost", {}), cells)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def assume(
-    law: type[Lognormal] | type[Weibull] = Lognormal,
-    endurance: Mapping[str, Any] = {},
-    costs: Mapping[str, Any] = {},
-    cells: str = "hfo2",
+    endurance: Mapping[str, Any] = {}, costs: Mapping[str, Any] = {}, cells: str = "hfo2"
 ) -> Assumptions:
-    """Assumptions of which some are given and the others are by default."""
-    placeholders = [f"endurance.{name}" for name in law.placeholders if name not in endurance]
-    placeholders += [f"cost.{name}" for name in _names(Costs) if name not in costs]
-    endurance = {"median": MEDIAN_ENDURANCE[cells], **endurance}
-    return Assumptions(law(**endurance), Costs(**costs), tuple(placeholders))
+    """Assumptions of which some are given and the others are by default.
+
+    Args:
+      endurance: of a cell: `law`, and fields of `Lognormal` or `Weibull`.
+      costs: fields of `Costs`.
+      cells: whose median endurance is the default, see `MEDIAN_ENDURANCE`.
+
+    Raises:
+      ValueError: a law, name or value that there is not.
+    """
+    fields = {"law": "lognormal", "median": MEDIAN_ENDURANCE[cells], **endurance}
+    name = fields.pop("law")
+    if name not in tuple(LAWS):  # also refuses what is no text
+        raise ValueError(f"`law` is {name!r}; choose one of {', '.join(LAWS)}.")
+    law = LAWS[name]
+    _check_keys("key of [endurance]", fields, _names(law))
+    _check_keys("key of [cost]", costs, _names(Costs))
+    given = [f"endurance.{name}" for name in endurance] + [f"cost.{name}" for name in costs]
+    guessed = [f"endurance.{name}" for name in ("law", *law.placeholders)]
+    guessed += [f"cost.{name}" for name in _names(Costs) if name != "currency"]
+    placeholders = [name for name in guessed if name not in given]
+    return Assumptions(law(**fields), Costs(**costs), tuple(placeholders), tuple(given))
 
 
 def total_cost(
@@ -178,12 +195,13 @@ def total_cost(
 
 def assumptions_json(assumptions: Assumptions) -> dict[str, Any]:
     """Assumptions as JSON values."""
-    endurance, costs, placeholders = assumptions
+    endurance, costs, placeholders, given = assumptions
     law = next(name for name, kind in LAWS.items() if isinstance(endurance, kind))
     return {
         "endurance": {"law": law} | dataclasses.asdict(endurance),
         "cost": dataclasses.asdict(costs),
         "placeholders": list(placeholders),
+        "given": list(given),
     }
 
 
@@ -208,9 +226,7 @@ def _names(kind: type) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(kind))
 
 
-def _check_keys(path: Path, what: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
+def _check_keys(what: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
     unknown = [name for name in given if name not in known]
     if unknown:
-        raise ValueError(
-            f"{path}: there is no {what} named `{unknown[0]}`; choose of {', '.join(known)}."
-        )
+        raise ValueError(f"There is no {what} named `{unknown[0]}`; choose of {', '.join(known)}.")

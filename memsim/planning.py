@@ -173,6 +173,8 @@ def policy_of_layers(
     Raises:
       ValueError: policies of other layers than these, or of several placements.
     """
+    if isinstance(policy, str):
+        raise ValueError(f"`policy` is {policy!r}, a text; give Policy.parse({policy!r}).")
     if isinstance(policy, Policy):
         return dict.fromkeys(names, policy)
     different = sorted(set(policy) ^ set(names))
@@ -203,9 +205,12 @@ def select_layers(leaves: Mapping[str, Any], select: Select) -> dict[str, tuple[
         if (chosen := select(name, leaves[name])) is not None
     }
     if not axes:
+        some = ", ".join(list(leaves)[:4]) + (", ..." if len(leaves) > 4 else "")
         raise ValueError(
-            f"None of {len(leaves)} tensors is a weight matrix: by default names end in `weight` "
-            "or `kernel` and have two or more dimensions; choose others with `select`."
+            f"None of {len(leaves)} tensors ({some}) is chosen as a weight matrix: by default "
+            "names end in `weight` or `kernel` and have two or more dimensions. Rename, or choose "
+            "others with `select`; `include` and `exclude` (--include, --exclude) only narrow the "
+            "choice."
         )
     return axes
 

@@ -64,6 +64,12 @@ class Readout:
     adc_range: float | None = None
 
     def __post_init__(self) -> None:
+        for name, kind in (("cells", Conductance), ("wires", Wires)):
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(
+                    f"`{name}` is {getattr(self, name)!r}; give a {kind.__name__}, such as "
+                    f"{'Conductance.pcm()' if name == 'cells' else 'Wires(2.97, 2.97)'}."
+                )
         for name, least, most in (("input_bits", 2, 16), ("adc_bits", 1, 24)):
             value = getattr(self, name)
             if value is not None and not least <= value <= most:

@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
 import jax
 import jinja2
+import markupsafe
 import numpy as np
 import rich.table
 
@@ -321,6 +323,9 @@ def to_html(
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["index_bits"] = index_bits_text
     environment.filters["quantity"] = quantity_text
+    environment.filters["breakable"] = lambda name: markupsafe.Markup("<wbr>").join(
+        re.split(r"(?<=[:,+])", name)
+    )
     environment.filters["number"] = lambda value: number_text(math.inf if value is None else value)
     environment.filters["time"] = lambda years: time_text(math.inf if years is None else years)
     environment.globals["lifetime_title"] = lifetime_title

@@ -93,7 +93,7 @@ def worth(
         raise ValueError(f"`spares` is {spares}; give a number of rows from 0.")
     if LEVELLING[levelling]:
         wear = [levelled_wear(of_chip, LEVELLING[levelling]) for of_chip in wear]
-    endurance, costs, _ = assumptions
+    endurance, costs, *_ = assumptions
     keys = jax.random.split(jax.random.key(seed), (len(wear), -(-_CHIPS // len(wear))))
     if spares:
         drawn = _lives_with_spares(keys, wear, endurance, spares)
@@ -161,6 +161,18 @@ def _quantiles(lives: np.ndarray) -> tuple[float, float, float]:
     return float(low), float(median), float(high)
 
 
+def origin_text(name: str, assumptions: Mapping[str, Any]) -> str:
+    """Where an input is from.
+
+    Args:
+      name: such as `cost.batch`.
+      assumptions: from `assumptions_json`.
+    """
+    if name in assumptions["given"]:
+        return "your file"
+    return "PLACEHOLDER" if name in assumptions["placeholders"] else "default"
+
+
 def _given(found: Worth) -> dict[str, float]:
     """What the figures are made of, figures before them included."""
     return {name: value for of in found.figures.values() for name, value in of.inputs.items()}
@@ -173,7 +185,10 @@ def worth_tables(
     costs = assumptions.costs
     table = rich.table.Table(title=title, title_justify="left")
     table.add_column("policy", no_wrap=True)
-    headings = ("writes", "time", "energy", "chips", "inferences", "lifetime", "90 % of them")
+    headings = (
+        "writes\na pass", "time", "energy", "chips\nneeded", "inferences\nuntil then", "lifetime",
+        "90 % of chips",
+    )  # fmt: skip
     for heading in (*headings, *([f"{costs.currency} a year"] if cost else [])):
         table.add_column(heading, justify="right")
     for name, found in policies.items():
@@ -189,9 +204,9 @@ def worth_tables(
     if cost:
         table = rich.table.Table(title="How it comes about", title_justify="left")
         for heading in ("figure", "formula"):
-            table.add_column(heading)
+            table.add_column(heading, overflow="fold")
         for name in policies:
-            table.add_column(name, justify="right")
+            table.add_column(name, justify="right", overflow="fold")
         for name, origin in _ORIGINS.items():
             values = [number_text(_given(found)[name]) for found in policies.values()]
             table.add_row(name, origin, *values)
@@ -200,7 +215,7 @@ def worth_tables(
             table.add_row(f"{name}, {unit}" if unit else name, formula, *values)
         tables.append(table)
     table = rich.table.Table(title="Inputs", title_justify="left")
-    for heading in ("input", "value", ""):
+    for heading in ("input", "value", "from"):
         table.add_column(heading)
     inputs = assumptions_json(assumptions)
     needed = tuple(inputs["cost"]) if cost else ("inferences_per_day", "batch")
@@ -208,7 +223,6 @@ def worth_tables(
         for name, value in inputs[group].items():
             if group == "cost" and name not in needed:
                 continue
-            guessed = f"{group}.{name}" in assumptions.placeholders
             shown = f"{value:,g}" if isinstance(value, (int, float)) else value
-            table.add_row(f"{group}.{name}", shown, "PLACEHOLDER" if guessed else "")
+            table.add_row(f"{group}.{name}", shown, origin_text(f"{group}.{name}", inputs))
     return [*tables, table]

@@ -8,6 +8,7 @@ import pytest
 import safetensors.numpy
 
 import memsim
+import memsim.cli
 
 
 @pytest.fixture
@@ -141,11 +142,7 @@ CHARTS = {"writes_by_policy.png", "reduction_against_index_bits.png"}
 
 
 def test_report_draws_its_charts_into_a_folder(run, checkpoint, tmp_path):
-    folder = tmp_path / "charts"
-    code, _, error = run("report", checkpoint, "--rows", 16, "--png", folder)
-    assert code == 1
-    assert f"`{folder}` is not a folder; make it first" in error
-    folder.mkdir()
+    folder = tmp_path / "new" / "charts"
     assert run("report", checkpoint, "--rows", 16, "--png", folder)[0] == 0
     assert {path.name for path in folder.iterdir()} == CHARTS
     for path in folder.iterdir():
@@ -260,7 +257,7 @@ def test_program_and_report_count_the_same_chip(run, checkpoint, tmp_path):
         (["--policy", "sws+stuck:p=0.5,low=9"], "`low` is 9, more than the 8 `bits`"),
         (
             ["--policy", "sws+stuck:p=half,low=3"],
-            "p must be a number, low, tolerance and price whole",
+            "p is 'half', give a number",
         ),
         (["--policy", "sws", "--policy", "sws"], "`--policy` names sws twice"),
         (["--passes", 0], "`passes` is 0; give at least 1"),
@@ -269,7 +266,7 @@ def test_program_and_report_count_the_same_chip(run, checkpoint, tmp_path):
         (["--stuck-at-0", -1], "`stuck_at_0` is -1.0; a probability lies in 0..1"),
         (["--layout", "keras"], "`layout` is 'keras'; choose one of auto, torch, flax"),
         (["--include", "("], "`include` is '(', not a regular expression"),
-        (["--include", "nothing"], "None of 5 tensors is a weight matrix"),
+        (["--include", "nothing"], "is chosen as a weight matrix"),
         (["--faults", "none.npz"], "`checkpoint` none.npz is not a file"),
     ],
 )
@@ -304,6 +301,30 @@ def test_a_plan_of_another_network_is_refused(run, checkpoint, tmp_path):
     assert code == 1
     assert "leave these out" in error
     assert not (tmp_path / "x.npz").exists()
+
+
+def test_the_version_is_told(run):
+    assert run("--version")[:2] == (0, f"{memsim.__version__}\n")
+
+
+def test_a_judge_that_is_none_is_told_apart_from_one_that_fails(
+    run, checkpoint, tmp_path, monkeypatch
+):
+    (tmp_path / "judge.py").write_text(
+        "def one(tensors):\n    return 1\n\n\ndef fails(tensors):\n    raise ValueError('boom')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    options = ("--max-drop", 0.01, "--out", tmp_path / "plan.safetensors", "--evaluate")
+    code, _, error = run("plan", checkpoint, *options, "judge:one")
+    assert code == 1
+    assert "`--evaluate` judge:one returned int; it must return (loss_fn, accuracy_fn," in error
+    # its own fault: its own lines
+    monkeypatch.setattr(
+        "sys.argv", ["memsim", "plan", str(checkpoint), *map(str, options), "judge:fails"]
+    )
+    with pytest.raises(RuntimeError, match="judge:fails failed") as raised:
+        memsim.cli.main()
+    assert "boom" in str(raised.value.__cause__)
 
 
 def test_the_console_script_runs_and_fails_as_a_process(checkpoint, tmp_path):

@@ -240,7 +240,7 @@ def test_trained_weights_cost_what_others_count(assets, network, bits, writes, s
         ({"stuck_at_0": 0.6, "stuck_at_1": 0.6}, "the rates sum to at most 1"),
         ({"faults": (np.zeros((2, 4, 8), bool),) * 2}, r"`faults` has shape \(2, 4, 8\)"),
         ({"keep_placement": True}, "are of `old`; give the older version too"),
-        ({"select": lambda name, leaf: None}, "None of 4 tensors is a weight matrix"),
+        ({"select": lambda name, leaf: None}, "None of 4 tensors"),
     ],
 )
 def test_a_wrong_argument_says_what_is_wrong(tensors, arguments, message):

@@ -46,11 +46,15 @@ def test_what_a_file_lacks_is_a_placeholder(file):
     found = read_assumptions(file)
     assert found.endurance == memsim.Weibull(median=1e8, shape=2)
     assert found.costs == Costs(inferences_per_day=1e6, batch=8, chip_price=500)
-    assert found.placeholders == (
-        "cost.energy_price", "cost.read_joules", "cost.service_years", "cost.currency"
+    assert found.placeholders == ("cost.energy_price", "cost.read_joules", "cost.service_years")
+    assert found.given == (
+        "endurance.law", "endurance.median", "endurance.shape", "cost.inferences_per_day",
+        "cost.batch", "cost.chip_price",
     )  # fmt: skip
-    everything = {f"cost.{field.name}" for field in dataclasses.fields(Costs)}
-    assert set(assume().placeholders) == {"endurance.sigma_ln"} | everything
+    everything = {f"cost.{field.name}" for field in dataclasses.fields(Costs)} - {"cost.currency"}
+    guessed = {"endurance.law", "endurance.sigma_ln"} | everything
+    assert set(assume().placeholders) == guessed
+    assert assume().given == ()
     assert assume().endurance == memsim.Lognormal()
 
 
@@ -157,7 +161,7 @@ def test_spare_rows_are_used_up_before_a_chip_fails(steady_pass):
 
 def test_phase_change_cells_survive_more():
     assert assume(cells="pcm").endurance == memsim.Lognormal(median=1e8)
-    assert assume(memsim.Weibull, {"median": 5.0}, cells="pcm").endurance.median == 5
+    assert assume({"law": "weibull", "median": 5.0}, cells="pcm").endurance.median == 5
 
 
 @pytest.mark.parametrize(
@@ -237,7 +241,7 @@ def test_report_tells_years_and_cost(run, checkpoint, file, tmp_path):
     assert code == 0
     for text in (
         "How it comes about", "hardware_cost", "chip_price", "min(lifetime_years", "write_joules",
-        "median of the chips drawn", "program the network, 2 passes",
+        "median of the chips drawn", "program the network, 2 passes", "your file", "PLACEHOLDER",
     ):  # fmt: skip
         assert text in printed
     document = json.loads(out.read_text())
@@ -281,8 +285,11 @@ def test_a_chip_lasts_for_some_time(programmings):
     ("text", "message"),
     [
         ("[cost", "is no TOML file"),
-        ("[prices]\na = 1", "no table named `prices`; choose of endurance, cost"),
-        ("cost = 3", "`cost` is 3; make it a table"),
+        ("[prices]\na = 1", "prices.toml: There is no table named `prices`; choose of endurance"),
+        (
+            "cost = 3",
+            r"prices.toml: `cost` stands by itself; put it below \[endurance\] or \[cost\]",
+        ),
         ("[cost]\nchip = 1", r"no key of \[cost\] named `chip`; choose of inferences_per_day"),
         ("[endurance]\nlaw = 'normal'", "`law` is 'normal'; choose one of lognormal, weibull"),
         ("[endurance]\nshape = 2", r"no key of \[endurance\] named `shape`; choose of median"),
@@ -302,6 +309,11 @@ def test_files_are_checked(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         read_assumptions(path)
+
+
+def test_a_file_of_prices_that_is_missing_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"`cost` .*nothing.toml is not a file"):
+        read_assumptions(tmp_path / "nothing.toml")
 
 
 def test_options_that_do_not_go_together(run, checkpoint, file):

@@ -311,7 +311,10 @@ def test_policies_are_read_as_they_are_written(text, policy):
             "matched takes tolerance, price, pool, correction",
         ),
         (lambda: memsim.Policy.parse("sws:tolerance=1"), "sws takes no options"),
-        (lambda: memsim.Policy.parse("matched:tolerance=x"), "tolerance and price whole ones"),
+        (
+            lambda: memsim.Policy.parse("matched:tolerance=x"),
+            "tolerance is .x., give a whole number",
+        ),
         (lambda: memsim.Policy.matched(-1), "`tolerance` is -1; a weight may be 0 to 15"),
         (lambda: memsim.Policy.matched(16), "`tolerance` is 16; a weight may be 0 to 15"),
         (lambda: memsim.Policy.matched(1, 0), "`price` is 0; a write is worth 1 to 10000"),

@@ -361,3 +361,8 @@ def test_another_network_or_chip_is_refused(params, config, key):
             program(params, plan, stranger)
         with pytest.raises(ValueError, match=message):
             memsim.enable_words(plan, stranger)
+
+
+def test_a_policy_in_words_is_told_how_to_be_one(params, config):
+    with pytest.raises(ValueError, match=r"`policy` is 'sws', a text; give Policy.parse\('sws'\)"):
+        memsim.plan(params, config, "sws")

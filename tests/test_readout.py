@@ -241,6 +241,8 @@ def test_a_dense_layer_of_a_model_reads_through_its_crossbars(key, config):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"cells": "pcm"}, r"`cells` is 'pcm'; give a Conductance, such as Conductance.pcm\(\)"),
+        ({"wires": (2.97, 2.97)}, r"give a Wires, such as Wires\(2.97, 2.97\)"),
         ({"input_bits": 1}, "`input_bits` is 1; give 2 to 16"),
         ({"input_bits": 16, "adc_bits": 17}, "sums take as many bits as both, of 32"),
         ({"adc_bits": 25}, "`adc_bits` is 25; give 1 to 24"),

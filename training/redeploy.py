@@ -236,6 +236,7 @@ def main(
     parsed, law = memsim.Policy.parse(policy), memsim.Lognormal(median=median, sigma_ln=sigma_ln)
     if not parsed.low_columns:
         raise ValueError(f"`--policy` {policy} has no p to steer; give one with +stuck.")
+    out.parent.mkdir(parents=True, exist_ok=True)
     check_output(out, force)
     settings: dict[str, Any] = {
         "chips": chips, "count": count, "age": age, "drop": drop, "gain": gain, "steps": steps,
@@ -253,7 +254,6 @@ def main(
             for way, of_way in records.items()
         },
     }  # fmt: skip
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, json.dumps(document, indent=1), force)
     show(policy, records)
 

@@ -212,7 +212,7 @@ class Engine:
 
     def _place(self, tree: PyTree, axis: str | None = None) -> PyTree:
         """Host arrays on every device, whole or split between them along their first axis."""
-        sharding = NamedSharding(self._mesh, PartitionSpec(axis))
+        sharding = NamedSharding(self._mesh, PartitionSpec(axis) if axis else PartitionSpec())
 
         def place(x: Any) -> Array:
             host = np.asarray(x)

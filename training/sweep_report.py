@@ -155,6 +155,7 @@ def save_charts(
                 {name: _priced(entry) for name, entry in of_rate.items()},
                 change,
                 float_accuracy,
+                f"Accuracy kept against writes saved, {100 * rate:g} % of the cells stuck",
             )
     for file, figure in figures.items():
         write_whole(out / f"{file}.png", figure.savefig, force=True)
@@ -211,8 +212,8 @@ def show(out: Path, cells: Sequence[Cell], summary: Mapping[str, Any]) -> None:
         console.print(f"FAILED {which}: {entry['error']}", highlight=False, markup=False)
     chips = summary["cells"][0]["chips"] if summary["cells"] else 0
     console.print(
-        f"{chips:,} chips in each cell, intervals over chips; a row for each in "
-        f"{out}/sweep.parquet, figures in {out}/summary.json",
+        f"{chips:,} chips in each cell, intervals over chips (none where all are the same); a row "
+        f"for each in {out}/sweep.parquet, figures in {out}/summary.json",
         highlight=False,
     )
 

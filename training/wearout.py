@@ -204,6 +204,7 @@ def main(
     config = memsim.CrossbarConfig(rows=rows, bits=bits, crossbars=crossbars)
     policies = {name: memsim.Policy.parse(name) for name in policy}
     assumptions = read_assumptions(cost) if cost else assume()
+    out.parent.mkdir(parents=True, exist_ok=True)
     check_output(out, force)
     with progress_bar() as bar:
         task = digits_task(seed, bar, weights, epochs)
@@ -221,9 +222,8 @@ def main(
     }  # fmt: skip
     if share_at_1 == 0.5:
         document["lifetime"]["placeholders"].append("share_at_1")
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, json.dumps(document, indent=1), force)
-    show(document, services, assumptions)
+    show(document, services, assumptions, out)
 
 
 def service_json(service: Service) -> dict[str, Any]:
@@ -236,7 +236,9 @@ def service_json(service: Service) -> dict[str, Any]:
     }
 
 
-def show(document: dict[str, Any], services: dict[str, Service], assumptions: Assumptions) -> None:
+def show(
+    document: dict[str, Any], services: dict[str, Service], assumptions: Assumptions, out: Path
+) -> None:
     """Prints the table."""
     costs = assumptions.costs
     table = rich.table.Table(
@@ -261,7 +263,7 @@ def show(document: dict[str, Any], services: dict[str, Service], assumptions: As
     console = results_console()
     console.print(table)
     guessed = ", ".join(document["lifetime"]["placeholders"])
-    console.print(f"medians over chips; PLACEHOLDERS: {guessed}", highlight=False)
+    console.print(f"medians over chips; PLACEHOLDERS: {guessed}; results in {out}", highlight=False)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def plan_command(
             save_plan(out, made, force=force)
         console.print(f"plan of {len(made.layers)} tensors under {parsed} in {out}")
         return
-    loss_fn, accuracy_fn, data = _load_function(evaluate)(tensors)
+    loss_fn, accuracy_fn, data = _judge(evaluate, tensors)
     with progress_bar() as bar:
         task = bar.add_task(f"planning {checkpoint.name}", total=None)
 
@@ -134,3 +134,18 @@ def _load_function(text: str) -> Callable[..., Any]:
     finally:
         sys.path.remove(os.getcwd())
     return cast(Callable[..., Any], function)
+
+
+def _judge(text: str, tensors: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """What the function gives; what it raises is its own, and shown with its lines."""
+    function = _load_function(text)
+    try:
+        found = function(tensors)
+    except (ValueError, OSError) as error:
+        raise RuntimeError(f"`--evaluate` {text} failed.") from error
+    if not isinstance(found, tuple) or len(found) != 3:
+        raise ValueError(
+            f"`--evaluate` {text} returned {type(found).__name__}; it must return (loss_fn, "
+            "accuracy_fn, data), see memsim.budget."
+        )
+    return found

@@ -1,5 +1,6 @@
 """`memsim program`."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -58,6 +59,8 @@ def program_command(
         raise ValueError(
             "`--chip` brings its own stuck cells; leave --faults and --stuck-at-* out."
         )
+    if out.suffix not in (".safetensors", ".npz"):
+        raise ValueError(f"`--out` is {out}; give a name that ends in .safetensors or .npz.")
     for output in (out, save_chip_file):
         if output:
             check_output(output, force)
@@ -85,7 +88,13 @@ def program_command(
     if save_chip_file:
         save_chip(save_chip_file, programming.chip, plan_.config, force=force)
     summary = summarize(programming, plan_)
+    squares = [(np.sum(np.square(tensors[name], dtype=np.float64)),
+                np.sum(np.square(np.subtract(effective[name], tensors[name], dtype=np.float64))))
+               for name in plan_.names]  # fmt: skip
+    weights, errors = np.sum(squares, axis=0)
+    share = math.sqrt(errors / weights) if weights else 0.0
     results_console().print(
-        f"{summary.writes:,} writes programmed {len(plan_.layers)} tensors; effective weights of "
-        f"all {len(tensors)} tensors in {out}"
+        f"{summary.writes:,} writes programmed {len(plan_.layers)} tensors, whose weights are off "
+        f"by {100 * share:.3g} % (root mean squares); effective weights of all {len(tensors)} "
+        f"tensors in {out}"
     )

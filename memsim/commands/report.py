@@ -36,7 +36,12 @@ _TITLES = {
 def report_command(
     checkpoint: options.Checkpoint,
     policy: Annotated[
-        list[str] | None, typer.Option(help='may be repeated; "sws+stuck:p=0.5,low=3"')
+        list[str] | None,
+        typer.Option(
+            help="repeatable: unsorted, sws, sws-layer, matched:tolerance=T, flip-n-write, aras; "
+            "the first four also with bit stucking, as sws+stuck:p=0.5,low=3",
+            show_default="unsorted, sws, sws-layer",
+        ),
     ] = None,
     old: Annotated[
         Path | None,
@@ -113,6 +118,8 @@ def report_command(
             "`--lifetime` is of weight streaming; weight stationary, a steady pass writes nothing. "
             "Give a number of --crossbars and no --from."
         )
+    if keep_placement and not old:
+        raise ValueError("`--keep-placement` is of an older version; give it, --from OLD.")
     if (cost or scheme or levelling != "none" or spares) and not lifetime:
         raise ValueError(
             "`--cost`, `--scheme`, `--levelling` and `--spares` are of the lifetime; give "
@@ -133,6 +140,8 @@ def report_command(
         raise ValueError(f'`--png` {png_out} needs matplotlib: pip install "memsim[plot]".')
     drawn = _CHARTS if lifetime else _CHARTS[:-1]
     charts = {name: png_out / f"{name}.png" for name in drawn} if png_out else {}
+    if png_out:
+        png_out.mkdir(parents=True, exist_ok=True)
     for output in (json_out, html_out, *charts.values()):
         if output:
             check_output(output, force)
@@ -141,6 +150,12 @@ def report_command(
         before = open_checkpoint(old) if old else None
     except (ValueError, OSError) as error:
         raise type(error)(f"--from: {error}") from error
+    stuck = None
+    if faults:
+        try:
+            stuck = load_faults(faults)
+        except (ValueError, OSError) as error:
+            raise type(error)(f"--faults: {error}") from error
     with progress_bar() as bar:
         task = bar.add_task(f"programming {checkpoint.name}", total=1.0)
         result = compare(
@@ -157,7 +172,7 @@ def report_command(
             seed=seed,
             stuck_at_0=stuck_at_0,
             stuck_at_1=stuck_at_1,
-            faults=load_faults(faults) if faults else None,
+            faults=stuck,
             steady=lifetime,
             progress=lambda fraction: bar.update(task, completed=fraction),
         )
@@ -200,6 +215,10 @@ def report_command(
     if lifetime:
         for table in worth_tables(worths, assumptions, lifetime_title(document), bool(cost)):
             console.print(table)
+        console.print(
+            "A cell wears by every change of its state, one write; pulses and retries of a scheme "
+            "do not count. With a batch of 1 every inference takes a programming of its own."
+        )
     _print_tensors(console, result)
     if json_out:
         write_text(json_out, json.dumps(document, indent=1), force)

@@ -95,6 +95,7 @@ def accuracy_against_reduction(
     summaries: Mapping[str, Priced],
     change: Mapping[str, tuple[float, float, float]],
     float_accuracy: float,
+    title: str = "Accuracy kept against writes saved",
 ) -> Figure:
     """What each policy saves in writes against what it keeps of the accuracy.
 
@@ -105,6 +106,7 @@ def accuracy_against_reduction(
       change: of the accuracy against the float network, with the ends of its 95 % interval; shares
         of 1.
       float_accuracy: share of 1.
+      title: of the chart.
     """
     lines = _lines(policies)
     figure = new_figure(8, 4.2 + 0.11 * len(lines))
@@ -114,7 +116,7 @@ def accuracy_against_reduction(
     for label, names in lines.items():
         colour, marker = styles[names[0]]
         dashes = ("-", "--", ":", "-.")[drawn[colour] % 4]
-        side = (5, 4) if drawn[colour] % 2 else (-9, -9)  # numbers of neighbouring lines apart
+        right = drawn[colour] % 2 == 1  # numbers of neighbouring lines apart
         drawn[colour] += 1
         reduction = [summaries[name].reduction or np.nan for name in names]
         points = 100 * np.asarray([change[name] for name in names])
@@ -129,9 +131,12 @@ def accuracy_against_reduction(
             elinewidth=0.9, capsize=2.5, label=f"{label} ({price})",
         )  # fmt: skip
         for name, x, y in zip(names, reduction, percent, strict=True):
-            if number := policies[name].low_columns or policies[name].tolerance:
+            stucked, tolerance = policies[name].low_columns, policies[name].tolerance
+            texts = [f"±{tolerance}"] * (tolerance > 0) + [f"{stucked}"] * (stucked > 0)
+            if texts:
                 axes.annotate(
-                    f"{number}", (x, y), xytext=side, textcoords="offset points", fontsize=8,
+                    ", ".join(texts), (x, y), xytext=(5, 4) if right else (-4, -9),
+                    textcoords="offset points", ha="left" if right else "right", fontsize=8,
                     color=colour,
                 )  # fmt: skip
     axes.axhline(
@@ -141,7 +146,7 @@ def accuracy_against_reduction(
     axes.set_xscale("log")
     reductions_on(axes.xaxis)
     axes.set_xlabel(
-        "reduction in cell writes (numbers: stucked low columns; of matched, the tolerance)"
+        "reduction in cell writes (at points: low columns stucked; ± tolerance of matched)"
     )
     axes.set_ylabel("accuracy (%); bars: 95 % of its change")
     axes.grid(color="#edf0f3", linewidth=0.8)
@@ -149,7 +154,7 @@ def accuracy_against_reduction(
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, -1), min(high, 101))  # intervals over few chips are wide
     figure.legend(fontsize=8.5, labelcolor=INK, loc="outside lower center", ncols=2, frameon=False)
-    tidy(axes, "Accuracy kept against writes saved")
+    tidy(axes, title)
     return figure
 
 
