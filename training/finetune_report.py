@@ -19,16 +19,15 @@ from training.results import write_results
 _LABELS = {
     "programmed": "programmed",
     "finetuned": "fine-tuned",
-    "finetuned_fresh_draws": "fine-tuned, fresh draws",
 }
 
 
 class Evaluation(NamedTuple):
-    """Chips programmed once and tested on every test image.
+    """Chips in the steady state of weight streaming, tested on every test image.
 
     Attributes:
       held: weights of each chip.
-      writes: of each chip.
+      writes: of each chip, in that pass.
     """
 
     correct: Bool[np.ndarray, "chips images"]
@@ -42,8 +41,7 @@ class Outcome(NamedTuple):
     Attributes:
       reference: which images the float network gets right.
       comparison: writes of its weights under each policy.
-      before, after, elsewhere: chips programmed with the weights as they were, as fine-tuned, and
-        so with other bit-stucking draws; None where that is no other case.
+      before, after: chips programmed with the weights as they were, and as fine-tuned.
       trained: its tensors, by name.
       tuned: as fine-tuned, with a leading axis of chips unless one network is for all.
       plans: by the name of their file.
@@ -53,7 +51,6 @@ class Outcome(NamedTuple):
     comparison: memsim.Comparison
     before: Evaluation
     after: Evaluation
-    elsewhere: Evaluation | None
     trained: dict[str, Any]
     tuned: dict[str, Any]
     plans: dict[str, memsim.Plan]
@@ -73,8 +70,6 @@ def report(
     accuracy: dict[str, Any] = {"float": float(reference.mean())}
     accuracy |= spread("programmed", outcome.before.correct, reference)
     accuracy |= spread("finetuned", outcome.after.correct, reference)
-    if outcome.elsewhere:
-        accuracy |= spread("finetuned_fresh_draws", outcome.elsewhere.correct, reference)
     writes = {
         "policy": str(policy),
         "before_finetuning": float(np.mean(outcome.before.writes)),
@@ -150,7 +145,7 @@ def show(out: Path, document: dict[str, Any], outcome: Outcome) -> None:
             table.add_row(label, mean, f"{low:+.1f} to {high:+.1f}", worst, best)
     console.print(table)
     console.print(
-        f"writes per pass {writes['before_finetuning']:,.0f} before, "
+        f"writes of a steady pass {writes['before_finetuning']:,.0f} before, "
         f"{writes['after_finetuning']:,.0f} after fine-tuning (each under its plan); results in "
         f"{out}/",
         highlight=False,

@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 import rich.progress
 from jaxtyping import Array
 
+from memsim.checkpoint import write_text
 from training.data import Batch
 
 State = TypeVar("State")
@@ -70,5 +71,5 @@ def _reopen(path: Path, start: int):  # type: ignore[no-untyped-def]
     lines = path.read_text().splitlines(keepends=True) if start and path.is_file() else []
     whole = [line for line in lines if line.endswith("\n")]
     kept = [line for line in whole if json.loads(line)["step"] <= start]
-    path.write_text("".join(kept))
+    write_text(path, "".join(kept), force=True)
     return path.open("a")

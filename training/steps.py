@@ -49,6 +49,7 @@ def stuck_aware_loss(
     write_width: float = 1.0,
     readout: memsim.Readout | None = None,
     read_key: Key[Array, ""] | None = None,
+    passes: int = 1,
 ) -> tuple[Array, Losses]:
     """Loss of the network that `chip` holds when `params` are programmed onto it.
 
@@ -60,11 +61,15 @@ def stuck_aware_loss(
       write_width: see `memsim.expected_writes`.
       readout, read_key: how the chip is read, and the key of what its cells vary by (consumed);
         None for ideal cells and wires.
+      passes: static; programmings, of which the last counts: in weight streaming cells that bit
+        stucking leaves hold what the pass before put there, after an erased start at 2.
 
     Returns:
       (total, its parts).
     """
-    held, programming = memsim.program(params, plan, chip, words=read_key is not None)
+    held, programming = memsim.program(
+        params, plan, chip, passes=passes, words=read_key is not None
+    )
     if readout is not None and read_key is not None:
         held = memsim.read_weights(read_key, held, plan, programming, readout)
     logits = apply(held, images)

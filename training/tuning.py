@@ -49,9 +49,13 @@ def tune_each(
     chips: memsim.Chip,
     refresh: int,
     together: int,
+    passes: int,
     **objective: Any,
 ) -> tuple[Tuning, Step]:
     """Fine-tuning for known chips: all start from `params`, each learns its own stuck cells.
+
+    What bit stucking draws differs from pass to pass, so every step takes other passes, and none of
+    the first `passes`.
 
     Args:
       replan: `(params, chip) -> Plan`.
@@ -59,6 +63,7 @@ def tune_each(
       chips: with a leading axis of chips.
       refresh: steps after which each chip's weights are planned afresh; 0 keeps the first plan.
       together: chips in one `vmap`; groups of them take turns.
+      passes: see `stuck_aware_loss`.
       objective: keywords of `stuck_aware_loss`.
 
     Returns:
@@ -71,7 +76,8 @@ def tune_each(
     def one(
         number: Array, state: TrainState, plan: memsim.Plan, chip: memsim.Chip, *batch: Array
     ) -> tuple[TrainState, Losses]:
-        options = objective | {"optimizer": optimizer}
+        options = objective | {"optimizer": optimizer, "passes": passes}
+        chip = chip._replace(passes=chip.passes + passes * (number + 1))
         if options.get("readout"):
             options["read_key"] = jax.random.fold_in(chip.key, number)
         return stuck_aware_step(state, plan, chip, *batch, **options)
@@ -139,8 +145,10 @@ def _make_step(
             plans = plan_all(states)
         pairs = zip(states, plans, strict=True)
         done = [advance(number, group, *pair, *batch) for group, pair in enumerate(pairs)]
-        losses = [jax.tree.map(jnp.mean, losses) for _, losses in done]
-        means = jax.tree.map(lambda *values: sum(values) / len(values), *losses)
+        losses = [losses for _, losses in done]
+        means = jax.tree.map(
+            lambda *of: jnp.mean(jnp.concatenate(list(map(jnp.ravel, of)))), *losses
+        )
         metrics = {
             "loss": means.task,
             "expected_writes_per_weight": means.writes,
