@@ -43,10 +43,11 @@ def main() -> None:
 
     optimizer = optax.adam(1e-3)
     options = {"apply": apply, "optimizer": optimizer}
+    steady = options | {"passes": 2, "stuck_at": 0.01}
     state = TrainState(params, optimizer.init(params))
     plain = jax.jit(functools.partial(float_step, **options))
-    stuck = jax.jit(functools.partial(robust_step, stuck_at=0.01, **options))
-    aware = jax.jit(functools.partial(robust_step, stuck_at=0.01, write_price=0.1, **options))
+    stuck = jax.jit(functools.partial(robust_step, **steady))
+    aware = jax.jit(functools.partial(robust_step, write_price=0.1, **steady))
     keys = jax.random.split(jax.random.key(0), _ROUNDS + 1)
     steps: dict[str, Callable[[int], Any]] = {
         "plain": lambda _: plain(state, images, labels),

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.special
-from jaxtyping import Bool
+from jaxtyping import Bool, Float64
 
 
 def confidence_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -33,7 +33,8 @@ def accuracy_change(
 
     The interval is for other images and, of several chips, other chips of the same kind. Images are
     paired: what both networks get wrong adds nothing. The shares gained and lost have a Wilson
-    interval each, which holds where few images change; Newcombe's square-and-add joins the two.
+    interval each, which holds where few images change; Newcombe's square-and-add joins the two, by
+    the correlation that they have in the sample: what is gained cannot be lost.
 
     Args:
       programmed: which images each chip gets right.
@@ -43,33 +44,56 @@ def accuracy_change(
       Newcombe, Improved confidence intervals for the difference between binomial proportions based
       on paired data, Statistics in Medicine 17, 1998.
     """
-    gained, lost = _share(programmed & ~reference), _share(~programmed & reference)
-    mean = gained.mean - lost.mean
-    down = math.hypot(gained.mean - gained.low, lost.high - lost.mean)
-    up = math.hypot(gained.high - gained.mean, lost.mean - lost.low)
-    return Interval(mean, mean - down, mean + up)
+    gained, lost = programmed & ~reference, ~programmed & reference
+    gain, loss = _share(gained), _share(lost)
+    apart, of_gain, of_loss = (
+        _variance(values)[0]
+        for values in (
+            gained.astype(np.float64) - lost,
+            gained.astype(np.float64),
+            lost.astype(float),
+        )
+    )
+    deviations = math.sqrt(of_gain * of_loss)
+    together = (
+        max(-1.0, min((of_gain + of_loss - apart) / 2 / deviations, 1.0)) if deviations else 0
+    )
+
+    def joined(one: float, other: float) -> float:
+        return math.sqrt(max(one**2 + other**2 - 2 * together * one * other, 0.0))
+
+    mean, right = gain.mean - loss.mean, float(reference.mean())
+    down = joined(gain.mean - gain.low, loss.high - loss.mean)
+    up = joined(gain.high - gain.mean, loss.mean - loss.low)
+    # few chips tell little: no accuracy is below 0 or above 1 for that
+    return Interval(mean, max(mean - down, -right), min(mean + up, 1 - right))
 
 
 def _share(happened: Bool[np.ndarray, "chips images"]) -> Interval:
-    """How often something happens: Wilson's interval, for as many trials as the draws are worth.
+    """How often something happens: Wilson's interval, for as many trials as the draws are worth."""
+    values = happened.astype(np.float64)
+    mean, (variance, freedom) = float(values.mean()), _variance(values)
+    trials = mean * (1 - mean) / variance if variance else values.shape[1]
+    return _wilson(mean, trials, scipy.special.stdtrit(freedom, 0.975))
+
+
+def _variance(values: Float64[np.ndarray, "chips images"]) -> tuple[float, float]:
+    """Variance of the mean, and its degrees of freedom.
 
     Images and chips are crossed random effects: the variance of the mean is that of the means per
     image, plus that of the means per chip, less the residual that both hold; the degrees of freedom
     are those of Welch and Satterthwaite.
     """
-    values = happened.astype(np.float64)
     chips, images = values.shape
-    mean = values.mean()
     per_image, per_chip = values.mean(axis=0), values.mean(axis=1)
     variance, freedom = per_image.var() / images, max(images - 1.0, 1.0)
     if chips > 1 and variance:
         of_images, of_chips = variance, per_chip.var(ddof=1) / chips
-        rest = values - per_image - per_chip[:, None] + mean
+        rest = values - per_image - per_chip[:, None] + values.mean()
         residual = np.sum(rest**2) / (max(images - 1, 1) * (chips - 1)) / (images * chips)
         variance = max(of_images + of_chips - residual, of_images, of_chips)
         freedom = variance**2 / (of_images**2 / max(images - 1, 1) + of_chips**2 / (chips - 1))
-    trials = mean * (1 - mean) / variance if variance else images
-    return _wilson(float(mean), trials, scipy.special.stdtrit(freedom, 0.975))
+    return float(variance), float(freedom)
 
 
 def share_interval(count: int, trials: int) -> Interval:

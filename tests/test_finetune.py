@@ -14,7 +14,7 @@ from training.loop import METRICS
 from training.progress import progress_bar
 
 SMALL = ("--epochs", 2, "--steps", 6, "--chips", 2, "--log-every", 2, "--save-every", 2)
-STUCK = "sws+stuck:p=0.25,low=5"
+STUCK = "sws+stuck:p=0.5,low=4"
 
 
 @pytest.fixture
@@ -36,14 +36,15 @@ def test_the_job_leaves_its_results_and_repeats_itself(run, tmp_path):
     }  # fmt: skip
     report = json.loads((first / "report.json").read_text())
     accuracy = report["accuracy"]
-    for name in ("float", "programmed", "finetuned", "finetuned_fresh_draws"):
+    for name in ("float", "programmed", "finetuned"):
         assert 0 <= accuracy[name] <= 1
     assert accuracy["programmed_min"] <= accuracy["programmed"] <= accuracy["programmed_max"]
     low, high = accuracy["finetuned_change_interval"]
     assert low <= accuracy["finetuned"] - accuracy["float"] <= high
     assert len(accuracy["finetuned_per_chip"]) == 2
     assert list(report["policies"]) == ["unsorted", "sws", STUCK]
-    assert report["policies"][STUCK]["writes"] == round(report["writes"]["before_finetuning"])
+    once = report["policies"][STUCK]["writes"]  # onto erased cells
+    assert report["writes"]["before_finetuning"] == pytest.approx(once, rel=0.05)
     weights = memsim.open_checkpoint(first / "trained.safetensors")
     held = memsim.open_checkpoint(first / "programmed.safetensors")
     assert set(weights.tensors) == set(held.tensors)
@@ -67,7 +68,6 @@ def test_robust_weights_are_one_network_that_programs_as_reported(run, tmp_path)
                  "--stuck-at", 0.02)  # fmt: skip
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "report.json").read_text())
-    assert "finetuned_fresh_draws" not in report["accuracy"]
     tuned = memsim.open_checkpoint(tmp_path / "finetuned.safetensors")
     params = {name: tuned.load(name) for name in tuned.tensors}
     plan = memsim.load_plan(tmp_path / "plan.safetensors")
@@ -75,8 +75,8 @@ def test_robust_weights_are_one_network_that_programs_as_reported(run, tmp_path)
     writes = []
     for i, key in enumerate(jax.random.split(jax.random.key(0), 2)):  # never trained on
         chip = memsim.sample_chip(key, plan, 0.01, 0.01)
-        effective, programming = memsim.program(params, plan, chip)
-        writes.append(memsim.summarize(programming, plan).writes)
+        effective, programming = memsim.program(params, plan, chip, passes=2)
+        writes.append(memsim.summarize(programming, plan).writes_per_pass[1])
         for name, tensor in effective.items():
             np.testing.assert_array_equal(tensor, held.load(name)[i])
     assert report["writes"]["after_finetuning"] == np.mean(writes)
@@ -105,8 +105,12 @@ def test_chips_take_turns_in_groups_and_have_plans_of_their_own(run, tmp_path):
         result = run("--together", together, *options, "--out", out)
         assert result.exit_code == 0, result.output
     tuned = [memsim.open_checkpoint(tmp_path / f"{n}/finetuned.safetensors") for n in (1, 2)]
+    start = memsim.open_checkpoint(tmp_path / "1/trained.safetensors")
     for name in tuned[0].tensors:  # in one vmap sums may be taken in another order
-        np.testing.assert_allclose(tuned[0].load(name), tuned[1].load(name), atol=0.02)
+        alone, paired = (of.load(name) - start.load(name) for of in tuned)
+        moved = np.linalg.norm(alone)
+        assert np.linalg.norm(alone - paired) < 0.01 * moved
+        assert np.linalg.norm(alone[0] - alone[1]) > 0.02 * moved  # each for its own chip
     plans = [memsim.load_plan(tmp_path / f"1/plan-{chip}.safetensors") for chip in range(2)]
     places = [plan.layers["dense/kernel"].placement.positions for plan in plans]
     assert np.any(places[0] != places[1])
@@ -129,6 +133,9 @@ def test_a_dry_run_says_what_would_happen_and_leaves_nothing(run, tmp_path):
         (["--warmup", 6], "`--warmup` is 6; it ends before the 6 `--steps` do"),
         (["--robust", "--policy", "matched:faults=avoid"], "needs to know its chip"),
         (["--policy", "sorted"], "`policy` is 'sorted'"),
+        (["--policy", "flip-n-write"], "fine-tuning takes unsorted, sws, sws-layer, matched"),
+        (["--robust", "--together", 2], "`--together` is of chips that each have a network"),
+        (["--start", "nothing.safetensors"], "`--start` nothing.safetensors is not a file"),
         (["--policy", "sws+stuck:p=0.5,low=9"], "more than the 8 `bits`"),
     ],
 )
@@ -205,14 +212,29 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path, mode, kills):
 
 def test_a_run_with_other_options_is_refused(run, tmp_path):
     assert run("--out", tmp_path).exit_code == 0
-    (tmp_path / "report.json").unlink()  # as if it had been killed
-    (tmp_path / "report.html").unlink()
+    (tmp_path / "report.json").unlink()  # as if it had been killed just before its end
     refused = run("--out", tmp_path, "--seed", 1)
     assert isinstance(refused.exception, ValueError)
     assert "holds a job with seed 0, not 1; go on with the same options" in str(refused.exception)
     going_on = run("--dry-run", "--out", tmp_path)
     assert "6 to 6 of 64" in going_on.output
-    assert run("--out", tmp_path, "--seed", 1, "--force").exit_code == 0
+    whole = (tmp_path / "finetuned.safetensors").read_bytes()
+    assert run("--out", tmp_path).exit_code == 0
+    assert (tmp_path / "finetuned.safetensors").read_bytes() == whole
+
+
+def test_a_run_that_starts_afresh_and_is_killed_can_go_on(run, tmp_path, monkeypatch):
+    assert run("--out", tmp_path).exit_code == 0
+
+    def killed(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(finetune, "fine_tune", killed)
+        run("--out", tmp_path, "--seed", 1, "--force")
+    assert not (tmp_path / "report.json").exists()
+    assert run("--out", tmp_path, "--seed", 1).exit_code == 0
+    assert json.loads((tmp_path / "report.json").read_text())["settings"]["seed"] == 1
 
 
 def test_a_notebook_keeps_no_progress_bar(monkeypatch, capsys):

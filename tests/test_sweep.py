@@ -144,6 +144,38 @@ def test_two_processes_give_the_same_bytes_as_one(start, uninterrupted, tmp_path
     assert not (tmp_path / "1").exists()
 
 
+def test_processes_with_other_options_are_refused(start, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [
+        start(tmp_path / "out", *GRID, "--seed", number, "--coordinator", f"127.0.0.1:{port}",
+              "--processes", 2, "--process", number)
+        for number in range(2)
+    ]  # fmt: skip
+    for process in processes:
+        process.join(480)
+        assert process.exitcode
+    assert not list((tmp_path / "out" / "parts").glob("*"))
+
+
+def test_parts_of_nobody_knows_what_are_refused(run, weights, tmp_path):
+    options = (*SHAPE, "--weights", weights, "--chips", 2, "--policy", "sws", "--out", tmp_path)
+    assert run(*options).exit_code == 0
+    (tmp_path / "sweep.json").unlink()
+    refused = run(*options)
+    assert "holds parts of a sweep whose settings (sweep.json) are gone" in str(refused.exception)
+    assert run(*options, "--force").exit_code == 0
+
+
+def test_force_removes_no_weights_that_it_is_given(run, weights, tmp_path):
+    inside = tmp_path / "weights.safetensors"
+    inside.write_bytes(weights.read_bytes())
+    refused = run(*SHAPE, "--weights", inside, "--out", tmp_path, "--force")
+    assert "`--force` would remove what is in" in str(refused.exception)
+    assert inside.is_file()
+
+
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(start, uninterrupted, tmp_path, kills):
     parts = tmp_path / "parts"
@@ -291,6 +323,8 @@ def test_weights_trained_on_the_spot_are_kept_for_the_next_run(run, tmp_path, mo
         (["--p", 2, "--low", 1], "`p` is 2.0; a probability"),
         (["--low", 1], "`low` is [1]; bit stucking takes both"),
         (["--policy", "matched", "--tolerance", 16], "`tolerance` is 16"),
+        (["--policy", "sws", "--tolerance", 1], "`tolerance` is [1], but no policy is matched"),
+        (["--policy", "aras", "--p", 0.5, "--low", 1], "but no policy takes bit stucking"),
         (["--stuck-at", 1.5], "`stuck_at` is 1.5; a share"),
         (["--model", "resnet20"], "--weights, --data missing"),
         (["--limit", 3], "go with `--data`; the digits have none"),

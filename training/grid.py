@@ -77,6 +77,10 @@ def grid(
         for text in policies
         for policy in _variants(memsim.Policy.parse(text), p, low, tolerances)
     ]
+    if tolerances and not any(policy.placement == "matched" for policy in every):
+        raise ValueError(f"`tolerance` is {list(tolerances)}, but no policy is matched.")
+    if p and not any(policy.placement in STUCKABLE for policy in every):
+        raise ValueError(f"`p` is {list(p)}, but no policy takes bit stucking.")
     combinations = dict.fromkeys(itertools.product(configs, every, stuck_at))
     return [Cell(number, *combination) for number, combination in enumerate(combinations)]
 

@@ -5,7 +5,9 @@ results are the same to the bit on one or many, on one host or several.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -256,6 +258,23 @@ def padded(batches: Iterable[Batch]) -> Iterable[tuple[np.ndarray, np.ndarray, n
         pad = [(0, size - count)]
         images = np.pad(images, pad + [(0, 0)] * (images.ndim - 1))
         yield images, np.pad(labels, pad), np.arange(size) < count
+
+
+def check_same_everywhere(settings: Mapping[str, Any]) -> None:
+    """Checks that every process was started with these settings.
+
+    Raises:
+      ValueError: another one was started with others.
+    """
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).digest()
+    every = multihost_utils.process_allgather(np.frombuffer(digest, np.uint8))
+    every = every.reshape(-1, len(digest))
+    other = np.flatnonzero(np.any(every != every[0], axis=1))
+    if other.size:
+        raise ValueError(
+            f"process {other[0]} was started with other options, weights, images or versions than "
+            "process 0; start all of them alike."
+        )
 
 
 def together(work: Callable[[], T]) -> T:

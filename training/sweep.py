@@ -26,11 +26,12 @@ from training import options
 from training.grid import Cell, grid
 from training.progress import progress_bar
 from training.settings import check_settings, read_settings, write_settings
-from training.sharding import Engine, device_memory, together
+from training.sharding import Engine, check_same_everywhere, device_memory, together
 from training.sweep_cells import choose_chunk, make_measure, measure_cell, measure_float
 from training.sweep_report import save_summary, show, show_grid
 from training.sweep_results import (
     SETTINGS,
+    check_parts,
     find_parts,
     merge_parts,
     remove_unfinished,
@@ -105,7 +106,8 @@ def main(
         bits, rows, encoding, policy, p or (), low or (), tolerance or (), stuck_at, crossbars
     )
     readout = options.choose_readout(cell_kind, seconds, ohm)
-    cells = [cell._replace(read=readout is not None) for cell in cells]
+    # wires alone are the same on every chip
+    cells = [cell._replace(read=readout is not None and cell_kind != "ideal") for cell in cells]
     if coordinator is None and (processes, process) != (None, None):
         raise ValueError("`--processes` and `--process` need `--coordinator`, HOST:PORT.")
     # everything that results depend on, but the network and the images themselves
@@ -120,6 +122,11 @@ def main(
         check_settings(out / SETTINGS, {} if force else settings)
         show_grid(out, cells, chips, chunk or read_settings(out / SETTINGS).get("chunk"), force)
         return
+    if force and weights and Path(weights).resolve().parent == out.resolve():
+        raise ValueError(
+            f"`--force` would remove what is in {out}, and `--weights` {weights} with it; choose "
+            "another --out."
+        )
     if coordinator is not None:
         jax.distributed.initialize(coordinator, processes, process)
     first = jax.process_index() == 0
@@ -129,6 +136,7 @@ def main(
             start_afresh(out)
         if first:
             check_settings(out / SETTINGS, settings)
+            check_parts(out)
             (out / "parts").mkdir(parents=True, exist_ok=True)
             remove_unfinished(out)
 
@@ -152,6 +160,8 @@ def main(
         settings["chunk"] = chunk
 
         def record() -> None:
+            # files may lie elsewhere on another host: what is in them counts
+            check_same_everywhere({k: v for k, v in settings.items() if k != "task"})
             if first:
                 check_settings(out / SETTINGS, settings)
                 write_settings(out / SETTINGS, settings)

@@ -108,13 +108,29 @@ def _write(path: Path, table: pa.Table) -> None:
     write_whole(path, lambda temporary: pq.write_table(table, temporary), force=True)
 
 
+def check_parts(out: Path) -> None:
+    """Checks that the parts in the folder are of the sweep whose settings are there.
+
+    Raises:
+      ValueError: there are parts without settings, of nobody knows what.
+    """
+    if any((out / "parts").glob("*.parquet")) and not (out / SETTINGS).is_file():
+        raise ValueError(
+            f"`{out}/parts` holds parts of a sweep whose settings ({SETTINGS}) are gone; choose "
+            "another --out, or use --force to start afresh."
+        )
+
+
 def start_afresh(out: Path) -> None:
     """Removes what an earlier sweep, if there was one, left in the folder: its settings last."""
-    if not (out / "sweep.json").is_file():
-        return
     remove_unfinished(out)
     for part in (out / "parts").glob("*.parquet"):
         part.unlink()
+    if not (out / SETTINGS).is_file():
+        return
+    for pattern in ("accuracy_against_reduction*.png", "yield_against_stuck_rate*.png"):
+        for chart in out.glob(pattern):
+            chart.unlink()
     for name in ("sweep.parquet", "summary.json", "weights.safetensors", SETTINGS):
         (out / name).unlink(missing_ok=True)
 

@@ -148,7 +148,7 @@ def accuracy_against_reduction(
     axes.set_xlabel(
         "reduction in cell writes (at points: low columns stucked; ± tolerance of matched)"
     )
-    axes.set_ylabel("accuracy (%); bars: 95 % of its change")
+    axes.set_ylabel("accuracy (%); bars: 95 %")
     axes.grid(color="#edf0f3", linewidth=0.8)
     axes.set_axisbelow(True)
     low, high = axes.get_ylim()
