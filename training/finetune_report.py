@@ -129,7 +129,7 @@ def show(out: Path, document: dict[str, Any], outcome: Outcome) -> None:
     chips, stuck_at = settings["chips"], settings["stuck_at"]
     kind = ("unseen " if settings["robust"] else "") + ("chips" if chips > 1 else "chip")
     table = rich.table.Table(
-        title=f"Accuracy on {chips} {kind}: {writes['policy']}"
+        title=f"Accuracy on {chips} {kind} in a steady pass: {writes['policy']}"
         + (f", {100 * stuck_at:g} % of cells stuck" if stuck_at else ""),
         title_justify="left",
     )
