@@ -237,6 +237,19 @@ def test_a_run_that_starts_afresh_and_is_killed_can_go_on(run, tmp_path, monkeyp
     assert json.loads((tmp_path / "report.json").read_text())["settings"]["seed"] == 1
 
 
+def test_a_run_on_other_weights_of_the_same_name_is_refused(run, tmp_path):
+    weights, out = tmp_path / "weights.safetensors", tmp_path / "out"
+    assert run("--out", out).exit_code == 0
+    tensors = memsim.open_checkpoint(out / "trained.safetensors")
+    tensors = {name: tensors.load(name) for name in tensors.tensors}
+    memsim.save_tensors(weights, tensors)
+    assert run("--weights", weights, "--out", out, "--force").exit_code == 0
+    (out / "report.json").unlink()
+    memsim.save_tensors(weights, tensors | {"dense/bias": tensors["dense/bias"] + 1}, force=True)
+    refused = run("--weights", weights, "--out", out)
+    assert "holds a job with weights_sha256" in str(refused.exception)
+
+
 def test_a_notebook_keeps_no_progress_bar(monkeypatch, capsys):
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
     with progress_bar() as bar:

@@ -8,6 +8,7 @@ really holds, the gradient passes straight through to the weights that were aske
 was killed goes on where it stopped when it is started again.
 """
 
+import hashlib
 import re
 import shutil
 import sys
@@ -34,7 +35,7 @@ from training.progress import progress_bar
 from training.results import check_results
 from training.settings import check_settings, write_settings
 from training.steps import weight_limits, within
-from training.tasks import Task, choose_task, load_like
+from training.tasks import Task, choose_task, load_like, measure_float
 from training.tuning import tune_each, tune_robust
 
 _SETTINGS = "finetune.json"
@@ -177,12 +178,17 @@ def main(
         return
     if force:
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-        for name in (METRICS, "report.json"):
+        for name in (METRICS, "report.json", _SETTINGS):
             (out / name).unlink(missing_ok=True)
-    write_settings(out / _SETTINGS, settings)
 
     with progress_bar() as bar:
         task = open_chosen(seed, bar)
+        _, _, fingerprints = measure_float(task)
+        if start:
+            fingerprints["start"] = hashlib.sha256(start.read_bytes()).hexdigest()
+        settings |= {f"{name}_sha256": digest for name, digest in fingerprints.items()}
+        check_settings(out / _SETTINGS, settings)  # what is in the files, too
+        write_settings(out / _SETTINGS, settings)
         outcome = fine_tune(task, config, tuned_policy, settings, out, bar)
     document = report(task.name, config, tuned_policy, settings, outcome)
     save(out, document, outcome)

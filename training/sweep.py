@@ -27,7 +27,7 @@ from training.grid import Cell, grid
 from training.progress import progress_bar
 from training.settings import check_settings, read_settings, write_settings
 from training.sharding import Engine, check_same_everywhere, device_memory, together
-from training.sweep_cells import choose_chunk, make_measure, measure_cell, measure_float
+from training.sweep_cells import choose_chunk, make_measure, measure_cell
 from training.sweep_report import save_summary, show, show_grid
 from training.sweep_results import (
     SETTINGS,
@@ -38,7 +38,7 @@ from training.sweep_results import (
     start_afresh,
     write_part,
 )
-from training.tasks import Task, choose_task, digits_task
+from training.tasks import Task, choose_task, digits_task, measure_float
 
 Encodings = Annotated[list[str], typer.Option(help=f"{', '.join(ENCODINGS)}; repeatable")]
 Policies = Annotated[list[str], typer.Option(help="as `memsim report` takes them; repeatable")]

@@ -2,18 +2,13 @@
 
 import contextlib
 import functools
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 import memsim
 from memsim.report import layer_facts, summarize_counts, with_reduction
-from memsim.selection import named_leaves
-from training.data import Batch
-from training.evaluation import make_classify
 from training.grid import Cell
 from training.sharding import Engine, most_chips, together
 from training.sweep_results import make_row
@@ -100,24 +95,6 @@ def measure_cell(
         found = dict(zip(of_group, measured, strict=True))
         for k, of_chunk in group.items():
             yield k, [make_row(cell, chip, *found[chip], images) for chip in of_chunk]
-
-
-def measure_float(task: Task) -> tuple[int, float, dict[str, str]]:
-    """Images, accuracy of the float network, and fingerprints of its weights and the images."""
-    weights, images = hashlib.sha256(), hashlib.sha256()
-    for name, leaf in named_leaves(task.params).items():
-        weights.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
-        weights.update(np.ascontiguousarray(leaf).tobytes())
-
-    def reading() -> Iterator[Batch]:
-        for batch in task.batches():
-            for part in batch:
-                images.update(np.ascontiguousarray(part).tobytes())
-            yield batch
-
-    (correct,) = make_classify(task.apply)([task.params], reading())
-    fingerprints = {"weights": weights.hexdigest(), "images": images.hexdigest()}
-    return correct.size, float(correct.mean()), fingerprints
 
 
 def choose_chunk(engine: Engine, task: Task, cells: Sequence[Cell], chips: int, memory: int) -> int:

@@ -1,5 +1,6 @@
 """What is programmed and tested: a trained network and its images."""
 
+import hashlib
 import operator
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import rich.progress
 from flax import nnx
 from jaxtyping import Array, PyTree
@@ -23,7 +25,7 @@ from training.data import (
     read_batches,
     training_batches,
 )
-from training.evaluation import Apply
+from training.evaluation import Apply, make_classify
 from training.models import CNN
 from training.models.pretrained import open_network
 from training.options import CIFAR10, RESNET20
@@ -221,3 +223,21 @@ def check_classes(argument: str, data: str, images: Images, weights: str, classe
             f"`{argument}` {data} has {images.classes} classes, but {weights} tells {classes} "
             "apart; choose weights and data of the same classes."
         )
+
+
+def measure_float(task: Task) -> tuple[int, float, dict[str, str]]:
+    """Images, accuracy of the float network, and fingerprints of its weights and the images."""
+    weights, images = hashlib.sha256(), hashlib.sha256()
+    for name, leaf in named_leaves(task.params).items():
+        weights.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
+        weights.update(np.ascontiguousarray(leaf).tobytes())
+
+    def reading() -> Iterator[Batch]:
+        for batch in task.batches():
+            for part in batch:
+                images.update(np.ascontiguousarray(part).tobytes())
+            yield batch
+
+    (correct,) = make_classify(task.apply)([task.params], reading())
+    fingerprints = {"weights": weights.hexdigest(), "images": images.hexdigest()}
+    return correct.size, float(correct.mean()), fingerprints
