@@ -310,19 +310,19 @@ def test_the_version_is_told(run):
 def test_a_judge_that_is_none_is_told_apart_from_one_that_fails(
     run, checkpoint, tmp_path, monkeypatch
 ):
-    (tmp_path / "judge.py").write_text(
+    (tmp_path / "verdicts.py").write_text(
         "def one(tensors):\n    return 1\n\n\ndef fails(tensors):\n    raise ValueError('boom')\n"
     )
     monkeypatch.chdir(tmp_path)
     options = ("--max-drop", 0.01, "--out", tmp_path / "plan.safetensors", "--evaluate")
-    code, _, error = run("plan", checkpoint, *options, "judge:one")
+    code, _, error = run("plan", checkpoint, *options, "verdicts:one")
     assert code == 1
-    assert "`--evaluate` judge:one returned int; it must return (loss_fn, accuracy_fn," in error
+    assert "`--evaluate` verdicts:one returned int; it must return (loss_fn, accuracy_fn," in error
     # its own fault: its own lines
     monkeypatch.setattr(
-        "sys.argv", ["memsim", "plan", str(checkpoint), *map(str, options), "judge:fails"]
+        "sys.argv", ["memsim", "plan", str(checkpoint), *map(str, options), "verdicts:fails"]
     )
-    with pytest.raises(RuntimeError, match="judge:fails failed") as raised:
+    with pytest.raises(RuntimeError, match="verdicts:fails failed") as raised:
         memsim.cli.main()
     assert "boom" in str(raised.value.__cause__)
 

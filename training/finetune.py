@@ -170,7 +170,7 @@ def main(
     if robust and avoids:
         raise ValueError("`--robust` is for chips unseen; `faults=avoid` needs to know its chip.")
     if not dry_run:
-        check_results(out, "report.json", force)
+        check_results(out, "report.json", force, goes_on=(out / _SETTINGS).is_file())
     if not force:
         check_settings(out / _SETTINGS, settings)
     if dry_run:

@@ -12,17 +12,19 @@ from memsim import plot
 from memsim.checkpoint import check_output, write_text, write_whole
 
 
-def check_results(out: Path, name: str, force: bool) -> None:
+def check_results(out: Path, name: str, force: bool, goes_on: bool = False) -> None:
     """Makes the folder, and checks before long work that earlier results may be replaced.
 
     Args:
       name: of the JSON file.
+      goes_on: whether a job that was killed may have left its page, but not yet the JSON.
 
     Raises:
       OSError: see `check_output`.
     """
     out.mkdir(parents=True, exist_ok=True)
-    check_output(out / name, force)  # written last: without it a run was killed, and goes on
+    for file in (name, *([] if goes_on else ["report.html"])):
+        check_output(out / file, force)
 
 
 def write_results(
