@@ -24,7 +24,7 @@ def _print_version(asked: bool) -> None:
 
 
 @app.callback()
-def memsim(
+def _common(
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="print the version"),

@@ -44,20 +44,12 @@ def accuracy_change(
       Newcombe, Improved confidence intervals for the difference between binomial proportions based
       on paired data, Statistics in Medicine 17, 1998.
     """
-    gained, lost = programmed & ~reference, ~programmed & reference
-    gain, loss = _share(gained), _share(lost)
-    apart, of_gain, of_loss = (
-        _variance(values)[0]
-        for values in (
-            gained.astype(np.float64) - lost,
-            gained.astype(np.float64),
-            lost.astype(float),
-        )
-    )
+    gained, lost = ((a & ~b).astype(np.float64) for a, b in
+                    ((programmed, reference), (reference, programmed)))  # fmt: skip
+    (gain, of_gain), (loss, of_loss) = _share(gained), _share(lost)
     deviations = math.sqrt(of_gain * of_loss)
-    together = (
-        max(-1.0, min((of_gain + of_loss - apart) / 2 / deviations, 1.0)) if deviations else 0
-    )
+    covariance = (of_gain + of_loss - _variance(gained - lost)[0]) / 2
+    together = max(-1.0, min(covariance / deviations, 1.0)) if deviations else 0.0
 
     def joined(one: float, other: float) -> float:
         return math.sqrt(max(one**2 + other**2 - 2 * together * one * other, 0.0))
@@ -69,12 +61,14 @@ def accuracy_change(
     return Interval(mean, max(mean - down, -right), min(mean + up, 1 - right))
 
 
-def _share(happened: Bool[np.ndarray, "chips images"]) -> Interval:
-    """How often something happens: Wilson's interval, for as many trials as the draws are worth."""
-    values = happened.astype(np.float64)
-    mean, (variance, freedom) = float(values.mean()), _variance(values)
-    trials = mean * (1 - mean) / variance if variance else values.shape[1]
-    return _wilson(mean, trials, scipy.special.stdtrit(freedom, 0.975))
+def _share(happened: Float64[np.ndarray, "chips images"]) -> tuple[Interval, float]:
+    """How often something happens, and the variance of that.
+
+    The interval is Wilson's, for as many trials as the draws are worth.
+    """
+    mean, (variance, freedom) = float(happened.mean()), _variance(happened)
+    trials = mean * (1 - mean) / variance if variance else happened.shape[1]
+    return _wilson(mean, trials, scipy.special.stdtrit(freedom, 0.975)), variance
 
 
 def _variance(values: Float64[np.ndarray, "chips images"]) -> tuple[float, float]:

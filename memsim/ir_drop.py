@@ -55,7 +55,7 @@ def device_currents(
       wires: their resistances.
       tolerance: norm of what Kirchhoff's laws leave over, relative to that of the ideal currents
         or of the wires' effect on them, whichever is smaller; by default 1e-10 in float64 and 1e-6
-        in float32, which wires of some 100 ohm keep from being reached.
+        in float32, whose rounding may keep long or resistive wires from reaching it.
 
     Returns:
       Amperes. Their sums over rows are what the bit lines carry to ground.

@@ -255,6 +255,18 @@ def policy_table(
     return table
 
 
+def origin_text(name: str, assumptions: Mapping[str, Any]) -> str:
+    """Where an input of the lifetime is from.
+
+    Args:
+      name: such as `cost.batch`.
+      assumptions: their JSON values, see `assumptions_json`.
+    """
+    if name in assumptions["given"]:
+        return "your file"
+    return "PLACEHOLDER" if name in assumptions["placeholders"] else "default"
+
+
 def lifetime_title(report: Mapping[str, Any]) -> str:
     """What the lifetimes in a report are of.
 
@@ -328,6 +340,6 @@ def to_html(
     )
     environment.filters["number"] = lambda value: number_text(math.inf if value is None else value)
     environment.filters["time"] = lambda years: time_text(math.inf if years is None else years)
-    environment.globals["lifetime_title"] = lifetime_title
+    environment.globals |= {"lifetime_title": lifetime_title, "origin": origin_text}
     template = environment.from_string(source)
     return template.render(report=report, accuracy=accuracy or {}, pictures=pictures or {})

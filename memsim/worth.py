@@ -20,14 +20,8 @@ from memsim.lifetime import (
     programmings_with_spares,
     wear_histogram,
 )
-from memsim.report import Summary, number_text, quantity_text, time_text
+from memsim.report import Summary, number_text, origin_text, quantity_text, time_text
 
-# What the formulas take from counts and draws, and where it comes from.
-_ORIGINS = {
-    "programmings_until_failure": "median of the chips drawn",
-    "write_seconds": "row operations of a steady pass",
-    "write_joules": "writes of a steady pass",
-}
 LEVELLING: dict[str, tuple[int, ...]] = {
     "none": (),
     "rows": (1,),
@@ -50,7 +44,7 @@ class Worth(NamedTuple):
       inferences, years: until the first failure that finds no spare row, of every chip drawn; in
         years each takes its share, where one chip is too slow to be written so often.
       write_joules, write_seconds: of a steady pass.
-      figures: see `total_cost`, of the median chip.
+      figures: of the median chip: what was counted and drawn, then those of `total_cost`.
     """
 
     summary: Summary
@@ -101,7 +95,13 @@ def worth(
         drawn = _lives(keys, wear, endurance)
     programmings = np.asarray(drawn, np.float64).reshape(-1)
     joules, seconds = write_energy(summary, scheme), write_time(summary, scheme)
-    figures = total_cost(_quantiles(programmings)[1], joules, seconds, costs)
+    median = _quantiles(programmings)[1]
+    counted = {  # what the formulas start from
+        "programmings_until_failure": Figure(median, "", "median of the chips drawn", {}),
+        "write_seconds": Figure(seconds, "s", "row operations of a steady pass", {}),
+        "write_joules": Figure(joules, "J", "writes of a steady pass", {}),
+    }
+    figures = counted | total_cost(median, joules, seconds, costs)
     rate = costs.inferences_per_day / figures["chips"].value
     years = lifetime_years(programmings, rate, costs.batch)
     return Worth(summary, programmings * costs.batch, years, joules, seconds, figures)
@@ -161,23 +161,6 @@ def _quantiles(lives: np.ndarray) -> tuple[float, float, float]:
     return float(low), float(median), float(high)
 
 
-def origin_text(name: str, assumptions: Mapping[str, Any]) -> str:
-    """Where an input is from.
-
-    Args:
-      name: such as `cost.batch`.
-      assumptions: from `assumptions_json`.
-    """
-    if name in assumptions["given"]:
-        return "your file"
-    return "PLACEHOLDER" if name in assumptions["placeholders"] else "default"
-
-
-def _given(found: Worth) -> dict[str, float]:
-    """What the figures are made of, figures before them included."""
-    return {name: value for of in found.figures.values() for name, value in of.inputs.items()}
-
-
 def worth_tables(
     policies: Mapping[str, Worth], assumptions: Assumptions, title: str, cost: bool
 ) -> list[rich.table.Table]:
@@ -207,9 +190,6 @@ def worth_tables(
             table.add_column(heading, overflow="fold")
         for name in policies:
             table.add_column(name, justify="right", overflow="fold")
-        for name, origin in _ORIGINS.items():
-            values = [number_text(_given(found)[name]) for found in policies.values()]
-            table.add_row(name, origin, *values)
         for name, (_, unit, formula, _) in next(iter(policies.values())).figures.items():
             values = [number_text(found.figures[name].value) for found in policies.values()]
             table.add_row(f"{name}, {unit}" if unit else name, formula, *values)

@@ -133,6 +133,11 @@ def tune_robust(
     return Tuning(states, plan_all(states)), _make_step(advance, plan_all, refresh, schedule)
 
 
+def _mean(*of_groups: Array) -> Array:
+    """Over all chips, of groups that may be of several sizes."""
+    return jnp.mean(jnp.concatenate([jnp.ravel(losses) for losses in of_groups]))
+
+
 def _make_step(
     advance: Callable[..., tuple[TrainState, Losses]],
     plan_all: Callable[[Sequence[TrainState]], list[memsim.Plan]],
@@ -145,10 +150,7 @@ def _make_step(
             plans = plan_all(states)
         pairs = zip(states, plans, strict=True)
         done = [advance(number, group, *pair, *batch) for group, pair in enumerate(pairs)]
-        losses = [losses for _, losses in done]
-        means = jax.tree.map(
-            lambda *of: jnp.mean(jnp.concatenate(list(map(jnp.ravel, of)))), *losses
-        )
+        means = jax.tree.map(_mean, *(losses for _, losses in done))
         metrics = {
             "loss": means.task,
             "expected_writes_per_weight": means.writes,
