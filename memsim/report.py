@@ -225,12 +225,16 @@ def number_text(value: float) -> str:
     return "never" if math.isinf(value) else f"{value:,.3g}" if value < 999.5 else f"{value:,.0f}"
 
 
+def passes_text(writes_per_pass: Sequence[int]) -> str:
+    """What a title adds where figures are of several passes."""
+    return f", {len(writes_per_pass)} passes" if len(writes_per_pass) > 1 else ""
+
+
 def policy_table(
     policies: Mapping[str, Summary], title: str = "Cell writes to program the network"
 ) -> rich.table.Table:
     """One row per policy: writes, reduction and what they cost."""
-    passes = len(next(iter(policies.values())).writes_per_pass)
-    title += f", {passes} passes" if passes > 1 else ""
+    title += passes_text(next(iter(policies.values())).writes_per_pass)
     table = rich.table.Table(title=title, title_justify="left")
     table.add_column("policy", no_wrap=True)
     headings = ("writes", "reduction", "SETs", "RESETs", "row ops", "max/cell", "index bits")
@@ -295,9 +299,8 @@ def scheme_table(report: Mapping[str, Any]) -> rich.table.Table:
         name: "*" if scheme["placeholders"] else ""
         for name, scheme in report["cells"]["schemes"].items()
     }
-    passes = len(next(iter(report["policies"].values()))["writes_per_pass"])
     title = f"Programming {report['cells']['name']} cells"
-    title += f", {passes} passes" if passes > 1 else ""
+    title += passes_text(next(iter(report["policies"].values()))["writes_per_pass"])
     table = rich.table.Table(title=title, title_justify="left")
     table.add_column("policy", no_wrap=True)
     table.add_column("scheme", no_wrap=True)
@@ -335,6 +338,7 @@ def to_html(
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["index_bits"] = index_bits_text
     environment.filters["quantity"] = quantity_text
+    environment.filters["passes"] = passes_text
     environment.filters["breakable"] = lambda name: markupsafe.Markup("<wbr>").join(
         re.split(r"(?<=[:,+])", name)
     )
