@@ -15,6 +15,7 @@ import scipy.sparse
 import scipy.sparse.linalg
 
 import memsim
+from memsim.cells.wires import voltage_drop
 
 CROSSBARS, ROWS, COLUMNS, DIRECT = 64, 128, 128, 8
 OHM = 2.97
@@ -79,7 +80,7 @@ def main() -> None:
             best["scipy"] = min(best["scipy"], (time.perf_counter() - start) / DIRECT)
         left = currents - conductance * (
             voltages[:, :, None]
-            - np.asarray(jax.vmap(lambda i: memsim.ir_drop.voltage_drop(i, WIRES))(currents))
+            - np.asarray(jax.vmap(lambda i: voltage_drop(i, WIRES))(currents))
         )
     ideal = conductance * voltages[:, :, None]
     print(f"{CROSSBARS} crossbars of {ROWS}x{COLUMNS}, float64, {jax.default_backend()}")

@@ -1,34 +1,8 @@
 """Simulate, differentiate and optimise the reprogramming of memristive crossbars, in JAX."""
 
-from memsim.budget import Budget, budget
-from memsim.checkpoint import (
-    load_chip,
-    load_faults,
-    load_plan,
-    open_checkpoint,
-    save_chip,
-    save_faults,
-    save_plan,
-    save_tensors,
-)
-from memsim.chip import Chip, clustered_faults, fault_cells, fault_words, with_faults
-from memsim.codes import (
-    bit_slice,
-    cell_changes,
-    column_counts,
-    decode,
-    dequantize,
-    encode,
-    hamming_distance,
-    join_slices,
-    quantization_scale,
-    quantize,
-)
-from memsim.compare import Comparison, compare
-from memsim.conductance import Conductance
-from memsim.config import CrossbarConfig, Policy
-from memsim.cost import Assumptions, Costs, assume, read_assumptions, total_cost
-from memsim.device import (
+from memsim.budgeting import Budget, budget
+from memsim.cells.conductance import Conductance
+from memsim.cells.pulses import (
     HFO2,
     PCM,
     CellWrite,
@@ -44,9 +18,56 @@ from memsim.device import (
     write_energy,
     write_time,
 )
-from memsim.expected import expected_writes
-from memsim.ir_drop import Wires, device_currents, effective_conductance, node_voltages
-from memsim.lifetime import (
+from memsim.cells.reading import (
+    Cells,
+    Readout,
+    program_cells,
+    read_layer,
+    read_matmul,
+    read_weights,
+)
+from memsim.cells.wires import Wires, device_currents, effective_conductance, node_voltages
+from memsim.chip import Chip, clustered_faults, fault_cells, fault_words, with_faults
+from memsim.codes import (
+    bit_slice,
+    cell_changes,
+    column_counts,
+    decode,
+    dequantize,
+    encode,
+    hamming_distance,
+    join_slices,
+    quantization_scale,
+    quantize,
+)
+from memsim.config import CrossbarConfig, Policy
+from memsim.expectation import expected_writes
+from memsim.files.checkpoints import open_checkpoint
+from memsim.files.chips import load_chip, load_faults, save_chip, save_faults
+from memsim.files.plans import load_plan, save_plan
+from memsim.files.writing import save_tensors
+from memsim.network import Programming, enable_words, program, sample_chip
+from memsim.placement import (
+    Placement,
+    apply_placement,
+    invert_placement,
+    sorted_placement,
+    unsorted_placement,
+)
+from memsim.planning import LayerPlan, Plan, plan, with_stucking
+from memsim.programming import Counts, program_words
+from memsim.report.documents import to_json
+from memsim.report.page import to_html
+from memsim.schedule import (
+    Schedule,
+    apply_schedule,
+    block_schedule,
+    interleaved_schedule,
+    invert_schedule,
+)
+from memsim.selection import select_by_name
+from memsim.service.costs import Assumptions, Costs, assume, read_assumptions, total_cost
+from memsim.service.lifetime import (
     CellLives,
     Lognormal,
     WearHistogram,
@@ -61,27 +82,9 @@ from memsim.lifetime import (
     wear_histogram,
     wear_out,
 )
-from memsim.network import Programming, enable_words, program, sample_chip
-from memsim.placement import (
-    Placement,
-    apply_placement,
-    invert_placement,
-    sorted_placement,
-    unsorted_placement,
-)
-from memsim.planning import LayerPlan, Plan, plan, with_stucking
-from memsim.program import Counts, program_words
-from memsim.readout import Cells, Readout, program_cells, read_layer, read_matmul, read_weights
-from memsim.report import LayerSummary, Summary, mean_over_chips, summarize, to_html, to_json
-from memsim.schedule import (
-    Schedule,
-    apply_schedule,
-    block_schedule,
-    interleaved_schedule,
-    invert_schedule,
-)
-from memsim.selection import select_by_name
-from memsim.worth import Worth, worth
+from memsim.service.ownership import Worth, worth
+from memsim.streaming import Comparison, compare
+from memsim.summary import LayerSummary, Summary, mean_over_chips, summarize
 
 __version__ = "0.1.0"
 

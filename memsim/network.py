@@ -14,7 +14,7 @@ from memsim.codes import AnyArray, decode, dequantize, encode, rounded_quotient,
 from memsim.config import CrossbarConfig
 from memsim.placement import apply_placement, invert_placement
 from memsim.planning import LayerPlan, Plan
-from memsim.program import Counts, Stucking, enable_slots, program_steps
+from memsim.programming import Counts, Stucking, enable_slots, program_steps
 from memsim.schedule import Schedule, Slots, apply_schedule, invert_schedule
 from memsim.selection import by_output, from_output, named_leaves
 

@@ -295,13 +295,13 @@ def plan_layer(
     if filled >= 2**31:
         raise ValueError(f"`{name}` fills {filled} rows; the limit is 2**31 - 1.")
     if policy.placement == "matched":
-        from memsim import matching  # compiles: slow to import
+        from memsim.policies._matching import matching  # compiles: slow to import
 
         placement: Any = matching.trace(codes, config, policy, stuck)
     else:
         placement = place(policy, config, codes)
         if policy.settles:
-            from memsim import competitors
+            from memsim.policies import competitors
 
             placement = competitors.Coded(placement, codes.reshape(-1))
     return LayerPlan(
@@ -335,7 +335,7 @@ def settle_layer(
     """
     unsettled: Any = layer.placement
     if policy.placement == "matched":
-        from memsim import matching
+        from memsim.policies._matching import matching
 
         before = held.get("", np.zeros(config.rows, np.int32))
         placement, delta, error, after = matching.settle(unsettled, before, config, policy)
@@ -346,7 +346,7 @@ def settle_layer(
         return layer, {"": after}
     if not policy.settles:
         return layer, held
-    from memsim import competitors
+    from memsim.policies import competitors
 
     pool = name if config.crossbars is None else ""
     layer = layer._replace(placement=unsettled.placement)

@@ -10,7 +10,8 @@ import safetensors.numpy
 from sklearn.linear_model import LogisticRegression
 
 import memsim
-from memsim.budget import budget_json, budget_tables, layer_sensitivity
+from memsim.budgeting import budget_json, layer_sensitivity
+from memsim.report.tables import budget_tables
 from training.data import digits
 from training.evaluation import classification
 from training.models.pretrained import open_network

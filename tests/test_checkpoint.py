@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 
 import memsim
-from memsim.checkpoint import write_whole
+from memsim.files.writing import write_whole
 
 CONFIG = memsim.CrossbarConfig(rows=8, crossbars=3)
 

@@ -9,9 +9,9 @@ import pytest
 import safetensors.numpy
 
 import memsim
-from memsim.cost import Costs, assume, read_assumptions, total_cost
-from memsim.report import number_text, time_text
-from memsim.worth import worth, worth_json
+from memsim.report.texts import number_text, time_text
+from memsim.service.costs import Costs, assume, read_assumptions, total_cost
+from memsim.service.ownership import worth, worth_json
 
 FILE = """
 [endurance]

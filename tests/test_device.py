@@ -310,4 +310,4 @@ def test_report_compares_schemes(run, tmp_path):
     ],
 )  # fmt: skip
 def test_quantities_take_a_prefix(value, text):
-    assert memsim.report.quantity_text(value, "s") == text
+    assert memsim.report.texts.quantity_text(value, "s") == text

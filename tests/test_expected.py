@@ -7,7 +7,7 @@ import pytest
 
 import memsim
 from memsim.codes import bit_slice, encode
-from memsim.expected import soft_cells
+from memsim.expectation import soft_cells
 from tests import oracles
 
 POLICIES = (

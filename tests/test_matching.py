@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import memsim
-from memsim import matching
-from memsim.tour import tour
-from memsim.transport import word_graph
+from memsim.policies._matching import matching
+from memsim.policies._matching.flow import word_graph
+from memsim.policies._matching.tour import tour
 
 ENCODINGS = ("twos_complement", "offset_binary", "sign_magnitude", "differential")
 
@@ -212,7 +212,7 @@ def test_outputs_that_resemble_each_other_are_neighbours(monkeypatch):
     assert sorted(order) == list(range(24))
     changes = np.any(np.diff(codes[order], axis=0) != 0, axis=1).sum()
     assert changes == 3
-    monkeypatch.setattr("memsim.tour._TOUR_OUTPUTS", 10)
+    monkeypatch.setattr("memsim.policies._matching.tour._TOUR_OUTPUTS", 10)
     assert sorted(tour(codes - graph.lowest, graph)) == list(range(24))
 
 

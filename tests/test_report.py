@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 
 import memsim
-from memsim.report import index_bits_text
+from memsim.report.texts import index_bits_text
 
 LIMIT = 2**31 - 1
 

@@ -11,9 +11,9 @@ from jaxtyping import Bool, PyTree
 import memsim
 from memsim import plot
 from memsim.intervals import accuracy_change
-from memsim.report import policy_table
+from memsim.report.tables import policy_table
+from memsim.report.terminal import results_console
 from memsim.selection import named_leaves
-from memsim.terminal import results_console
 from training.results import write_results
 
 _LABELS = {

@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 import rich.progress
 from jaxtyping import Array
 
-from memsim.checkpoint import write_text
+from memsim.files.writing import write_text
 from training.data import Batch
 
 State = TypeVar("State")

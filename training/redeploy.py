@@ -25,8 +25,8 @@ import typer
 from jaxtyping import Array, Float32, PyTree
 
 import memsim
-from memsim.checkpoint import check_output, write_text
-from memsim.terminal import results_console
+from memsim.files.writing import check_output, write_text
+from memsim.report.terminal import results_console
 from training import options
 from training.evaluation import Apply
 from training.progress import progress_bar

@@ -27,9 +27,10 @@ import memsim
 from memsim import plot
 from memsim.config import validate
 from memsim.intervals import Interval, accuracy_change
-from memsim.report import index_bits_text, with_reduction
+from memsim.report.terminal import results_console
+from memsim.report.texts import index_bits_text
 from memsim.selection import named_leaves
-from memsim.terminal import results_console
+from memsim.summary import with_reduction
 from training import options
 from training.data import Batch
 from training.evaluation import make_classify

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 import memsim
 from memsim import plot
-from memsim.checkpoint import check_output, write_text, write_whole
+from memsim.files.writing import check_output, write_text, write_whole
 
 
 def check_results(out: Path, name: str, force: bool, goes_on: bool = False) -> None:

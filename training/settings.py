@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from memsim.checkpoint import write_text
+from memsim.files.writing import write_text
 
 
 def read_settings(path: Path) -> dict[str, Any]:

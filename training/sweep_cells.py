@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 import memsim
-from memsim.report import layer_facts, summarize_counts, with_reduction
+from memsim.summary import layer_facts, summarize_counts, with_reduction
 from training.grid import Cell
 from training.sharding import Engine, most_chips, together
 from training.sweep_results import make_row

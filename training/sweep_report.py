@@ -12,11 +12,11 @@ import rich.table
 
 import memsim
 from memsim import plot
-from memsim.checkpoint import write_text, write_whole
 from memsim.config import validate
+from memsim.files.writing import write_text, write_whole
 from memsim.intervals import confidence_interval, share_interval
-from memsim.report import index_bits_text
-from memsim.terminal import results_console
+from memsim.report.terminal import results_console
+from memsim.report.texts import index_bits_text
 from training.grid import Cell
 from training.sharding import most_chips
 from training.sweep_results import find_parts

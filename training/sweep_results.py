@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool
 
 import memsim
-from memsim.checkpoint import write_whole
+from memsim.files.writing import write_whole
 from training.grid import Cell
 
 SETTINGS = "sweep.json"

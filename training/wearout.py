@@ -23,8 +23,10 @@ import typer
 from jaxtyping import Array, Float, Float32, Int32, PyTree
 
 import memsim
-from memsim.checkpoint import check_output, write_text
-from memsim.cost import (
+from memsim.files.writing import check_output, write_text
+from memsim.report.terminal import results_console
+from memsim.report.texts import number_text, quantity_text, time_text
+from memsim.service.costs import (
     Assumptions,
     Figure,
     assume,
@@ -33,9 +35,7 @@ from memsim.cost import (
     read_assumptions,
     total_cost,
 )
-from memsim.report import number_text, quantity_text, time_text
-from memsim.terminal import results_console
-from memsim.worth import Worth, worth, worth_json
+from memsim.service.ownership import Worth, worth, worth_json
 from training import options
 from training.evaluation import Apply, unstack
 from training.progress import progress_bar

@@ -5,12 +5,7 @@ try:
 except ImportError as error:
     raise ImportError('memsim.plot needs matplotlib: pip install "memsim[plot]"') from error
 
-from memsim.plot.chips import (
-    accuracy_over_chips,
-    chips_at_work,
-    wear_map,
-    yield_against_stuck_rate,
-)
+from memsim.plot.chips import accuracy_over_chips, chips_at_work, wear_map, yield_against_stuck_rate
 from memsim.plot.policies import (
     accuracy_against_reduction,
     reduction_against_index_bits,

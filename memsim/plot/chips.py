@@ -11,9 +11,9 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from memsim.config import Policy
-from memsim.lifetime import DAYS_PER_YEAR
 from memsim.plot.style import BAD, BAR, GOOD, INK, SOFT, new_figure, styles_of, tidy
-from memsim.report import time_text
+from memsim.report.texts import time_text
+from memsim.service.lifetime import DAYS_PER_YEAR
 
 # Ticks of a time axis, in days.
 _TIMES = {

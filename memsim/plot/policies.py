@@ -12,7 +12,8 @@ from matplotlib.lines import Line2D
 
 from memsim.config import Policy
 from memsim.plot.style import BAD, BAR, GOOD, INK, SOFT, new_figure, reductions_on, styles_of, tidy
-from memsim.report import Summary, index_bits_text
+from memsim.report.texts import index_bits_text
+from memsim.summary import Summary
 
 
 def writes_by_policy(policies: Mapping[str, Summary]) -> Figure:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from memsim.lifetime import MEDIAN_ENDURANCE, Endurance, Lognormal, Weibull
+from memsim.service.lifetime import MEDIAN_ENDURANCE, Endurance, Lognormal, Weibull
 
 LAWS: dict[str, type[Lognormal] | type[Weibull]] = {"lognormal": Lognormal, "weibull": Weibull}
 

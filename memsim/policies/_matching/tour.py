@@ -5,7 +5,7 @@ import math
 import numba
 import numpy as np
 
-from memsim.transport import Graph, scratch, transport
+from memsim.policies._matching.flow import Graph, scratch, transport
 
 # Outputs whose distances from one another are held at once.
 _TOUR_OUTPUTS = 4096

@@ -1,17 +1,22 @@
 """What a policy is worth: lifetime and cost from the counts of its steady pass."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import rich.table
 from jaxtyping import Array, Float, Float32, Key
 
-from memsim.cost import Assumptions, Figure, assumptions_json, figures_json, finite, total_cost
-from memsim.device import ConstantPulses, Scheme, write_energy, write_time
-from memsim.lifetime import (
+from memsim.cells.pulses import ConstantPulses, Scheme, write_energy, write_time
+from memsim.service.costs import (
+    Assumptions,
+    Figure,
+    figures_json,
+    finite,
+    total_cost,
+)
+from memsim.service.lifetime import (
     Endurance,
     WearHistogram,
     levelled_wear,
@@ -20,7 +25,7 @@ from memsim.lifetime import (
     programmings_with_spares,
     wear_histogram,
 )
-from memsim.report import Summary, number_text, origin_text, quantity_text, time_text
+from memsim.summary import Summary
 
 LEVELLING: dict[str, tuple[int, ...]] = {
     "none": (),
@@ -29,9 +34,14 @@ LEVELLING: dict[str, tuple[int, ...]] = {
     "both": (0, 1),
 }
 
+
 _PULSES = ConstantPulses()
+
+
 # Chips whose cells are drawn to find the lifetime of a chip.
 _CHIPS = 1000
+
+
 # Chips drawn at once where spare rows take over, which takes every cell and not their histogram.
 _CHUNK = 8
 
@@ -95,7 +105,7 @@ def worth(
         drawn = _lives(keys, wear, endurance)
     programmings = np.asarray(drawn, np.float64).reshape(-1)
     joules, seconds = write_energy(summary, scheme), write_time(summary, scheme)
-    median = _quantiles(programmings)[1]
+    median = quantiles(programmings)[1]
     counted = {  # what the formulas start from
         "programmings_until_failure": Figure(median, "", "median of the chips drawn", {}),
         "write_seconds": Figure(seconds, "s", "row operations of a steady pass", {}),
@@ -142,67 +152,20 @@ def _lives_with_spares(
 
 def worth_json(found: Worth) -> dict[str, Any]:
     """What a policy is worth as JSON values; None where nothing wears out."""
-    low, median, high = map(finite, _quantiles(found.years))
+    low, median, high = map(finite, quantiles(found.years))
     return {
         "writes": found.summary.writes,
         "write_joules": found.write_joules,
         "write_seconds": found.write_seconds,
         "chips_drawn": len(found.years),
-        "inferences_to_first_failure": finite(_quantiles(found.inferences)[1]),
+        "inferences_to_first_failure": finite(quantiles(found.inferences)[1]),
         "years_to_first_failure": median,
         "years_to_first_failure_90": [low, high],
         "figures": figures_json(found.figures),
     }
 
 
-def _quantiles(lives: np.ndarray) -> tuple[float, float, float]:
+def quantiles(lives: np.ndarray) -> tuple[float, float, float]:
     """5 %, median, 95 %: of chips that there are, since some may live for ever."""
     low, median, high = np.quantile(lives, [0.05, 0.5, 0.95], method="nearest")
     return float(low), float(median), float(high)
-
-
-def worth_tables(
-    policies: Mapping[str, Worth], assumptions: Assumptions, title: str, cost: bool
-) -> list[rich.table.Table]:
-    """Tables for people: the policies; with `cost` how each figure came about; the inputs."""
-    costs = assumptions.costs
-    table = rich.table.Table(title=title, title_justify="left")
-    table.add_column("policy", no_wrap=True)
-    headings = (
-        "writes\na pass", "time", "energy", "chips\nneeded", "inferences\nuntil then", "lifetime",
-        "90 % of chips",
-    )  # fmt: skip
-    for heading in (*headings, *([f"{costs.currency} a year"] if cost else [])):
-        table.add_column(heading, justify="right")
-    for name, found in policies.items():
-        low, median, high = _quantiles(found.years)
-        table.add_row(
-            name, f"{found.summary.writes:,}", quantity_text(found.write_seconds, "s"),
-            quantity_text(found.write_joules, "J"), f"{found.figures['chips'].value:,.0f}",
-            number_text(_quantiles(found.inferences)[1]),
-            time_text(median), f"{time_text(low)} to {time_text(high)}",
-            *([number_text(found.figures["total_cost"].value)] if cost else []),
-        )  # fmt: skip
-    tables = [table]
-    if cost:
-        table = rich.table.Table(title="How it comes about", title_justify="left")
-        for heading in ("figure", "formula"):
-            table.add_column(heading, overflow="fold")
-        for name in policies:
-            table.add_column(name, justify="right", overflow="fold")
-        for name, (_, unit, formula, _) in next(iter(policies.values())).figures.items():
-            values = [number_text(found.figures[name].value) for found in policies.values()]
-            table.add_row(f"{name}, {unit}" if unit else name, formula, *values)
-        tables.append(table)
-    table = rich.table.Table(title="Inputs", title_justify="left")
-    for heading in ("input", "value", "from"):
-        table.add_column(heading)
-    inputs = assumptions_json(assumptions)
-    needed = tuple(inputs["cost"]) if cost else ("inferences_per_day", "batch")
-    for group in ("endurance", "cost"):
-        for name, value in inputs[group].items():
-            if group == "cost" and name not in needed:
-                continue
-            shown = f"{value:,g}" if isinstance(value, (int, float)) else value
-            table.add_row(f"{group}.{name}", shown, origin_text(f"{group}.{name}", inputs))
-    return [*tables, table]

@@ -9,14 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import typer
 
-from memsim.checkpoint import check_output, load_plan, open_checkpoint, save_chip, save_tensors
-from memsim.commands import options
+import memsim.cli.options as options
 from memsim.config import CrossbarConfig, Policy
+from memsim.files.checkpoints import open_checkpoint
+from memsim.files.chips import save_chip
+from memsim.files.plans import load_plan
+from memsim.files.writing import check_output, save_tensors
 from memsim.network import program, sample_chip
 from memsim.planning import plan, with_stucking
-from memsim.report import summarize
+from memsim.report.terminal import progress_bar, results_console
 from memsim.selection import select_by_name
-from memsim.terminal import progress_bar, results_console
+from memsim.summary import summarize
 
 
 def program_command(

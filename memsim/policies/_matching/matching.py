@@ -15,10 +15,10 @@ import scipy.optimize
 from memsim.chip import Stuck
 from memsim.codes import encode, hamming_distance
 from memsim.config import MATCHED_BITS, CrossbarConfig, Policy
-from memsim.faults import Kinds, row_kinds, seat
 from memsim.placement import Placement, inverse_positions
-from memsim.tour import tour
-from memsim.transport import Graph, assign, scratch, word_graph
+from memsim.policies._matching.faulty_rows import Kinds, row_kinds, seat
+from memsim.policies._matching.flow import Graph, assign, scratch, word_graph
+from memsim.policies._matching.tour import tour
 
 
 class Traced(NamedTuple):

@@ -6,9 +6,9 @@ import rich.console
 import typer
 
 from memsim import __version__
-from memsim.commands.plan import plan_command
-from memsim.commands.program import program_command
-from memsim.commands.report import report_command
+from memsim.cli.plan_command import plan_command
+from memsim.cli.program_command import program_command
+from memsim.cli.report_command import report_command
 
 app = typer.Typer(
     no_args_is_help=True,

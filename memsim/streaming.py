@@ -29,8 +29,10 @@ from memsim.planning import (
     settle_layer,
     stuck_cells,
 )
-from memsim.program import Counts, Stucking, program_steps
-from memsim.report import (
+from memsim.programming import Counts, Stucking, program_steps
+from memsim.schedule import Schedule, Slots, network_schedule
+from memsim.selection import Select, select_by_name
+from memsim.summary import (
     LayerSummary,
     Summary,
     layer_facts,
@@ -38,8 +40,6 @@ from memsim.report import (
     summarize_counts,
     with_reduction,
 )
-from memsim.schedule import Schedule, Slots, network_schedule
-from memsim.selection import Select, select_by_name
 
 # Words per chunk.
 _CHUNK_WORDS = 2**19

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 from jaxtyping import Array, Key
 
-from memsim.checkpoint import load_chip, load_faults
 from memsim.chip import Chip, fault_words, with_faults
 from memsim.config import ENCODINGS, SCHEDULES, CrossbarConfig
+from memsim.files.chips import load_chip, load_faults
 from memsim.planning import Plan
 from memsim.selection import LAYOUTS
 

@@ -13,7 +13,7 @@ from memsim.config import CrossbarConfig
 from memsim.network import check_belongs, check_chip, stucking_of
 from memsim.placement import apply_placement
 from memsim.planning import LayerPlan, Plan
-from memsim.program import enable_slots
+from memsim.programming import enable_slots
 from memsim.schedule import Schedule, Slots, apply_schedule
 from memsim.selection import by_output, named_leaves
 

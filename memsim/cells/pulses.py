@@ -16,7 +16,7 @@ import scipy.optimize
 from jaxtyping import Float64
 from scipy.special import ndtr, ndtri
 
-from memsim.report import Summary
+from memsim.summary import Summary
 
 
 @functools.cache

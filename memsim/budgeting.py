@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-import rich.table
 from jaxtyping import Array, Bool, PyTree
 
 from memsim.chip import Chip
@@ -16,19 +15,28 @@ from memsim.config import CrossbarConfig, Policy, validate
 from memsim.intervals import Interval, accuracy_change
 from memsim.network import program, sample_chip
 from memsim.planning import Plan, plan, select_layers
-from memsim.report import Summary, mean_over_chips, summarize
 from memsim.selection import Select, named_leaves, select_by_name
+from memsim.summary import Summary, mean_over_chips, summarize
 
 Batch: TypeAlias = PyTree  # leaves share a leading axis of examples
 
+
 # Examples whose gradients say how sensitive a layer is.
 _SENSITIVITY_EXAMPLES = 512
+
+
 # Gradients held at once, in numbers.
 _GRADIENTS = 2**26
+
+
 # The search multiplies the exchange rate until so many plans in a row are refused (accuracies are
 # measured, so they scatter), and then so often by the root of the last step.
 _STEP, _REFUSALS, _REFINEMENTS = 4.0, 2, 2
+
+
 _TINY = 1e-30
+
+
 _MAX_TOLERANCE, _MAX_PRICE = 15, 10**4
 
 
@@ -191,51 +199,6 @@ def budget(
         sensitivity=sensitivity,
         trials=trials,
     )
-
-
-def budget_tables(found: Budget) -> list[rich.table.Table]:
-    """How the search went, what each layer was given, and what came out."""
-    trials = _table("The search", "exchange", "reduction", "change, planning half (95 %)", "")
-    for trial in found.trials:
-        verdict = "chosen" if trial is found.chosen else "" if trial.accepted else "refused"
-        reduction = _times(trial.summary.reduction)
-        trials.add_row(f"{trial.exchange:.1e}", reduction, _points(trial.change), verdict)
-    headings = ("layer", "weights", "sensitivity", "writes", "index bits", "policy")
-    layers = _table("The layers", *headings)
-    for name, layer in found.chosen.summary.layers.items():
-        layers.add_row(
-            name, f"{layer.weights:,}", f"{found.sensitivity[name]:.1e}", f"{layer.writes:,}",
-            f"{layer.index_bits:.1f}", str(found.chosen.policies[name]),
-        )  # fmt: skip
-    summary = found.chosen.summary
-    result = rich.table.Table(title="The plan", title_justify="left", show_header=False)
-    rows = {
-        "writes": f"{summary.writes:,}, {_times(summary.reduction)} fewer than unsorted",
-        "price": f"{summary.index_bits_per_weight:.1f} index bits per weight; "
-        f"{'analog-valid' if summary.analog_valid else 'NOT analog-valid'}",
-        "accuracy": f"{_points(found.held_out)} points on {found.examples[1]:,} examples held out, "
-        f"of {100 * found.float_accuracy:.2f} %",
-    }
-    for heading, text in rows.items():
-        result.add_row(heading, text)
-    return [layers, trials, result]
-
-
-def _table(title: str, *headings: str) -> rich.table.Table:
-    table = rich.table.Table(title=title, title_justify="left")
-    table.add_column(headings[0])
-    for heading in headings[1:]:
-        table.add_column(heading, justify="left" if heading in ("", "policy") else "right")
-    return table
-
-
-def _times(reduction: float | None) -> str:
-    return "" if reduction is None else f"{reduction:.1f}x"
-
-
-def _points(change: Interval) -> str:
-    mean, low, high = (100 * share for share in change)
-    return f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 def budget_json(found: Budget) -> dict[str, Any]:

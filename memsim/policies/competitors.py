@@ -20,8 +20,8 @@ import numpy as np
 from memsim.codes import AnyArray, encode
 from memsim.config import CrossbarConfig
 from memsim.placement import Placement
+from memsim.policies._matching.flow import word_graph
 from memsim.schedule import network_schedule
-from memsim.transport import word_graph
 
 
 class Coded(NamedTuple):

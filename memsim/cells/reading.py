@@ -16,16 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int32, Key, PyTree, UInt
 
+from memsim.cells.conductance import Conductance, aimed_at, drifted, programmed, read_deviation
+from memsim.cells.wires import Wires, effective_conductance
 from memsim.codes import bit_slice, dequantize, word_constant
-from memsim.conductance import (
-    Conductance,
-    aimed_at,
-    drifted,
-    programmed,
-    read_deviation,
-)
 from memsim.config import CrossbarConfig
-from memsim.ir_drop import Wires, effective_conductance
 from memsim.network import Programming
 from memsim.placement import invert_placement
 from memsim.planning import LayerPlan, Plan

@@ -12,16 +12,21 @@ from typing import Annotated, Any
 import rich.console
 import typer
 
-from memsim.checkpoint import check_output, load_faults, open_checkpoint, write_text, write_whole
-from memsim.commands import options
-from memsim.compare import Comparison, compare
+import memsim.cli.options as options
+from memsim.cells.pulses import HFO2, PCM, ConstantPulses, scheme_costs
 from memsim.config import Policy
-from memsim.cost import assume, assumptions_json, read_assumptions
-from memsim.device import HFO2, PCM, ConstantPulses, scheme_costs
-from memsim.report import lifetime_title, policy_table, scheme_table, to_html, to_json
+from memsim.files.checkpoints import open_checkpoint
+from memsim.files.chips import load_faults
+from memsim.files.writing import check_output, write_text, write_whole
+from memsim.report.documents import to_json
+from memsim.report.page import to_html
+from memsim.report.tables import policy_table, scheme_table, worth_tables
+from memsim.report.terminal import progress_bar, results_console
+from memsim.report.texts import lifetime_title
 from memsim.selection import select_by_name
-from memsim.terminal import progress_bar, results_console
-from memsim.worth import LEVELLING, Worth, worth, worth_json, worth_tables
+from memsim.service.costs import assume, assumptions_json, read_assumptions
+from memsim.service.ownership import LEVELLING, Worth, worth, worth_json
+from memsim.streaming import Comparison, compare
 
 _CELLS = {"hfo2": HFO2, "pcm": PCM}
 _ALWAYS = ConstantPulses()  # that succeed, on no cells in particular

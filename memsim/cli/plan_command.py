@@ -12,13 +12,16 @@ from typing import Annotated, Any, cast
 import jax
 import typer
 
-from memsim.budget import Trial, budget, budget_json, budget_tables
-from memsim.checkpoint import check_output, open_checkpoint, save_plan, write_text
-from memsim.commands import options
+import memsim.cli.options as options
+from memsim.budgeting import Trial, budget, budget_json
 from memsim.config import Policy
+from memsim.files.checkpoints import open_checkpoint
+from memsim.files.plans import save_plan
+from memsim.files.writing import check_output, write_text
 from memsim.planning import plan
+from memsim.report.tables import budget_tables
+from memsim.report.terminal import progress_bar, results_console
 from memsim.selection import select_by_name
-from memsim.terminal import progress_bar, results_console
 
 
 def plan_command(

@@ -1,0 +1,1 @@
+"""Memristors: how they are pulsed, what they conduct, what wires and converters make of that."""

@@ -1,0 +1,1 @@
+"""Programming policies: which weight is programmed where, and what is stored there."""

@@ -1,0 +1,1 @@
+"""A chip in service: what wears out, when, and what that costs."""

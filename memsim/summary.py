@@ -1,0 +1,171 @@
+"""Counts as figures for people and programs: Python integers, means over chips."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from memsim.intervals import confidence_interval
+from memsim.network import Programming
+from memsim.planning import LayerPlan, Plan
+from memsim.programming import Counts
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LayerSummary:
+    """One layer: its weight matrix, its writes over all passes, its placement's price."""
+
+    inputs: int
+    outputs: int
+    weights: int
+    writes: int
+    row_operations: int
+    index_bits: float
+    analog_valid: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What programming a network under one policy took. Counts are over all passes.
+
+    Attributes:
+      writes, sets, resets: cells that changed, rose, fell.
+      writes_per_pass: writes of each pass.
+      row_operations: rows programmed of which at least one cell changed.
+      reduction: writes of `unsorted` divided by these; None without a baseline or any writes.
+      index_bits_per_weight: routing memory, mean over weights.
+      analog_valid: whether every section holds weights of one output only.
+      max_cell_writes: writes of the most written cell; None if `program` ran without `wear`.
+      writes_per_column: column 0 (low order) first.
+      layers: by name, in the order they are programmed.
+      chips: chips that the figures are means over (counts are rounded to integers).
+      intervals: 95 % confidence interval (Student's t) of the mean of `writes` and `reduction`.
+    """
+
+    writes: int
+    sets: int
+    resets: int
+    writes_per_pass: list[int]
+    row_operations: int
+    reduction: float | None
+    index_bits_per_weight: float
+    analog_valid: bool
+    max_cell_writes: int | None
+    writes_per_column: list[int]
+    layers: dict[str, LayerSummary]
+    chips: int = 1
+    intervals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+
+
+def summarize(programming: Programming, plan: Plan, baseline: Summary | None = None) -> Summary:
+    """Figures of one programming, as Python integers: exact past 2^31 writes.
+
+    Args:
+      programming: from `program`, of one chip.
+      plan: the plan it was programmed by.
+      baseline: summary of `unsorted` for the same network, config and chip, for `reduction`.
+
+    Raises:
+      ValueError: a `programming` of many chips, or of another plan.
+    """
+    names = plan.names
+    shape = programming.counts.row_operations.shape
+    if len(shape) != 2 or shape[1] != len(names):
+        raise ValueError(
+            f"`programming` counts have shape {shape}, expected [passes, {len(names)} layers]; of "
+            "chips under `vmap` summarize one at a time, jax.tree.map(lambda x: x[i], programming)."
+        )
+    layers = {name: plan.layers[name] for name in names}
+    counts = jax.tree.map(lambda x: np.asarray(x, np.int64), programming.counts)
+    worst = None if programming.wear is None else int(programming.wear.max())
+    summary = summarize_counts(counts, layer_facts(layers), worst)
+    return summary if baseline is None else with_reduction(summary, baseline)
+
+
+def layer_facts(layers: Mapping[str, LayerPlan]) -> dict[str, LayerSummary]:
+    """What the plans of layers say of them, before anything is counted."""
+    return {
+        name: LayerSummary(
+            inputs=layer.matrix.inputs,
+            outputs=layer.matrix.outputs,
+            weights=layer.matrix.inputs * layer.matrix.outputs,
+            writes=0,
+            row_operations=0,
+            index_bits=float(layer.index_bits),
+            analog_valid=bool(layer.analog_valid),
+        )
+        for name, layer in layers.items()
+    }
+
+
+def summarize_counts(
+    counts: Counts,
+    layers: Mapping[str, LayerSummary],
+    max_cell_writes: int | None,
+) -> Summary:
+    """A summary from host counts (int64, [passes, layers, ...]) of these layers."""
+    writes = counts.sets + counts.resets  # [passes, layers, columns]
+    weights = sum(layer.weights for layer in layers.values())
+    index_bits = sum(layer.index_bits * layer.weights for layer in layers.values())
+    counted = {
+        name: dataclasses.replace(
+            layer,
+            writes=int(writes[:, i].sum()),
+            row_operations=int(counts.row_operations[:, i].sum()),
+        )
+        for i, (name, layer) in enumerate(layers.items())
+    }
+    return Summary(
+        writes=int(writes.sum()),
+        sets=int(counts.sets.sum()),
+        resets=int(counts.resets.sum()),
+        writes_per_pass=writes.sum(axis=(1, 2)).tolist(),
+        row_operations=int(counts.row_operations.sum()),
+        reduction=None,
+        index_bits_per_weight=index_bits / weights,
+        analog_valid=all(layer.analog_valid for layer in layers.values()),
+        max_cell_writes=max_cell_writes,
+        writes_per_column=writes.sum(axis=(0, 1)).tolist(),
+        layers=counted,
+    )
+
+
+def with_reduction(summary: Summary, baseline: Summary) -> Summary:
+    """The summary with its reduction against `baseline`; None if it alone writes nothing."""
+    if summary.writes == baseline.writes:
+        return dataclasses.replace(summary, reduction=1.0)
+    reduction = baseline.writes / summary.writes if summary.writes else None  # JSON has no infinity
+    return dataclasses.replace(summary, reduction=reduction)
+
+
+def mean_over_chips(summaries: Sequence[Summary]) -> Summary:
+    """Means of the figures of several chips, and the intervals of writes and reduction."""
+    if len(summaries) == 1:
+        return summaries[0]
+
+    def mean(*values: Any) -> Any:
+        if None in values or isinstance(values[0], bool):
+            return None if None in values else values[0]
+        average = math.fsum(values) / len(values)
+        return round(average) if isinstance(values[0], int) else average
+
+    # a dataclass is no pytree: average its figures as nested dicts
+    figures = [dataclasses.asdict(summary) for summary in summaries]
+    layers = [figure.pop("layers") for figure in figures]
+    averaged = jax.tree.map(mean, *figures, is_leaf=lambda x: x is None)
+    intervals = {"writes": confidence_interval([summary.writes for summary in summaries])}
+    reductions = [summary.reduction for summary in summaries if summary.reduction is not None]
+    if len(reductions) == len(summaries):
+        intervals["reduction"] = confidence_interval(reductions)
+    averaged |= {
+        "layers": {
+            name: LayerSummary(**jax.tree.map(mean, *(layer[name] for layer in layers)))
+            for name in layers[0]
+        },
+        "chips": len(summaries),
+        "intervals": intervals,
+    }
+    return Summary(**averaged)
