@@ -26,6 +26,7 @@ def compile_once(tmp_path_factory):
     """What is compiled once serves all tests of a run, its workers and the processes they start."""
     folder = tmp_path_factory.getbasetemp()
     folder = (folder.parent if folder.name.startswith("popen-") else folder) / "compiled"
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", folder)  # one that outlives this run
     for name, value in (
         ("jax_compilation_cache_dir", str(folder)),
         ("jax_persistent_cache_min_compile_time_secs", 0.05),
