@@ -1,17 +1,108 @@
-"""Where commands print: results on stdout, progress on stderr for whoever watches."""
+"""Where commands print: results on stdout, progress and what went wrong on stderr."""
 
+import codecs
+import os
+import re
 import sys
+from collections import Counter
+from collections.abc import Iterable
 
 import rich.console
 import rich.progress
 
+__all__ = [
+    "accept_any_text",
+    "counted",
+    "listed",
+    "print_problem",
+    "printable",
+    "progress_bar",
+    "results_console",
+]
+
+# Characters of figures that have a plain spelling; names from files are escaped instead.
+_PLAIN = {"±": "+-", "µ": "u", "…": "...", "\N{MULTIPLICATION SIGN}": "x", "\N{EN DASH}": "-"}
+
+
+class _Console(rich.console.Console):
+    """A console whose reader may stop reading, as `| head` does: the rest is dropped."""
+
+    def on_broken_pipe(self) -> None:
+        """Sends what is still printed nowhere, so that the command goes on to its end."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
 
 def results_console(width: int = 140) -> rich.console.Console:
-    """On stdout; a pipe or a file has no width, so there it is wide enough not to fold tables."""
-    return rich.console.Console(width=None if sys.stdout.isatty() else width)
+    """Opens the console of the results, on stdout.
+
+    Args:
+      width: columns where nobody says how many there are: a pipe or a file has no width, so there
+        it is wide enough not to fold tables. `COLUMNS` in the environment says so.
+    """
+    known = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal()
+    return _Console(width=None if known else width)
 
 
 def progress_bar() -> rich.progress.Progress:
-    """On stderr, gone when done; in a log or a notebook not even the blank line it ends with."""
+    """Opens a bar on stderr, gone when done; in a log or a notebook it does not even end a line."""
     console = rich.console.Console(stderr=True)
     return rich.progress.Progress(console=console, transient=True, disable=not sys.stderr.isatty())
+
+
+def print_problem(text: str) -> None:
+    """Prints what went wrong on stderr: one line, whatever the text holds."""
+    line = printable(" ".join(f"memsim: {text}".splitlines()))
+    console = rich.console.Console(stderr=True, soft_wrap=True)
+    console.print(line, style="red", highlight=False, markup=False)
+
+
+def printable(name: str) -> str:
+    r"""Spells out the characters of a text that a terminal would obey or hide.
+
+    Names of tensors come from strangers' files: escape sequences, line ends, marks that turn the
+    direction of writing.
+
+    Example:
+      >>> printable("a\x1b[31m.weight")
+      '\\x1b[31m.weight'
+    """
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
+        for each in name
+    )
+
+
+def counted(number: int, noun: str) -> str:
+    """Gives a number with its noun, in the plural unless it is one: `1 tensor`, `1,200 tensors`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Lists names on one line, fit for a terminal.
+
+    Those that differ in numbers alone fold: `blocks.*.norm1.weight (12)`.
+    """
+    folded = Counter(re.sub(r"(?<=[./_])[0-9]+(?=[./_])", "*", printable(name)) for name in names)
+    return ", ".join(name if count == 1 else f"{name} ({count})" for name, count in folded.items())
+
+
+def accept_any_text() -> None:
+    """Lets stdout and stderr take any text: what their encoding lacks is spelled out."""
+    codecs.register_error("memsim.plain", _spell_out)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # what replaces them may be no text file
+            stream.reconfigure(errors="memsim.plain")
+
+
+def _spell_out(error: UnicodeError) -> tuple[str, int]:
+    """Replaces what an encoding lacks: a handler for `codecs.register_error`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = "".join(
+        _PLAIN.get(each) or each.encode("unicode_escape").decode("ascii")
+        for each in error.object[error.start : error.end]
+    )
+    return text, error.end
