@@ -17,7 +17,7 @@ from memsim.cli.rules import REPORT_RULES, check_rules
 from memsim.cli.service_options import ServiceOptions
 from memsim.config import CrossbarConfig, Policy
 from memsim.files.checkpoints import Checkpoint, open_checkpoint
-from memsim.files.writing import write_whole
+from memsim.files.writing import write_text, write_whole
 from memsim.report.documents import to_json
 from memsim.report.tables import policy_table
 from memsim.report.terminal import (
