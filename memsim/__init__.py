@@ -1,6 +1,7 @@
 """Simulate, differentiate and optimise the reprogramming of memristive crossbars, in JAX."""
 
-from memsim.budgeting import Budget, budget
+from memsim import policies
+from memsim.budgeting import Budget, Judge, budget
 from memsim.cells.conductance import Conductance
 from memsim.cells.pulses import (
     HFO2,
@@ -40,7 +41,7 @@ from memsim.codes import (
     quantization_scale,
     quantize,
 )
-from memsim.config import CrossbarConfig, Policy
+from memsim.config import CrossbarConfig
 from memsim.expectation import expected_writes
 from memsim.files.checkpoints import open_checkpoint
 from memsim.files.chips import load_chip, load_faults, save_chip, save_faults
@@ -55,6 +56,7 @@ from memsim.placement import (
     unsorted_placement,
 )
 from memsim.planning import LayerPlan, Plan, plan, with_stucking
+from memsim.policies import Policy, chips_differ
 from memsim.programming import Counts, program_words
 from memsim.report.documents import to_json
 from memsim.report.page import to_html
@@ -83,7 +85,7 @@ from memsim.service.lifetime import (
     wear_out,
 )
 from memsim.service.ownership import Worth, worth
-from memsim.streaming import Comparison, compare
+from memsim.streaming import Chips, Comparison, compare
 from memsim.summary import LayerSummary, Summary, mean_over_chips, summarize
 
 __version__ = "0.1.0"
@@ -97,12 +99,14 @@ __all__ = [
     "CellWrite",
     "Cells",
     "Chip",
+    "Chips",
     "Comparison",
     "Conductance",
     "ConstantPulses",
     "Costs",
     "Counts",
     "CrossbarConfig",
+    "Judge",
     "LayerPlan",
     "LayerSummary",
     "Lognormal",
@@ -128,6 +132,7 @@ __all__ = [
     "budget",
     "cell_changes",
     "cell_writes",
+    "chips_differ",
     "clustered_faults",
     "column_counts",
     "compare",
@@ -157,6 +162,7 @@ __all__ = [
     "node_voltages",
     "open_checkpoint",
     "plan",
+    "policies",
     "program",
     "program_cells",
     "program_words",

@@ -35,6 +35,7 @@ class Summary:
       writes, sets, resets: cells that changed, rose, fell.
       writes_per_pass: writes of each pass.
       row_operations: rows programmed of which at least one cell changed.
+      set_rows, reset_rows: of these, rows of which at least one cell was SET, or RESET.
       reduction: writes of `unsorted` divided by these; None without a baseline or any writes.
       index_bits_per_weight: routing memory, mean over weights.
       analog_valid: whether every section holds weights of one output only.
@@ -50,6 +51,8 @@ class Summary:
     resets: int
     writes_per_pass: list[int]
     row_operations: int
+    set_rows: int
+    reset_rows: int
     reduction: float | None
     index_bits_per_weight: float
     analog_valid: bool
@@ -124,6 +127,8 @@ def summarize_counts(
         resets=int(counts.resets.sum()),
         writes_per_pass=writes.sum(axis=(1, 2)).tolist(),
         row_operations=int(counts.row_operations.sum()),
+        set_rows=int(counts.set_rows.sum()),
+        reset_rows=int(counts.reset_rows.sum()),
         reduction=None,
         index_bits_per_weight=index_bits / weights,
         analog_valid=all(layer.analog_valid for layer in layers.values()),

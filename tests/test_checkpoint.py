@@ -169,7 +169,7 @@ def test_a_plan_and_a_chip_survive_their_files(tmp_path, tensors, key, crossbars
 
 
 def test_a_file_of_another_kind_is_no_plan_and_no_chip(tmp_path, tensors, key):
-    plan = memsim.plan(tensors, CONFIG, memsim.Policy.unsorted())
+    plan = memsim.plan(tensors, CONFIG, memsim.policies.Unsorted())
     chip = memsim.sample_chip(key, plan)
     memsim.save_plan(tmp_path / "plan", plan)
     memsim.save_chip(tmp_path / "chip", chip, CONFIG)
@@ -193,7 +193,7 @@ def test_a_file_of_another_kind_is_no_plan_and_no_chip(tmp_path, tensors, key):
     ids=["1-bit cells", "2-bit cells"],
 )
 def test_a_fault_map_survives_its_file(tmp_path, tensors, key, suffix, config):
-    plan = memsim.plan(tensors, config, memsim.Policy.unsorted())
+    plan = memsim.plan(tensors, config, memsim.policies.Unsorted())
     chip = memsim.sample_chip(key, plan, 0.1, 0.05)
     path = tmp_path / f"map{suffix}"
     memsim.save_faults(path, chip, config)

@@ -217,7 +217,7 @@ def changes_by_row(codes, rows, bits):
 def programmed(codes, rows, bits, key):
     weights = {"kernel": codes.astype(np.float32)[:, None]}
     config = memsim.CrossbarConfig(rows=rows, bits=bits)
-    plan = memsim.plan(weights, config, memsim.Policy.unsorted())
+    plan = memsim.plan(weights, config, memsim.policies.Unsorted())
     _, programming = memsim.program(weights, plan, memsim.sample_chip(key, plan))
     return memsim.summarize(programming, plan)
 

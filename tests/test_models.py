@@ -257,7 +257,7 @@ def test_a_vit_of_torchvision_loads_by_its_own_names(monkeypatch, tmp_path):
     network = open_network("vit", tmp_path / "vit.npz")
     assert network.preprocessing == TORCHVISION
     assert network.classes == 10
-    plan = memsim.plan(network.tensors, memsim.CrossbarConfig(), memsim.Policy.unsorted())
+    plan = memsim.plan(network.tensors, memsim.CrossbarConfig(), memsim.policies.Unsorted())
     assert len(plan.layers) == 50  # all four of every block among them
     images = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
     called = {

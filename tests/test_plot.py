@@ -215,7 +215,7 @@ def test_wear_of_few_cells_and_of_none():
 
 
 def test_wear_is_of_one_crossbar(params, config, key):
-    plan = memsim.plan(params, config, memsim.Policy.sws())
+    plan = memsim.plan(params, config, memsim.policies.Sws())
     chip = memsim.sample_chip(key, plan)
     _, programming = memsim.program(params, plan, chip, wear=True)
     plot.wear_map({"sws": programming.wear[0]})

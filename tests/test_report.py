@@ -15,7 +15,7 @@ LIMIT = 2**31 - 1
 
 @pytest.fixture
 def plan(params, config):
-    return memsim.plan(params, config, memsim.Policy.sws())
+    return memsim.plan(params, config, memsim.policies.Sws())
 
 
 def programming_of(plan, sets, resets, row_operations, wear=None):
@@ -48,7 +48,7 @@ def test_figures_are_python_integers(plan):
 
 
 def test_a_summary_sums_the_counts_of_the_programming(params, config, key):
-    plan = memsim.plan(params, config, memsim.Policy.sws_layer(2, 0.5))
+    plan = memsim.plan(params, config, memsim.policies.SwsLayer(low=2, p=0.5))
     _, programming = memsim.program(
         params, plan, memsim.sample_chip(key, plan), passes=2, wear=True
     )
@@ -162,7 +162,7 @@ def test_a_programming_of_many_chips_or_another_plan_is_refused(params, plan, ke
         memsim.summarize(programming, plan)
     first = jax.tree.map(lambda x: x[0], programming)
     assert memsim.summarize(first, plan).writes > 0
-    other = memsim.plan({"kernel": np.ones((2, 2))}, plan.config, memsim.Policy.sws())
+    other = memsim.plan({"kernel": np.ones((2, 2))}, plan.config, memsim.policies.Sws())
     with pytest.raises(ValueError, match=r"shape \(1, 2\), expected \[passes, 1 layers\]"):
         memsim.summarize(first, other)
 

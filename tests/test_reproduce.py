@@ -102,7 +102,7 @@ def test_resnet20_on_real_images(run, assets, tmp_path):
     policies = report["policies"]
     tensors = memsim.open_checkpoint(assets / "resnet20_cifar10.safetensors")
     names = {name: memsim.Policy.parse(name) for name in ("unsorted", "sws", "sws-layer")}
-    counted = memsim.compare(tensors.tensors, memsim.CrossbarConfig(), names, load=tensors.load)
+    counted = memsim.compare(tensors, memsim.CrossbarConfig(), names)
     for name, summary in counted.policies.items():
         assert policies[name]["writes"] == summary.writes  # as `memsim report` on the same file
 

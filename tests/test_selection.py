@@ -18,7 +18,7 @@ def matrix_of(name, tensor, **options):
     """The weight matrix [outputs, inputs] that the default rule makes of a tensor."""
     config = memsim.CrossbarConfig(rows=tensor.size, crossbars=None)
     select = memsim.select_by_name(**options)
-    plan = memsim.plan({name: tensor}, config, memsim.Policy.unsorted(), select=select)
+    plan = memsim.plan({name: tensor}, config, memsim.policies.Unsorted(), select=select)
     layer = plan.layers[name]
     matrix = by_output(tensor, layer.matrix.axes)
     assert matrix.shape == (layer.matrix.outputs, layer.matrix.inputs)
@@ -151,7 +151,7 @@ def test_include_exclude_and_transposed_search_the_name():
 
 def test_select_may_give_a_number_of_output_axes():
     params = {"a.weight": np.ones((2, 3, 4), np.float32), "b": np.ones((2, 3, 4), np.float32)}
-    config, policy = memsim.CrossbarConfig(), memsim.Policy.unsorted()
+    config, policy = memsim.CrossbarConfig(), memsim.policies.Unsorted()
     plan = memsim.plan(params, config, policy, select=lambda name, leaf: 2)
     assert plan.layers["a.weight"].matrix.axes == (0, 1)
     assert plan.layers["b"].matrix.axes == (1, 2)
@@ -213,7 +213,7 @@ def test_a_tensor_that_is_no_weight_matrix_is_refused(leaf, selected, message):
         memsim.plan(
             {"x": leaf},
             memsim.CrossbarConfig(),
-            memsim.Policy.unsorted(),
+            memsim.policies.Unsorted(),
             select=lambda name, leaf: selected,
         )
 
@@ -222,7 +222,7 @@ def test_a_network_without_weight_matrices_is_refused():
     with pytest.raises(
         ValueError, match=r"None of 1 tensors \(bias\) is chosen as a weight matrix"
     ):
-        memsim.plan({"bias": np.ones(3)}, memsim.CrossbarConfig(), memsim.Policy.unsorted())
+        memsim.plan({"bias": np.ones(3)}, memsim.CrossbarConfig(), memsim.policies.Unsorted())
 
 
 def test_modules_of_flax_are_mapped_as_they_compute():
@@ -231,7 +231,7 @@ def test_modules_of_flax_are_mapped_as_they_compute():
     x = jnp.ones((1, 4, 6))
     attention = linen.MultiHeadDotProductAttention(num_heads=2, qkv_features=8)
     params = attention.init(jax.random.key(0), x)["params"]
-    plan = memsim.plan(params, memsim.CrossbarConfig(), memsim.Policy.sws())
+    plan = memsim.plan(params, memsim.CrossbarConfig(), memsim.policies.Sws())
     sizes = {
         name: (layer.matrix.inputs, layer.matrix.outputs) for name, layer in plan.layers.items()
     }
@@ -240,7 +240,7 @@ def test_modules_of_flax_are_mapped_as_they_compute():
 
     model = nnx.Conv(4, 6, (3, 3), feature_group_count=2, rngs=nnx.Rngs(0))
     params = nnx.state(model, nnx.Param)
-    plan = memsim.plan(params, memsim.CrossbarConfig(), memsim.Policy.sws())
+    plan = memsim.plan(params, memsim.CrossbarConfig(), memsim.policies.Sws())
     assert plan.names == ["kernel"]
     assert (plan.layers["kernel"].matrix.inputs, plan.layers["kernel"].matrix.outputs) == (18, 6)
     chip = memsim.sample_chip(jax.random.key(0), plan)

@@ -51,7 +51,7 @@ def test_the_same_step_serves_nnx_and_linen():
     optimizer = optax.sgd(0.1)
     results = {}
     for name, (params, apply) in models.items():
-        plan = memsim.plan(params, config, memsim.Policy.sws(low_columns=5, reprogram=0.25))
+        plan = memsim.plan(params, config, memsim.policies.Sws(low=5, p=0.25))
         chip = memsim.sample_chip(jax.random.key(0), plan, 0.005, 0.005)
         step = jax.jit(functools.partial(stuck_aware_step, apply=apply, optimizer=optimizer))
         state, losses = TrainState(params, optimizer.init(params)), []
@@ -68,7 +68,7 @@ def test_the_same_step_serves_nnx_and_linen():
 
 def test_the_loss_sees_what_the_chip_holds(key):
     params = {"dense": {"kernel": jax.random.normal(key, (30, 4))}}
-    plan = memsim.plan(params, memsim.CrossbarConfig(rows=16), memsim.Policy.unsorted())
+    plan = memsim.plan(params, memsim.CrossbarConfig(rows=16), memsim.policies.Unsorted())
     every_cell = jnp.full((1, 16), 255, jnp.uint8)
     dead = memsim.with_faults(key, every_cell, jnp.zeros_like(every_cell))
     optimizer = optax.sgd(1.0)

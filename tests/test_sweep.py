@@ -81,7 +81,7 @@ def test_rows_are_those_of_a_plain_loop(uninterrupted, weights):
         config = memsim.CrossbarConfig(crossbars=8, bits=row["bits"], rows=row["rows"])
         key = jax.random.fold_in(jax.random.key(0), row["chip"])
         found = []
-        for planned in (memsim.Policy.unsorted(), policy):
+        for planned in (memsim.policies.Unsorted(), policy):
             plan = memsim.plan(task.params, config, planned)
             chip = memsim.sample_chip(key, plan, row["stuck_at"] / 2, row["stuck_at"] / 2)
             held, programming = memsim.program(task.params, plan, chip)
@@ -90,8 +90,8 @@ def test_rows_are_those_of_a_plain_loop(uninterrupted, weights):
         correct = int(np.sum(np.argmax(apply(held, images), -1) == labels))
         assert row == {
             "cell": row["cell"], "bits": 8, "rows": 128, "encoding": "twos_complement",
-            "policy": str(policy), "placement": policy.placement, "p": policy.reprogram,
-            "low": policy.low_columns, "tolerance": 0, "stuck_at": (0.0, 0.02)[row["cell"] % 2],
+            "policy": str(policy), "placement": policy.placement, "p": policy.stucking.p,
+            "low": policy.stucking.low, "tolerance": 0, "stuck_at": (0.0, 0.02)[row["cell"] % 2],
             "stuck_at_0": row["stuck_at"] / 2, "stuck_at_1": row["stuck_at"] / 2,
             "chip": row["chip"], "writes": summary.writes, "sets": summary.sets,
             "resets": summary.resets, "row_operations": summary.row_operations,
@@ -352,8 +352,8 @@ def test_chips_whose_stuck_cells_are_avoided_have_plans_of_their_own(run, weight
     rows = pq.read_table(tmp_path / "sweep.parquet").to_pylist()
     accuracy = np.reshape([row["accuracy"] for row in rows], (2, 3))
     assert accuracy[1].min() > accuracy[0].max()
-    config, avoid = memsim.CrossbarConfig(crossbars=8), memsim.Policy.matched(faults="avoid")
-    blind = memsim.plan(task.params, config, memsim.Policy.unsorted())
+    config, avoid = memsim.CrossbarConfig(crossbars=8), memsim.policies.Matched(faults="avoid")
+    blind = memsim.plan(task.params, config, memsim.policies.Unsorted())
     for number, row in enumerate(rows[3:]):
         key = jax.random.fold_in(jax.random.key(0), number)
         chip = memsim.sample_chip(key, blind, 0.025, 0.025)
@@ -383,7 +383,7 @@ def test_a_chunk_is_sized_to_memory(weights):
     with rich.progress.Progress(disable=True) as bar:
         task = digits_task(0, bar, str(weights))
     engine = sharding.Engine(task.apply, task.params, seed=0, passes=1)
-    plan = memsim.plan(task.params, memsim.CrossbarConfig(crossbars=8), memsim.Policy.unsorted())
+    plan = memsim.plan(task.params, memsim.CrossbarConfig(crossbars=8), memsim.policies.Unsorted())
     (batch,) = task.batches()
     assert engine.chunk_in_memory(plan, batch, 10**9, most=2) == 2
     assert engine.chunk_in_memory(plan, batch, 1, most=4) == 1

@@ -10,13 +10,14 @@ import numpy as np
 import typer
 
 import memsim.cli.options as options
-from memsim.config import CrossbarConfig, Policy
+from memsim.config import CrossbarConfig
 from memsim.files.checkpoints import open_checkpoint
 from memsim.files.chips import save_chip
 from memsim.files.plans import load_plan
 from memsim.files.writing import check_output, save_tensors
 from memsim.network import program, sample_chip
 from memsim.planning import plan, with_stucking
+from memsim.policies import Policy
 from memsim.report.terminal import progress_bar, results_console
 from memsim.selection import select_by_name
 from memsim.summary import summarize

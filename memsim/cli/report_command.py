@@ -14,10 +14,10 @@ import typer
 
 import memsim.cli.options as options
 from memsim.cells.pulses import HFO2, PCM, ConstantPulses, scheme_costs
-from memsim.config import Policy
 from memsim.files.checkpoints import open_checkpoint
 from memsim.files.chips import load_faults
 from memsim.files.writing import check_output, write_text, write_whole
+from memsim.policies import Policy
 from memsim.report.documents import to_json
 from memsim.report.page import to_html
 from memsim.report.tables import policy_table, scheme_table, worth_tables

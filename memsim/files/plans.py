@@ -54,7 +54,12 @@ def load_plan(path: str | Path) -> Plan:
     for i, entry in enumerate(description["layers"]):
         name = entry.pop("name")
         shape, axes = tuple(entry.pop("shape")), tuple(entry.pop("axes"))
-        matrix = Matrix(shape, axes, **entry)
+        matrix = Matrix(
+            shape=shape,
+            axes=axes,
+            stacked=tuple(entry.get("stacked", ())),
+            index=tuple(entry.get("index", ())),
+        )
         weights, used_rows = tensors[f"{i}.weights"], tensors[f"{i}.used_rows"]
         positions = inverse_positions(weights, matrix.inputs * matrix.outputs)
         fields: Any = {field: tensors.get(f"{i}.{field}") for field in _PLAN_FIELDS}

@@ -7,21 +7,27 @@ to the next is a transport problem on words, solved exactly. Offline, on the hos
 import dataclasses
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numba
 import numpy as np
-import scipy.optimize
 
 from memsim.chip import Stuck
-from memsim.codes import encode, hamming_distance
-from memsim.config import MATCHED_BITS, CrossbarConfig, Policy
+from memsim.config import MATCHED_BITS, CrossbarConfig
 from memsim.placement import Placement, inverse_positions
-from memsim.policies._matching.faulty_rows import Kinds, row_kinds, seat
+from memsim.policies._matching.faulty_rows import RowKinds, row_kinds, take_faulty_rows
 from memsim.policies._matching.flow import Graph, assign, scratch, word_graph
-from memsim.policies._matching.tour import tour
+from memsim.policies._matching.tour import find_tour
 
 
-class Traced(NamedTuple):
+class Rules(NamedTuple):
+    """What a policy asks of matching; see `Matched`."""
+
+    tolerance: int = 0
+    price: int | None = None
+    by_section: bool = False
+    avoids_faults: bool = False
+
+
+class Lines(NamedTuple):
     """Weights led through all outputs of a layer, one line of them for every position.
 
     Attributes:
@@ -38,36 +44,36 @@ class Traced(NamedTuple):
     codes: np.ndarray
     inputs: np.ndarray
     words: np.ndarray
-    rows: Kinds
+    rows: RowKinds
 
 
-def trace(
-    codes: np.ndarray, config: CrossbarConfig, policy: Policy, stuck: Stuck | None = None
-) -> Traced:
+def lead_through_outputs(
+    codes: np.ndarray, config: CrossbarConfig, rules: Rules, stuck: Stuck | None = None
+) -> Lines:
     """Orders the outputs of a layer and matches each to the one before.
 
     Args:
       codes: signed integers [outputs, inputs].
-      policy: tolerance, price and pool.
+      rules: of the policy.
       stuck: cells to avoid, of the layer's crossbars; None for none.
     """
-    graph, seen = graph_of(codes, config, policy)
+    graph, seen = graph_of(codes, config, rules)
     seen = seen - graph.lowest
-    order = tour(seen, graph)
+    order = find_tour(seen, graph)
     rows = row_kinds(stuck, seen.shape, _dealt(len(seen), config), config)
     inputs, words = np.empty(seen.shape, np.int32), np.empty(seen.shape, np.int32)
-    pool = config.rows if policy.pool == "section" else seen.shape[1]
+    pool = config.rows if rules.by_section else seen.shape[1]
     for start in range(0, seen.shape[1], pool):
         members = slice(start, start + pool)
         of_pool = np.ascontiguousarray(seen[:, members])
         taken, held = np.empty_like(of_pool), np.empty_like(of_pool)
         of_rows = rows._replace(of=np.ascontiguousarray(rows.of[:, members]))
-        _trace(of_pool, order, of_rows, graph, scratch(graph), taken, held)
+        _lead(of_pool, order, of_rows, graph, scratch(graph), taken, held)
         inputs[:, members], words[:, members] = taken + start, held
-    return Traced(graph, order, np.take_along_axis(seen[order], inputs, 1), inputs, words, rows)
+    return Lines(graph, order, np.take_along_axis(seen[order], inputs, 1), inputs, words, rows)
 
 
-def graph_of(codes: np.ndarray, config: CrossbarConfig, policy: Policy) -> tuple[Graph, np.ndarray]:
+def graph_of(codes: np.ndarray, config: CrossbarConfig, rules: Rules) -> tuple[Graph, np.ndarray]:
     """The graph that codes are matched on, and the codes as it sees them, int32."""
     dropped = max(0, config.bits - MATCHED_BITS)
     dropped = -(-dropped // config.cell_bits) * config.cell_bits  # whole cells
@@ -77,18 +83,18 @@ def graph_of(codes: np.ndarray, config: CrossbarConfig, policy: Policy) -> tuple
     elif dropped:
         codes = np.sign(codes) * (np.abs(codes) >> dropped)
     config = dataclasses.replace(config, bits=config.bits - dropped)
-    price = 12 * policy.tolerance**2 if policy.price is None else policy.price
-    return word_graph(config, policy.tolerance, max(1, price)), codes
+    price = 12 * rules.tolerance**2 if rules.price is None else rules.price
+    return word_graph(config, rules.tolerance, max(1, price)), codes
 
 
 @numba.njit(cache=True, nogil=True)
-def _trace(codes, tour, rows, graph, flow, inputs, words):  # type: ignore[no-untyped-def]
+def _lead(codes, tour, rows, graph, flow, inputs, words):  # type: ignore[no-untyped-def]
     """Leads every position of a pool through all outputs.
 
     Args:
       codes: int32 [outputs, positions], from the graph's lowest.
       tour: int64 [outputs], their order.
-      rows: the `Kinds` of the pool's positions.
+      rows: the `RowKinds` of the pool's positions.
       inputs: int32 [outputs, positions], returned in the order of the tour: which input sits there.
       words: int32 [outputs, positions], returned: the word node programmed.
     """
@@ -98,7 +104,7 @@ def _trace(codes, tour, rows, graph, flow, inputs, words):  # type: ignore[no-un
         item[:] = -1
         if np.any(kinds):
             held = words[k - 1] if k > 0 and rows.carried else erased
-            seat(held, kinds, new, rows, graph, item, word)
+            take_faulty_rows(held, kinds, new, rows, graph, item, word)
         whole = np.flatnonzero(item < 0)
         free = np.ones(new.size, np.bool_)
         free[item[item >= 0]] = False
@@ -111,10 +117,10 @@ def _trace(codes, tour, rows, graph, flow, inputs, words):  # type: ignore[no-un
         item[whole], word[whole] = items[chosen], served
 
 
-def settle(
-    traced: Traced, held: np.ndarray, config: CrossbarConfig, policy: Policy
+def arrange(
+    led: Lines, held: np.ndarray, config: CrossbarConfig, rules: Rules
 ) -> tuple[Placement, np.ndarray, np.ndarray, np.ndarray]:
-    """Arranges traced weights in sections and rows, given what the crossbar holds before.
+    """Arranges led weights in sections and rows, given what the crossbar holds before.
 
     Args:
       held: int32 [rows], word nodes.
@@ -124,7 +130,7 @@ def settle(
       stuck cells may take more, int16; the mean error of what is then held, float64 [outputs]; the
       word nodes held afterwards.
     """
-    graph, order, codes, inputs, words, kinds = traced
+    graph, order, codes, inputs, words, kinds = led
     outputs, count = codes.shape
     rows = config.rows
     slot, held = np.empty(count, np.int32), held.copy()
@@ -132,7 +138,7 @@ def settle(
     alike = np.zeros(count, np.int32)
     if np.any(kinds.of):  # positions at rows of the same kinds throughout
         alike = np.unique(kinds.of, axis=1, return_inverse=True)[1].astype(np.int32)
-    if policy.pool == "section":
+    if rules.by_section:
         alike = alike * -(-count // rows) + np.arange(count, dtype=np.int32) // rows
     _arrange(
         graph.code_of_node[words[0]], words[-1], alike, held, rows, graph, scratch(graph), slot
@@ -145,7 +151,7 @@ def settle(
         held = before
     weights = np.full((outputs, -(-count // rows) * rows), outputs * count, np.int32)
     weights[:, :count] = order[:, None] * count + inputs
-    avoids = policy.faults == "avoid"
+    avoids = rules.avoids_faults
     programmed, error = graph.code_of_node[words], np.empty(outputs)
     error[order] = (kinds.value[kinds.of, programmed] - codes).mean(axis=1)
     delta = np.zeros(outputs * count, np.min_scalar_type(-(2**config.bits)) if avoids else np.int8)
@@ -192,7 +198,7 @@ def _polish_rows(codes, held, kinds, graph, rows, words):  # type: ignore[no-unt
     Args:
       codes: int32 [outputs, positions], position section * rows + row.
       held: int32 [rows], word nodes before; returned: afterwards.
-      kinds: the `Kinds`.
+      kinds: the `RowKinds`.
       words: int32 [outputs, positions], returned.
     """
     outputs, count = codes.shape
@@ -265,25 +271,3 @@ def _dealt(outputs: int, config: CrossbarConfig) -> np.ndarray:
     starts = np.concatenate([[0], np.cumsum(runs)])
     step = np.arange(outputs)
     return starts[step % crossbars] + step // crossbars
-
-
-def transport_bound(
-    old: np.ndarray, new: np.ndarray, config: CrossbarConfig, tolerance: int = 0
-) -> int:
-    """The least writes with which the words of one output can be overwritten by those of another.
-
-    Exact, by an assignment solver that knows nothing of graphs of words: for tests and small
-    layers.
-
-    Args:
-      old, new: codes [inputs].
-      tolerance: largest error of a new code.
-    """
-    held = encode(jnp.asarray(old), config)
-    cost = np.full((old.size, new.size), config.columns)
-    for error in range(-tolerance, tolerance + 1):
-        near = np.clip(new.astype(np.int32) + error, config.min_code, config.max_code)
-        words = encode(jnp.asarray(near), config)
-        changes = hamming_distance(held[:, None], words[None], config)
-        cost = np.minimum(cost, np.asarray(changes))
-    return int(cost[scipy.optimize.linear_sum_assignment(cost)].sum())
