@@ -179,7 +179,7 @@ def target_words(
     """The words to program at every step, from the rounded quotients of consecutive layers."""
 
     def sections(quotients: Array, layer: LayerPlan) -> Array:
-        codes = by_output(to_codes(quotients, config), layer.matrix.axes).reshape(-1)
+        codes = by_output(to_codes(quotients, config), layer.matrix).reshape(-1)
         added = layer.offset if layer.delta is None else layer.delta
         if added is not None:  # weights may have moved since: within what a word can hold
             moved = codes.astype(jnp.int32) + added.astype(jnp.int32)
@@ -210,7 +210,7 @@ def _effective(
     if layer.correction is not None:
         per_output = codes.reshape(layer.matrix.outputs, layer.matrix.inputs)
         codes = per_output.astype(jnp.float32) - layer.correction[:, None]
-    codes = from_output(codes, layer.matrix.shape, layer.matrix.axes)
+    codes = from_output(codes, layer.matrix)
     held = dequantize(codes, layer.scale, weights.dtype)
     # straight-through; not w + stop_gradient(held - w), which rounds
     unclipped = (jnp.abs(quotients) <= config.max_code).astype(weights.dtype)

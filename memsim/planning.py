@@ -1,6 +1,5 @@
 """How a network is programmed: scales, placements, schedules. Offline, on the host."""
 
-import dataclasses
 import math
 import os
 from collections.abc import Iterable, Mapping
@@ -18,30 +17,14 @@ from memsim.config import CrossbarConfig, Policy, validate
 from memsim.placement import Placement, index_bits, place
 from memsim.schedule import Schedule, Slots, network_schedule
 from memsim.selection import (
+    Matrix,
     Select,
     by_output,
     in_natural_order,
     named_leaves,
-    output_axes,
+    reading_of,
     select_by_name,
 )
-
-
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class Matrix:
-    """The weight matrix that a tensor is: static.
-
-    Attributes:
-      shape: of the tensor.
-      axes: its output axes; all others are inputs.
-      inputs, outputs: shape of the matrix.
-    """
-
-    shape: tuple[int, ...]
-    axes: tuple[int, ...]
-    inputs: int
-    outputs: int
 
 
 class LayerPlan(NamedTuple):
@@ -200,7 +183,7 @@ def select_layers(leaves: Mapping[str, Any], select: Select) -> dict[str, tuple[
       ValueError: none is chosen, or one that cannot be a weight matrix.
     """
     axes = {
-        name: output_axes(name, leaves[name], chosen)
+        name: reading_of(name, leaves[name], chosen).axes
         for name in in_natural_order(leaves)
         if (chosen := select(name, leaves[name])) is not None
     }
@@ -305,7 +288,7 @@ def plan_layer(
 
             placement = competitors.Coded(placement, codes.reshape(-1))
     return LayerPlan(
-        matrix=Matrix(tensor.shape, axes, inputs, outputs),
+        matrix=Matrix(shape=tensor.shape, axes=axes),
         scale=scale,
         placement=placement,
         low_columns=np.asarray(policy.low_columns, np.int32),

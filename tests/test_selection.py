@@ -5,7 +5,7 @@ import oracles
 import pytest
 
 import memsim
-from memsim.selection import by_output, from_output, in_natural_order, named_leaves
+from memsim.selection import Matrix, by_output, from_output, in_natural_order, named_leaves
 
 RNG = np.random.default_rng(0)
 
@@ -61,7 +61,7 @@ def test_a_tensor_comes_back_from_its_matrix(name, shape, axes):
     tensor = RNG.standard_normal(shape).astype(np.float32)
     for array in (tensor, jnp.asarray(tensor)):
         matrix = by_output(array, axes)
-        np.testing.assert_array_equal(from_output(matrix, shape, axes), tensor)
+        np.testing.assert_array_equal(from_output(matrix, Matrix(shape=shape, axes=axes)), tensor)
         np.testing.assert_array_equal(oracles.tensor_of(np.asarray(matrix), shape, axes), tensor)
 
 

@@ -199,8 +199,7 @@ def _read_weights(
         weights = jnp.asarray(config.column_weights, jnp.float32)
         signs = jnp.where(complemented, -1, 1) * jnp.where(negative, _negated(config), 1)[..., None]
         codes = jnp.matmul((seen - levels) * signs, weights, precision="highest")
-        axes, shape = layer.matrix.axes, layer.matrix.shape
-        error = from_output(invert_placement(codes, layer.placement), shape, axes)
+        error = from_output(invert_placement(codes, layer.placement), layer.matrix)
         added = dequantize(error, layer.scale, tensor.dtype)
         leaves[name] = tensor + jax.lax.stop_gradient(added)
     return jax.tree.unflatten(jax.tree.structure(effective), leaves.values())

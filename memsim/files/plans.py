@@ -53,8 +53,8 @@ def load_plan(path: str | Path) -> Plan:
     layers = {}
     for i, entry in enumerate(description["layers"]):
         name = entry.pop("name")
-        shape, axes = tuple(entry.pop("shape")), tuple(entry.pop("axes"))
-        matrix = Matrix(shape, axes, **entry)
+        places = {key: entry.get(key, ()) for key in ("shape", "axes", "stacked", "index")}
+        matrix = Matrix(**{key: tuple(place) for key, place in places.items()})
         weights, used_rows = tensors[f"{i}.weights"], tensors[f"{i}.used_rows"]
         positions = inverse_positions(weights, matrix.inputs * matrix.outputs)
         fields: Any = {field: tensors.get(f"{i}.{field}") for field in _PLAN_FIELDS}

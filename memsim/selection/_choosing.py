@@ -1,21 +1,17 @@
 """Which tensors of a network are weight matrices, what they are called, which axes are outputs."""
 
-import math
 import re
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-AnyArray = TypeVar("AnyArray", np.ndarray, jax.Array)
+from memsim.selection.matrices import Matrix, Reading, matrix_name, slices
+from memsim.selection.names import in_natural_order, is_floating
 
 LAYOUTS = ("auto", "torch", "flax")
 
 # (name, tensor) -> None: stays digital; n: number of output axes (the first n of a tensor whose
 # name ends in `weight`, else the last n); or the output axes themselves.
-Select = Callable[[str, Any], int | tuple[int, ...] | None]
+Select = Callable[[str, Any], int | tuple[int, ...] | Reading | None]
 
 _DIGITAL = re.compile(
     r"(?i)(pos(ition)?_?emb|cls_token|\bwte\b|\bwpe\b|embed_tokens|word_embeddings"
@@ -23,23 +19,6 @@ _DIGITAL = re.compile(
 )
 _HEADS = re.compile(r"(^|[./])(query|key|value)[./]kernel$")
 _TRANSPOSED = re.compile(r"(?i)(conv_?transpose|transposed?_?conv|deconv|upconv)")
-
-
-def leaf_name(path: tuple[Any, ...]) -> str:
-    """The name of a pytree leaf: its path joined by `/`, a trailing `value` (Flax NNX) dropped."""
-    name = jax.tree_util.keystr(path, simple=True, separator="/")
-    return re.sub(r"[./]value$", "", name)
-
-
-def natural_key(name: str) -> tuple[list[str | int], str]:
-    """Sorts `layer1.2` before `layer1.10`: runs of digits compare as numbers."""
-    parts = re.split(r"([0-9]+)", name)
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
-
-
-def is_floating(leaf: Any) -> bool:
-    """Whether `leaf` is an array of a floating dtype, bfloat16 included."""
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
 def select_by_name(
@@ -96,8 +75,8 @@ def _compile(argument: str, expression: str | None) -> re.Pattern[str] | None:
         ) from error
 
 
-def output_axes(name: str, leaf: Any, selected: int | tuple[int, ...]) -> tuple[int, ...]:
-    """The output axes of a selected tensor.
+def reading_of(name: str, leaf: Any, selected: int | tuple[int, ...] | Reading) -> Reading:
+    """Checks what `select` gave for a tensor and spells it out.
 
     Raises:
       ValueError: a tensor that cannot be a weight matrix, or axes that it does not have.
@@ -111,49 +90,56 @@ def output_axes(name: str, leaf: Any, selected: int | tuple[int, ...]) -> tuple[
     if isinstance(selected, int):
         first = 0 if name.endswith("weight") else leaf.ndim - selected
         selected = tuple(range(first, first + selected))
-    known = all(0 <= axis < leaf.ndim for axis in selected)
-    if not selected or not known or len(set(selected)) < len(selected):
+    reading = selected if isinstance(selected, Reading) else Reading(selected)
+    axes = (*reading.axes, *reading.stacked)
+    if (
+        not reading.axes
+        or len(set(axes)) < len(axes)
+        or not all(0 <= axis < leaf.ndim for axis in axes)
+    ):
+        stacked = f" and stacked axes {reading.stacked}" if reading.stacked else ""
         raise ValueError(
-            f"`select` gave output axes {selected} for `{name}` of shape {tuple(leaf.shape)}; "
-            f"return a number of output axes from 1 to {leaf.ndim}, or None to leave it digital."
+            f"`select` gave output axes {reading.axes}{stacked} for `{name}` of shape "
+            f"{tuple(leaf.shape)}; return a number of output axes from 1 to {leaf.ndim}, or None "
+            "to leave it digital, or a `Reading` of different axes."
         )
-    return selected
+    return reading
 
 
-def by_output(tensor: AnyArray, axes: tuple[int, ...]) -> AnyArray:
-    """The weight matrix of a tensor, output-major: [outputs, inputs], each in its own order.
+class Selected(NamedTuple):
+    """One matrix that is mapped: the name of the tensor that holds it, and which one it is."""
+
+    tensor: str
+    matrix: Matrix
+
+
+def select_layers(leaves: Mapping[str, Any], select: Select) -> dict[str, Selected]:
+    """Gives every matrix that `select` chooses, by name, in natural order.
 
     Args:
-      tensor: NumPy or JAX array.
-      axes: its output axes.
-    """
-    inputs = [axis for axis in range(tensor.ndim) if axis not in axes]
-    outputs = math.prod(tensor.shape[axis] for axis in axes)
-    return tensor.transpose(*axes, *inputs).reshape(outputs, -1)
-
-
-def from_output(matrix: AnyArray, shape: tuple[int, ...], axes: tuple[int, ...]) -> AnyArray:
-    """The inverse of `by_output`: a tensor of this shape."""
-    order = (*axes, *(axis for axis in range(len(shape)) if axis not in axes))
-    moved = matrix.reshape([shape[axis] for axis in order])
-    return moved.transpose(sorted(range(len(shape)), key=order.__getitem__))
-
-
-def named_leaves(tree: Any) -> dict[str, Any]:
-    """Every leaf of a pytree under its name.
+      leaves: anything with a shape and dtype, by name.
+      select: which of them are weight matrices, see `Select`.
 
     Raises:
-      ValueError: two leaves of one name.
+      ValueError: none is chosen, or one that cannot be a weight matrix.
     """
-    leaves: dict[str, Any] = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        name = leaf_name(path)
-        if name in leaves:
-            raise ValueError(f"Two tensors are called `{name}`; names tell layers apart.")
-        leaves[name] = leaf
-    return leaves
-
-
-def in_natural_order(names: Iterable[str]) -> list[str]:
-    """Names sorted as layers are programmed."""
-    return sorted(names, key=natural_key)
+    chosen: dict[str, Selected] = {}
+    for name in leaves:
+        if (selected := select(name, leaves[name])) is None:
+            continue
+        reading = reading_of(name, leaves[name], selected)
+        whole = Matrix(shape=tuple(leaves[name].shape), axes=reading.axes, stacked=reading.stacked)
+        for matrix in slices(whole):
+            named = matrix_name(name, matrix.index)
+            if named in chosen:
+                raise ValueError(f"Two matrices are called `{named}`; names tell layers apart.")
+            chosen[named] = Selected(name, matrix)
+    if not chosen:
+        some = ", ".join(list(leaves)[:4]) + (", ..." if len(leaves) > 4 else "")
+        raise ValueError(
+            f"None of {len(leaves)} tensors ({some}) is chosen as a weight matrix: by default "
+            "names end in `weight` or `kernel` and have two or more dimensions. Rename, or choose "
+            "others with `select`; `include` and `exclude` (--include, --exclude) only narrow the "
+            "choice."
+        )
+    return {name: chosen[name] for name in in_natural_order(chosen)}

@@ -1,0 +1,51 @@
+"""Which tensors of a network are weight matrices, what they are called, which axes are outputs."""
+
+from memsim.selection._choosing import (
+    LAYOUTS,
+    Select,
+    Selected,
+    reading_of,
+    select_by_name,
+    select_layers,
+)
+from memsim.selection.matrices import (
+    Matrix,
+    Reading,
+    by_output,
+    from_output,
+    from_slices,
+    matrix_name,
+    slice_of,
+    slices,
+    tensor_name,
+)
+from memsim.selection.names import (
+    in_natural_order,
+    is_floating,
+    leaf_name,
+    named_leaves,
+    natural_key,
+)
+
+__all__ = [
+    "LAYOUTS",
+    "Matrix",
+    "Reading",
+    "Select",
+    "Selected",
+    "by_output",
+    "from_output",
+    "from_slices",
+    "in_natural_order",
+    "is_floating",
+    "leaf_name",
+    "matrix_name",
+    "named_leaves",
+    "natural_key",
+    "reading_of",
+    "select_by_name",
+    "select_layers",
+    "slice_of",
+    "slices",
+    "tensor_name",
+]
