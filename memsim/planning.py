@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float32, Int8, Int16, Int32, PyTree, UInt
 
+from memsim import selection
 from memsim.chip import Chip, Stuck
 from memsim.codes import AnyArray, quantization_scale
 from memsim.config import CrossbarConfig, Policy, validate
@@ -22,7 +23,6 @@ from memsim.selection import (
     by_output,
     in_natural_order,
     named_leaves,
-    reading_of,
     select_by_name,
 )
 
@@ -177,25 +177,16 @@ def policy_of_layers(
 
 
 def select_layers(leaves: Mapping[str, Any], select: Select) -> dict[str, tuple[int, ...]]:
-    """The output axes of every tensor that `select` chooses, in natural order of the names.
+    """Gives the output axes of every tensor that `select` chooses, in natural order of the names.
 
     Raises:
-      ValueError: none is chosen, or one that cannot be a weight matrix.
+      ValueError: none is chosen, one that cannot be a weight matrix, or one of several matrices.
     """
-    axes = {
-        name: reading_of(name, leaves[name], chosen).axes
-        for name in in_natural_order(leaves)
-        if (chosen := select(name, leaves[name])) is not None
-    }
-    if not axes:
-        some = ", ".join(list(leaves)[:4]) + (", ..." if len(leaves) > 4 else "")
-        raise ValueError(
-            f"None of {len(leaves)} tensors ({some}) is chosen as a weight matrix: by default "
-            "names end in `weight` or `kernel` and have two or more dimensions. Rename, or choose "
-            "others with `select`; `include` and `exclude` (--include, --exclude) only narrow the "
-            "choice."
-        )
-    return axes
+    chosen = selection.select_layers(leaves, select)
+    for name, one in chosen.items():
+        if one.matrix.stacked:
+            raise ValueError(f"`{name}` is a slice of `{one.tensor}`; split that tensor first.")
+    return {name: one.matrix.axes for name, one in chosen.items()}
 
 
 def sections_by_output(

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -153,9 +153,9 @@ def from_slices(parts: Sequence[AnyArray], matrix: Matrix) -> AnyArray:
     """
     if not matrix.stacked:
         return parts[0]
-    stack = np.stack if all(isinstance(part, np.ndarray) for part in parts) else jnp.stack
+    library: Any = np if all(isinstance(part, np.ndarray) for part in parts) else jnp
     counts = [matrix.shape[axis] for axis in matrix.stacked]
-    joined = stack(parts).reshape([*counts, *matrix.slice_shape])
+    joined: AnyArray = library.stack(parts).reshape([*counts, *matrix.slice_shape])
     # the stacked axes come first: each axis goes back to where it was
     kept = [axis for axis in range(len(matrix.shape)) if axis not in matrix.stacked]
     order = [*matrix.stacked, *kept]
