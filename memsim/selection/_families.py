@@ -25,7 +25,7 @@ _TRANSPOSED = re.compile(r"(?i)(conv_?transpose|transposed?_?conv|conv\d?_?d_tra
 _CHANNELS_LAST_TRANSPOSED = re.compile(r"(?i)conv\d_?d_transpose")  # Keras and Haiku
 _UP = re.compile(r"(?i)(^|_)(ups?|up_?sampl\w*|up_?scal\w*)\d*$|up_?conv")
 _CONV = re.compile(r"(?i)conv(\d?)_?(?:lstm)?(\d?)")
-_EVEN_BUT_CONV = re.compile(r"(?i)patch|down|stem|reduction|sr$")
+_NARROWS = re.compile(r"(?i)patch|down|stem|reduction|embed|(^|[./])sr[./]")
 _DEPTHWISE = re.compile(r"(?i)depth_?wise|(^|_)dw(_|\d|$)")
 _HEADS = re.compile(r"(?i)(^|_)(query|key|value|[qkv])(_proj|_kernel)?$|^w[qkv]$")
 _HEADS_OUT = re.compile(r"(?i)^(out|output|o|to_out|[a-z]*_out|attention_output)(_proj)?$")
@@ -134,7 +134,7 @@ def _weight(tensor: Tensor) -> Found:
         return "in-out-window"
     if len(shape) == 3:
         return Doubt(("out-in", "stacked-out-in", "in-out-window"))
-    if one_bias == shape[:1] or _EVEN_BUT_CONV.search(tensor.name):
+    if one_bias == shape[:1] or _NARROWS.search(tensor.name):
         return "out-in"
     # an odd square window is a convolution's; even ones are those of transposed ones as well
     if tensor.is_window(shape[2:]):

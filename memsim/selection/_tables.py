@@ -16,18 +16,19 @@ _NORM = re.compile(
     r"|^ln(_|\d|$)|^bn_?\d*$|^gn_?\d*$"
 )
 _LAYER = re.compile(r"(?i)(proj|projs|projection|project|linear|dense|fc|mlp|conv\w*|in|out)\d*$")
-_EMBEDDING = re.compile(r"(?:(?<![a-z])emb|Emb)(s|ed|eds|edder)?(?![a-z])|[Ee]mbedding|EMB")
+_EMBEDDING = re.compile(r"(?:(?<![a-z])emb|Emb)(d|s|ed|eds|edder)?(?![a-z])|[Ee]mbedding|EMB")
 _KNOWN = re.compile(
-    r"(?i)^(shared|lut|lookup(_table)?|embed_?in|codebook\w*|(\w+_)?bias(_table)?|\w*_?position_?bias)$"
+    r"(?i)^(shared|lut|pe|lookup(_table)?|embed_?in|codebook\w*|(\w+_)?bias(_table)?"
+    r"|pos(ition(al)?)?_?enc\w*|rotary\w*)$"
 )
 # what is embedded by a table; other things may be by a linear layer of such a name
 _INDICES = re.compile(
     r"(?i)^(.*_)?(tok|token|word|wordpiece|char|byte|sub_?word|vocab|text|item|user|node|entity|seg"
-    r"|segment|type|token_?type|pos|position|positional|query|row|col|level|rel|relative|distance"
-    r"|lang|language|speaker|rel_pos|src|tgt|source|target|input|output|shared|movie|product|"
-    r"language_model|decoder|encoder)s?_?emb\w*$|^emb(s|ed|eds|edding|eddings|edder)?(_?table)?_?\d*$"
-    r"|^emb(ed)?_(tok|pos|row|col|item|user|word|char)\w*$|^embedding_(table|user|item|word|token)\w*$"
-    r"|.*(Token|Word|Position)Embeddings?$"
+    r"|segment|type|pos|position(_ids)?|positional|query|row|col|level|rel|relative|distance"
+    r"|lang|language|speaker|src|tgt|source|target|input|movie|product)s?_?emb\w*$"
+    r"|^emb(d|s|ed|eds|edding|eddings|edder)?(_?table|_?layer)?_?\d*$"
+    r"|^emb(ed)?_(tok|pos|row|col|item|user|word|char)\w*$"
+    r"|^embedding_(user|item|word|token)\w*$"
 )
 
 
