@@ -64,11 +64,13 @@ def read_by_name(
     found = _found(tensor, tables)
     if not isinstance(found, Doubt):
         return read_layout(found, tensor.role, tensor.shape) if found else None
+    # only layouts of its number of dimensions are proposed
     readings = {
         layout: read_layout(layout, tensor.role, tensor.shape)
         for layout in found.layouts
         if may_fit(layout, len(tensor.shape))
     }
+    # outputs as many as the bias beside it settle the doubt
     fitting = {reading for reading in readings.values() if reading and tensor.fits(reading)}
     if found.settled and len(fitting) == 1:
         return fitting.pop()
@@ -108,32 +110,40 @@ def _is_gemma_linear(role: str, tensor: Tensor) -> bool:
 
 def _weight(tensor: Tensor) -> Found:
     shape, module = tensor.shape, tensor.module
+    # LSTM and GRU: gates one after another are outputs
     if _RECURRENT.match(tensor.role):
         return "out-in" if len(shape) == 2 else Doubt(("out-in", "stacked-out-in"))
     if len(shape) == 2:
         conv1d = tensor.role == "weight" and _CONV1D.match(module) and not tensor.numbered
         return _conv1d(tensor) if conv1d else "out-in"
+    # convolutions from here on, or stacked matrices
     one_bias = tensor.bias_shape if tensor.bias_shape and len(tensor.bias_shape) == 1 else None
     if _TRANSPOSED.search(tensor.name) or (_UP.search(module) and not tensor.points):
+        # Equinox, whose names have `/`, stores these [out, in, ...]; `up` may be either
         known = _TRANSPOSED.search(tensor.name) and "/" not in tensor.name
         if known and one_bias and one_bias != shape[1:2]:  # its outputs are in several groups
             return Doubt(("in-out-window",), settled=False)
         return "in-out-window" if known else Doubt(("in-out-window", "out-in"))
     if (tensor.experts or tensor.scanned) and not _CONV.search(tensor.name):
         return _stacked_weight(tensor)
+    # two inputs multiply: no matrix of one
     if "bilinear" in module.lower():
         return Doubt(("out-in", "stacked-out-in"), settled=False)
+    # query, key and value one after another: three matrices
     fused = _FUSED.search(module) or _FUSED.search(tensor.role)
     if fused and len(shape) == 3 and shape[0] in (2, 3) and not tensor.points:
         return "stacked-out-in"
     if tensor.scanned or tensor.experts:
         return Doubt(("out-in", "stacked-out-in"))
+    # a window of one point leaves only one reading
     if _CONV.search(tensor.name) or tensor.points:
         return "out-in"
+    # a bias of the second axis alone is that of a transposed convolution
     if one_bias and one_bias == shape[1:2] != shape[:1]:
         return "in-out-window"
     if len(shape) == 3:
         return Doubt(("out-in", "stacked-out-in", "in-out-window"))
+    # layers that narrow an image are no transposed convolutions
     if one_bias == shape[:1] or _NARROWS.search(tensor.name):
         return "out-in"
     # an odd square window is a convolution's; even ones are those of transposed ones as well
@@ -155,6 +165,7 @@ def _stacked_weight(tensor: Tensor) -> Found:
 def _conv1d(tensor: Tensor) -> Found:
     """Tells Conv1D of GPT-2 [in, out] from linear layers of the same names [out, in]."""
     first, second = tensor.shape
+    # its own bias counts most, then what such layers are for
     if first != second:
         for layout, outputs in (("in-out", second), ("out-in", first)):
             if tensor.bias_shape == (outputs,):
@@ -190,17 +201,21 @@ def _kernel(tensor: Tensor) -> Found:
     )
     if by_channel:
         return "depthwise" if len(shape) > 2 else Doubt(("in-out",))
+    # channels last, which these are always
     if len(shape) == 2 or tensor.role in ("pointwise_kernel", "recurrent_kernel"):
         return "in-out"
     if tensor.role not in ("kernel", "query_kernel", "key_kernel", "value_kernel"):
         return Doubt(("in-out", "stacked-in-out"))
+    # convolutions, by name
     if _TRANSPOSED.search(module) or re.search(r"(?i)up_?conv", module):
         return _transposed_kernel(tensor)
     if conv := _CONV.search(module) or (not tensor.scanned and _CONV.search(tensor.name)):
         return _conv_kernel(tensor, conv.group(1) or conv.group(2))
+    # attention, by name
     number = tensor.experts + tensor.scanned
     if _FUSED.search(module) and not number:
         return _fused_kernel(shape)
+    # heads are axes of their own; with three axes a scanned layer may have none
     heads = _HEADS.search(module) or _HEADS.search(tensor.role)
     if (heads or _HEADS_OUT.search(module)) and not tensor.experts:
         core = "in-heads-dim" if heads else "heads-dim-out"
@@ -220,8 +235,10 @@ def _stacked_kernel(tensor: Tensor, number: int) -> Found:
         if fits and (not tensor.scanned or tensor.stacks_first):
             return "stacked-" * (len(shape) - 2) + "in-out"
         return Doubt(("stacked-in-out", "in-stacked-out", "in-out"))
+    # a 1-d convolution, stacked layers or heads: the name says none of them
     if len(shape) == 3:
         return Doubt(("in-out", "stacked-in-out", "in-heads-dim"))
+    # a square window is that of a convolution
     if tensor.is_window(shape[:-2]):
         return "in-out"
     return Doubt(("in-out", "stacked-in-out"))
@@ -230,6 +247,7 @@ def _stacked_kernel(tensor: Tensor, number: int) -> Found:
 def _transposed_kernel(tensor: Tensor) -> Found:
     if tensor.scanned or tensor.experts:
         return Doubt(("window-out-in", "in-out"), settled=False)
+    # Keras and Haiku swap inputs and outputs here, Flax does not
     if tensor.is_keras or _CHANNELS_LAST_TRANSPOSED.search(tensor.module):
         return "window-out-in"
     if re.search(r"(?i)conv_?transpose", tensor.module):  # Flax
@@ -242,6 +260,7 @@ def _conv_kernel(tensor: Tensor, digit: str) -> Found:
     number, dimensions = tensor.experts + tensor.scanned, len(tensor.shape)
     if not number:
         return "in-out"
+    # `conv2d` has 4 axes, and one more for each that is stacked
     if re.search(r"(?i)conv_?\d_?d", tensor.module) and digit in "123":
         if dimensions == int(digit) + 2:
             return "in-out"
@@ -273,6 +292,7 @@ def _w(tensor: Tensor) -> Found:
         return _scanned_or_not(tensor, _EINSUMS[module])
     if module.endswith("einsum"):
         return Doubt(("in-out", "heads-in-dim", "heads-dim-out", "stacked-in-out"), settled=False)
+    # Haiku joins names by `/`; a `w` of other libraries may be stored either way
     if not module or "/" not in tensor.name:
         return Doubt(("in-out", "out-in"))
     if len(shape) == 2:

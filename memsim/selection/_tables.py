@@ -48,14 +48,17 @@ def is_table(tensor: Tensor) -> bool | None:
     # a table has no bias; it has two dimensions
     if not matrix or tensor.bias_shape is not None:
         return False
+    # tables of which the path tells
     if any(re.match(r"(?i)embedding_?bags?|word_emb$", part) for part in tensor.path):
         return True
+    # tables of which the module tells
     if _KNOWN.match(module) and not tensor.numbered:
         return True
     if not _EMBEDDING.search(module) or "patch" in module.lower():
         return False
     if _LAYER.search(module):  # `embed_out`, `time_emb_proj`
         return False
+    # numbered: tables in a list, or the layers of a small network that embeds
     if tensor.numbered:
         if re.match(r"(?i)time(step)?_emb", module):
             return False

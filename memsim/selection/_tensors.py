@@ -33,6 +33,7 @@ class Tensor:
         self.full_name, self.shape, self.leaves = name, shape, leaves
         self.is_keras = bool(re.search(r":\d+$", name))
         self.name = _SUFFIX.sub("", _SUFFIX.sub("", name))
+        # numbers tell modules apart, not what they are
         *self.path, self.role = re.split(r"[./]", self.name)
         words = [part for part in self.path if not part.isdigit()]
         self.module = words[-1] if words else ""
@@ -68,6 +69,7 @@ class Tensor:
             r"[./]".join(map(re.escape, self.path[: (self._scan or 0) + 1])), self.name
         )
         assert prefix is not None  # noqa: S101
+        # all tensors under what is scanned have its axis
         shapes = [
             tuple(leaf.shape)
             for name, leaf in self.leaves.items()
@@ -81,6 +83,7 @@ class Tensor:
     @functools.cached_property
     def bias_shape(self) -> tuple[int, ...] | None:
         """The shape of the bias beside the tensor, without trailing ones; None without one."""
+        # `:0` and `value` stay behind the name
         roles = {"weight": "bias", "kernel": "bias", "w": "b"}
         role = roles.get(self.role, f"{self.role}_bias")
         at = self.full_name.rindex(self.role)

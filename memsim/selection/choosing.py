@@ -90,6 +90,7 @@ class ByName:
           ValueError: name and shape leave a doubt, or a rule does not fit.
         """
         leaf = leaves[name]
+        # rules first, then what narrows the choice, then the families
         if (rule := self.rule_of(name, leaf)) is not None:
             return rule.read(name, leaf)
         if not is_floating(leaf) or leaf.ndim < 2:
@@ -178,6 +179,7 @@ def reading_of(name: str, leaf: Any, selected: int | tuple[int, ...] | Reading) 
     if isinstance(selected, int):
         first = 0 if name.endswith("weight") else leaf.ndim - selected
         selected = tuple(range(first, first + selected))
+    # every axis has one part at most
     reading = selected if isinstance(selected, Reading) else Reading(selected)
     axes = (*reading.axes, *reading.stacked)
     if (
@@ -212,6 +214,7 @@ def select_layers(leaves: Mapping[str, Any], select: Select) -> dict[str, Select
       ValueError: none is chosen, or one that cannot be a weight matrix.
     """
     chosen: dict[str, Selected] = {}
+    # the default rule sees the whole network, others one tensor at a time
     if isinstance(select, ByName):
         select.check_rules(leaves)
     for name in in_natural_order(leaves):
@@ -223,6 +226,7 @@ def select_layers(leaves: Mapping[str, Any], select: Select) -> dict[str, Select
             continue
         reading = reading_of(name, leaves[name], selected)
         whole = Matrix(shape=tuple(leaves[name].shape), axes=reading.axes, stacked=reading.stacked)
+        # a stacked tensor is one matrix for each index
         for matrix in slices(whole):
             named = matrix_name(name, matrix.index)
             if named in chosen:
