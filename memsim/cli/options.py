@@ -25,9 +25,14 @@ ScalePer = Annotated[str, typer.Option(help="quantization scale per tensor or ou
 Passes = Annotated[int, typer.Option(help="times the network is programmed")]
 Include = Annotated[str | None, typer.Option(metavar="RE", help="map only names that match")]
 Exclude = Annotated[str | None, typer.Option(metavar="RE", help="leave names that match digital")]
-Layout = Annotated[str, typer.Option(help=f"{', '.join(LAYOUTS)}: auto goes by the names")]
-Transposed = Annotated[
-    str | None, typer.Option(metavar="RE", help=r"torch weights \[in, out, ...] that match")
+Map = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="RE=LAYOUT",
+        help=f"read tensors that match as {', '.join(LAYOUTS)}, or another word for each axis; "
+        "repeatable, the first that matches counts",
+    ),
 ]
 StuckAt0 = Annotated[float, typer.Option("--stuck-at-0", help="share of cells stuck at 0")]
 StuckAt1 = Annotated[float, typer.Option("--stuck-at-1", help="share of cells stuck at 1")]

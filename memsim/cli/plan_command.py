@@ -57,8 +57,7 @@ def plan_command(
     scale_per: options.ScalePer = "tensor",
     include: options.Include = None,
     exclude: options.Exclude = None,
-    layout: options.Layout = "auto",
-    transposed: options.Transposed = None,
+    map: options.Map = None,
     chip_file: Annotated[
         Path | None, typer.Option("--chip", help="a chip whose stuck cells faults=avoid avoids")
     ] = None,
@@ -82,7 +81,7 @@ def plan_command(
             "--policy."
         )
     config = options.make_config(rows, bits, cell_bits, encoding, crossbars, schedule, scale_per)
-    select = select_by_name(layout, include, exclude, transposed)
+    select = select_by_name(include=include, exclude=exclude, map=map or ())
     for output in (out, json_out):
         if output:
             check_output(output, force)

@@ -47,8 +47,7 @@ def program_command(
     passes: options.Passes = 1,
     include: options.Include = None,
     exclude: options.Exclude = None,
-    layout: options.Layout = "auto",
-    transposed: options.Transposed = None,
+    map: options.Map = None,
     stuck_at_0: options.StuckAt0 = 0.0,
     stuck_at_1: options.StuckAt1 = 0.0,
     faults: options.Faults = None,
@@ -58,7 +57,7 @@ def program_command(
     """Write the weights that a chip really holds: same names, shapes and dtypes."""
     parsed = Policy.parse(policy)
     config = options.make_config(rows, bits, cell_bits, encoding, crossbars, schedule, scale_per)
-    select = select_by_name(layout, include, exclude, transposed)
+    select = select_by_name(include=include, exclude=exclude, map=map or ())
     if chip_file and (faults or stuck_at_0 or stuck_at_1):
         raise ValueError(
             "`--chip` brings its own stuck cells; leave --faults and --stuck-at-* out."

@@ -71,8 +71,7 @@ def report_command(
     ] = None,
     include: options.Include = None,
     exclude: options.Exclude = None,
-    layout: options.Layout = "auto",
-    transposed: options.Transposed = None,
+    map: options.Map = None,
     stuck_at_0: options.StuckAt0 = 0.0,
     stuck_at_1: options.StuckAt1 = 0.0,
     faults: options.Faults = None,
@@ -139,7 +138,7 @@ def report_command(
     kind = cells or "hfo2"
     assumptions = read_assumptions(cost, kind) if cost else assume(cells=kind)
     config = options.make_config(rows, bits, cell_bits, encoding, crossbars, schedule, scale_per)
-    select = select_by_name(layout, include, exclude, transposed)
+    select = select_by_name(include=include, exclude=exclude, map=map or ())
     plot = _plot() if html_out or png_out else None
     if png_out and not plot:
         raise ValueError(f'`--png` {png_out} needs matplotlib: pip install "memsim[plot]".')

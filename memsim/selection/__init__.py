@@ -1,13 +1,15 @@
 """Which tensors of a network are weight matrices, what they are called, which axes are outputs."""
 
-from memsim.selection._choosing import (
-    LAYOUTS,
+from memsim.selection.choosing import (
+    ByName,
+    Rule,
     Select,
     Selected,
     reading_of,
     select_by_name,
     select_layers,
 )
+from memsim.selection.layouts import LAYOUTS, Word, describe, layout_of, read_layout
 from memsim.selection.matrices import (
     Matrix,
     Reading,
@@ -29,19 +31,25 @@ from memsim.selection.names import (
 
 __all__ = [
     "LAYOUTS",
+    "ByName",
     "Matrix",
     "Reading",
+    "Rule",
     "Select",
     "Selected",
+    "Word",
     "by_output",
+    "describe",
     "from_output",
     "from_slices",
     "in_natural_order",
     "is_floating",
+    "layout_of",
     "leaf_name",
     "matrix_name",
     "named_leaves",
     "natural_key",
+    "read_layout",
     "reading_of",
     "select_by_name",
     "select_layers",

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -135,10 +135,9 @@ def from_output(values: AnyArray, matrix: Matrix) -> AnyArray:
 
     The inverse of `by_output`; where nothing is stacked the slice is the tensor.
     """
-    shape, axes = matrix.slice_shape, matrix.slice_axes
-    order = (*axes, *(axis for axis in range(len(shape)) if axis not in axes))
-    moved = values.reshape([shape[axis] for axis in order])
-    return moved.transpose(sorted(range(len(shape)), key=order.__getitem__))
+    order = (*matrix.axes, *matrix.input_axes)
+    moved = values.reshape([matrix.shape[axis] for axis in order])
+    return moved.transpose(_places(order))
 
 
 def from_slices(parts: Sequence[AnyArray], matrix: Matrix) -> AnyArray:
@@ -153,10 +152,13 @@ def from_slices(parts: Sequence[AnyArray], matrix: Matrix) -> AnyArray:
     """
     if not matrix.stacked:
         return parts[0]
-    stack = np.stack if all(isinstance(part, np.ndarray) for part in parts) else jnp.stack
-    counts = [matrix.shape[axis] for axis in matrix.stacked]
-    joined = stack(parts).reshape([*counts, *matrix.slice_shape])
+    library: Any = np if all(isinstance(part, np.ndarray) for part in parts) else jnp
     # the stacked axes come first: each axis goes back to where it was
-    kept = [axis for axis in range(len(matrix.shape)) if axis not in matrix.stacked]
-    order = [*matrix.stacked, *kept]
-    return joined.transpose(sorted(range(len(order)), key=order.__getitem__))
+    order = (*matrix.stacked, *sorted({*range(len(matrix.shape))} - {*matrix.stacked}))
+    joined: AnyArray = library.stack(parts).reshape([matrix.shape[axis] for axis in order])
+    return joined.transpose(_places(order))
+
+
+def _places(order: tuple[int, ...]) -> list[int]:
+    """Ranks axes, which may have gaps: where each of them, the lowest first, stands in `order`."""
+    return sorted(range(len(order)), key=order.__getitem__)
