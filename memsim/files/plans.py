@@ -2,64 +2,176 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from memsim.config import CrossbarConfig
-from memsim.files.own import load_own
+from memsim.files._plan_checks import OPTIONAL, PARTS, check_layer
+from memsim.files.own import check_keys, load_own, read_record
 from memsim.files.writing import save_tensors
 from memsim.placement import Placement, inverse_positions
 from memsim.planning import LayerPlan, Matrix, Plan
 from memsim.schedule import network_schedule
+from memsim.selection import in_natural_order
+
+__all__ = ["load_plan", "save_plan"]
+
+# 1 is that of memsim 0.1, which does not say so, nor which parts a layer has
+_FORMAT = 2
+_PLACEMENT = ("weights", "used_rows")
+# what a config of 0.1 has; what came later is at its default there
+_CONFIG_1 = (
+    "rows", "bits", "cell_bits", "encoding", "crossbars", "schedule", "scale_per", "flags",
+)  # fmt: skip
 
 
 def save_plan(path: str | Path, plan: Plan, *, force: bool = False) -> None:
     """Saves a plan as safetensors: the index that a chip would follow, 4 bytes a weight and more.
 
+    >>> save_plan("index.safetensors", plan)
+    >>> plan = load_plan("index.safetensors")
+
     Raises:
       OSError: as `save_tensors`.
+      ValueError: the plan is none that `load_plan` would accept.
     """
-    tensors: dict[str, Any] = {}
+    tensors: dict[str, np.ndarray] = {}
     layers = []
     for i, name in enumerate(plan.names):
         layer = plan.layers[name]
-        layers.append({"name": name, **dataclasses.asdict(layer.matrix)})
-        tensors[f"{i}.weights"] = layer.placement.weights
-        tensors[f"{i}.used_rows"] = layer.placement.used_rows
-        for field in _PLAN_FIELDS:
-            if getattr(layer, field) is not None:
-                tensors[f"{i}.{field}"] = getattr(layer, field)
-    description = {"config": dataclasses.asdict(plan.config), "layers": layers}
+        parts = [part for part in PARTS if getattr(layer, part) is not None]
+        arrays = {part: np.asarray(getattr(layer, part)) for part in parts}
+        arrays |= {part: np.asarray(getattr(layer.placement, part)) for part in _PLACEMENT}
+        try:
+            check_layer(layer.matrix, arrays, plan.config)
+        except ValueError as error:
+            raise ValueError(f"`plan` cannot be saved: of layer `{name}`, {error}.") from error
+        tensors |= {f"{i}.{part}": array for part, array in arrays.items()}
+        matrix = dataclasses.asdict(layer.matrix)
+        layers.append({"name": name, "matrix": matrix, "parts": parts})
+    description = {
+        "format": _FORMAT,
+        "config": dataclasses.asdict(plan.config),
+        "layers": layers,
+    }
     save_tensors(path, tensors, metadata={"memsim.plan": json.dumps(description)}, force=force)
 
 
-_PLAN_FIELDS = (
-    "scale", "low_columns", "reprogram", "fixed", "index_bits", "analog_valid", "delta",
-    "correction", "flips", "offset",
-)  # fmt: skip
-
-
 def load_plan(path: str | Path) -> Plan:
-    """Loads a plan.
+    """Loads a plan, of memsim 0.1 too, and believes nothing in it.
 
     Raises:
-      FileNotFoundError, ValueError: there is no such file, or it is not a whole plan.
+      FileNotFoundError: there is no such file.
+      ValueError: it is not a whole plan: a part is missing or unknown, a placement is no
+        permutation, a number is of another dtype, not finite or outside its range, or the
+        description is not that of a plan.
     """
     tensors, description = load_own(path, "plan")
-    config = CrossbarConfig(**description["config"])
-    layers = {}
-    for i, entry in enumerate(description["layers"]):
-        name = entry.pop("name")
-        shape, axes = tuple(entry.pop("shape")), tuple(entry.pop("axes"))
-        matrix = Matrix(shape, axes, **entry)
-        weights, used_rows = tensors[f"{i}.weights"], tensors[f"{i}.used_rows"]
-        positions = inverse_positions(weights, matrix.inputs * matrix.outputs)
-        fields: Any = {field: tensors.get(f"{i}.{field}") for field in _PLAN_FIELDS}
-        layers[name] = LayerPlan(
-            matrix, placement=Placement(weights, positions, used_rows), **fields
-        )
+    try:
+        config, entries = _description(description)
+        wanted = [f"{i}.{part}" for i, entry in enumerate(entries) for part in entry["parts"]]
+        optional: list[str] = []
+        if "format" not in description:
+            optional = [f"{i}.{part}" for i in range(len(entries)) for part in OPTIONAL]
+        check_keys("it", tensors, set(wanted) - set(optional), optional)
+        layers = {}
+        for i, entry in enumerate(entries):
+            there = {part: tensors.get(f"{i}.{part}") for part in (*_PLACEMENT, *PARTS)}
+            arrays = {part: array for part, array in there.items() if array is not None}
+            layers[entry["name"]] = _layer(entry, arrays, config)
+        if list(layers) != in_natural_order(layers) or len(layers) < len(entries):
+            raise ValueError(
+                "its layers are not in the order of their names, or one is there twice"
+            )
+    except ValueError as error:
+        raise ValueError(
+            f"`plan` {path} is no whole plan: {error}; plan the network again."
+        ) from error
     schedule = network_schedule([layer.placement.used_rows for layer in layers.values()], config)
-    return jax.tree.map(jnp.asarray, Plan(config, layers, *schedule))
+    plan: Plan = jax.tree.map(jnp.asarray, Plan(config, layers, *schedule))
+    return plan
+
+
+def _description(description: Mapping[str, Any]) -> tuple[CrossbarConfig, list[dict[str, Any]]]:
+    """The config, and of each layer its `name`, `matrix` and `parts`.
+
+    Raises:
+      ValueError: it is not that of a plan.
+    """
+    first = "format" not in description
+    needed = ("config", "layers") if first else ("format", "config", "layers")
+    check_keys("its description", description, needed)
+    if not first and (type(description["format"]) is not int or description["format"] != _FORMAT):
+        raise ValueError(
+            f"its format is {description['format']!r}, and this memsim reads formats up to "
+            f"{_FORMAT}"
+        )
+    later = {field.name for field in dataclasses.fields(CrossbarConfig)} - set(_CONFIG_1)
+    config = read_record(
+        CrossbarConfig, description["config"], "its config", later if first else ()
+    )
+    entries = description["layers"]
+    if not isinstance(entries, list) or not entries:
+        raise ValueError("its description lists no layers")
+    read = _first_entry if first else _entry
+    return config, [read(i, entry) for i, entry in enumerate(entries)]
+
+
+def _entry(number: int, entry: object) -> dict[str, Any]:
+    """What the description says of one layer."""
+    what = f"layer {number} of its description"
+    if not isinstance(entry, dict):
+        raise ValueError(f"{what} is no JSON object")
+    check_keys(what, entry, ("name", "matrix", "parts"))
+    name, parts = entry["name"], entry["parts"]
+    if not isinstance(name, str):
+        raise ValueError(f"{what} has a name that is no text")
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise ValueError(f"{what} has parts that are no list of texts")
+    check_keys(f"`parts` of {what}", parts, set(PARTS) - OPTIONAL, OPTIONAL)
+    matrix = read_record(Matrix, entry["matrix"], f"the matrix of {what}")
+    return {"name": name, "matrix": matrix, "parts": [*_PLACEMENT, *parts]}
+
+
+def _first_entry(number: int, entry: object) -> dict[str, Any]:
+    """The same from a file of 0.1: the matrix lies flat, and optional parts are not listed."""
+    what = f"layer {number} of its description"
+    if not isinstance(entry, dict):
+        raise ValueError(f"{what} is no JSON object")
+    sizes = ("inputs", "outputs")
+    check_keys(what, entry, ("name", "shape", "axes", *sizes))
+    if not isinstance(entry["name"], str):
+        raise ValueError(f"{what} has a name that is no text")
+    fields = {field.name for field in dataclasses.fields(Matrix)}
+    flat = {name: x for name, x in entry.items() if name != "name" and name in fields}
+    matrix = read_record(Matrix, flat, what, fields - set(flat))
+    # where a matrix works its sizes out of its shape, those of the file must agree
+    if [entry[name] for name in sizes] != [getattr(matrix, name) for name in sizes]:
+        raise ValueError(f"{what} has other inputs and outputs than its shape")
+    required = [part for part in PARTS if part not in OPTIONAL]
+    return {"name": entry["name"], "matrix": matrix, "parts": [*_PLACEMENT, *required]}
+
+
+def _layer(
+    entry: Mapping[str, Any], arrays: Mapping[str, np.ndarray], config: CrossbarConfig
+) -> LayerPlan:
+    """Checks one layer and puts it together.
+
+    Raises:
+      ValueError: see `load_plan`.
+    """
+    matrix = entry["matrix"]
+    try:
+        check_layer(matrix, arrays, config)
+    except ValueError as error:
+        raise ValueError(f"of layer `{entry['name']}`, {error}") from error
+    weights, used_rows = (arrays[part] for part in _PLACEMENT)
+    positions = inverse_positions(weights, matrix.inputs * matrix.outputs)
+    placement = Placement(weights, positions, used_rows)
+    parts = {part: arrays.get(part) for part in PARTS}
+    return LayerPlan(matrix, placement=placement, **parts)  # type: ignore[arg-type]
