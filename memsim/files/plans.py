@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memsim.config import CrossbarConfig
+from memsim.files import _format_1
 from memsim.files._plan_checks import OPTIONAL, PARTS, check_layer
 from memsim.files.own import check_keys, load_own, read_record
 from memsim.files.writing import save_tensors
@@ -24,10 +25,6 @@ __all__ = ["load_plan", "save_plan"]
 # 1 is that of memsim 0.1, which does not say so, nor which parts a layer has
 _FORMAT = 2
 _PLACEMENT = ("weights", "used_rows")
-# what a config of 0.1 has; what came later is at its default there
-_CONFIG_1 = (
-    "rows", "bits", "cell_bits", "encoding", "crossbars", "schedule", "scale_per", "flags",
-)  # fmt: skip
 
 
 def save_plan(path: str | Path, plan: Plan, *, force: bool = False) -> None:
@@ -84,10 +81,14 @@ def load_plan(path: str | Path) -> Plan:
             there = {part: tensors.get(f"{i}.{part}") for part in (*_PLACEMENT, *PARTS)}
             arrays = {part: array for part, array in there.items() if array is not None}
             layers[entry["name"]] = _layer(entry, arrays, config)
+            if optional:
+                there_too = OPTIONAL & set(arrays)
+                _format_1.check_optional(there_too, entry["matrix"], arrays["index_bits"], config)
         if list(layers) != in_natural_order(layers) or len(layers) < len(entries):
             raise ValueError(
                 "its layers are not in the order of their names, or one is there twice"
             )
+        _check_crossbars(config, layers)
     except ValueError as error:
         raise ValueError(
             f"`plan` {path} is no whole plan: {error}; plan the network again."
@@ -95,6 +96,14 @@ def load_plan(path: str | Path) -> Plan:
     schedule = network_schedule([layer.placement.used_rows for layer in layers.values()], config)
     plan: Plan = jax.tree.map(jnp.asarray, Plan(config, layers, *schedule))
     return plan
+
+
+def _check_crossbars(config: CrossbarConfig, layers: Mapping[str, LayerPlan]) -> None:
+    """Checks that 32-bit numbers count the steps of all crossbars."""
+    crossbars = config.crossbars or 1
+    steps = sum(-(-len(layer.placement.used_rows) // crossbars) for layer in layers.values())
+    if steps * crossbars >= 2**31:
+        raise ValueError(f"its config has {crossbars} crossbars, more than there are")
 
 
 def _description(description: Mapping[str, Any]) -> tuple[CrossbarConfig, list[dict[str, Any]]]:
@@ -111,15 +120,18 @@ def _description(description: Mapping[str, Any]) -> tuple[CrossbarConfig, list[d
             f"its format is {description['format']!r}, and this memsim reads formats up to "
             f"{_FORMAT}"
         )
-    later = {field.name for field in dataclasses.fields(CrossbarConfig)} - set(_CONFIG_1)
+    later = {field.name for field in dataclasses.fields(CrossbarConfig)} - _format_1.CONFIG
     config = read_record(
         CrossbarConfig, description["config"], "its config", later if first else ()
     )
     entries = description["layers"]
     if not isinstance(entries, list) or not entries:
         raise ValueError("its description lists no layers")
-    read = _first_entry if first else _entry
-    return config, [read(i, entry) for i, entry in enumerate(entries)]
+    if not first:
+        return config, [_entry(i, entry) for i, entry in enumerate(entries)]
+    parts = [*_PLACEMENT, *(part for part in PARTS if part not in OPTIONAL)]
+    named = [_format_1.read_entry(i, entry) for i, entry in enumerate(entries)]
+    return config, [{"name": name, "matrix": matrix, "parts": parts} for name, matrix in named]
 
 
 def _entry(number: int, entry: object) -> dict[str, Any]:
@@ -136,25 +148,6 @@ def _entry(number: int, entry: object) -> dict[str, Any]:
     check_keys(f"`parts` of {what}", parts, set(PARTS) - OPTIONAL, OPTIONAL)
     matrix = read_record(Matrix, entry["matrix"], f"the matrix of {what}")
     return {"name": name, "matrix": matrix, "parts": [*_PLACEMENT, *parts]}
-
-
-def _first_entry(number: int, entry: object) -> dict[str, Any]:
-    """The same from a file of 0.1: the matrix lies flat, and optional parts are not listed."""
-    what = f"layer {number} of its description"
-    if not isinstance(entry, dict):
-        raise ValueError(f"{what} is no JSON object")
-    sizes = ("inputs", "outputs")
-    check_keys(what, entry, ("name", "shape", "axes", *sizes))
-    if not isinstance(entry["name"], str):
-        raise ValueError(f"{what} has a name that is no text")
-    fields = {field.name for field in dataclasses.fields(Matrix)}
-    flat = {name: x for name, x in entry.items() if name != "name" and name in fields}
-    matrix = read_record(Matrix, flat, what, fields - set(flat))
-    # where a matrix works its sizes out of its shape, those of the file must agree
-    if [entry[name] for name in sizes] != [getattr(matrix, name) for name in sizes]:
-        raise ValueError(f"{what} has other inputs and outputs than its shape")
-    required = [part for part in PARTS if part not in OPTIONAL]
-    return {"name": entry["name"], "matrix": matrix, "parts": [*_PLACEMENT, *required]}
 
 
 def _layer(

@@ -2,8 +2,6 @@ import json
 import os
 import pickle
 
-import jax
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -11,8 +9,6 @@ import safetensors.numpy
 
 import memsim
 from memsim.files.writing import write_whole
-
-CONFIG = memsim.CrossbarConfig(rows=8, crossbars=3)
 
 
 @pytest.fixture
@@ -28,8 +24,6 @@ def tensors():
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
 def test_tensors_come_back_with_names_shapes_and_dtypes(tmp_path, tensors, suffix):
-    if suffix == ".npz":  # npz knows no bfloat16
-        tensors["b.weight"] = tensors["b.weight"].astype(np.float64)
     path = tmp_path / f"x{suffix}"
     memsim.save_tensors(path, tensors)
     source = memsim.open_checkpoint(path)
@@ -144,81 +138,3 @@ def test_a_broken_write_leaves_the_old_file_and_nothing_else(tmp_path):
         write_whole(path, half, force=True)
     assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
     assert path.read_text() == "old"
-
-
-def equal(a, b):
-    return all(
-        np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    )
-
-
-@pytest.mark.parametrize("crossbars", [1, 3, None])
-@pytest.mark.parametrize("policy", ["unsorted", "sws+stuck:p=0.3,low=2,draws=fixed", "sws-layer"])
-def test_a_plan_and_a_chip_survive_their_files(tmp_path, tensors, key, crossbars, policy):
-    config = memsim.CrossbarConfig(rows=8, crossbars=crossbars, scale_per="output")
-    plan = memsim.plan(tensors, config, memsim.Policy.parse(policy))
-    chip = memsim.sample_chip(key, plan, 0.1, 0.05)
-    memsim.save_plan(tmp_path / "p", plan)
-    memsim.save_chip(tmp_path / "c", chip, config)
-    loaded_plan = memsim.load_plan(tmp_path / "p")
-    loaded_chip = memsim.load_chip(tmp_path / "c", config)
-    assert jax.tree.structure(loaded_plan) == jax.tree.structure(plan)
-    assert equal(loaded_plan, plan)
-    assert equal(loaded_chip._replace(key=0), chip._replace(key=0))
-    assert jnp.array_equal(jax.random.key_data(loaded_chip.key), jax.random.key_data(chip.key))
-
-
-def test_a_file_of_another_kind_is_no_plan_and_no_chip(tmp_path, tensors, key):
-    plan = memsim.plan(tensors, CONFIG, memsim.Policy.unsorted())
-    chip = memsim.sample_chip(key, plan)
-    memsim.save_plan(tmp_path / "plan", plan)
-    memsim.save_chip(tmp_path / "chip", chip, CONFIG)
-    with pytest.raises(ValueError, match=r"`plan` .*chip was not saved by memsim as a plan"):
-        memsim.load_plan(tmp_path / "chip")
-    with pytest.raises(ValueError, match=r"`chip` .*plan was not saved by memsim as a chip"):
-        memsim.load_chip(tmp_path / "plan", CONFIG)
-    with pytest.raises(FileNotFoundError, match=r"`plan` .*none is not a file"):
-        memsim.load_plan(tmp_path / "none")
-    (tmp_path / "cut").write_bytes((tmp_path / "plan").read_bytes()[:300])
-    with pytest.raises(ValueError, match=r"`plan` .*cut is truncated or no plan file"):
-        memsim.load_plan(tmp_path / "cut")
-    with pytest.raises(ValueError, match="program it with the config that it was made for"):
-        memsim.load_chip(tmp_path / "chip", memsim.CrossbarConfig(rows=8, bits=6, crossbars=3))
-
-
-@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
-@pytest.mark.parametrize(
-    "config",
-    [CONFIG, memsim.CrossbarConfig(rows=8, crossbars=3, cell_bits=2, bits=7)],
-    ids=["1-bit cells", "2-bit cells"],
-)
-def test_a_fault_map_survives_its_file(tmp_path, tensors, key, suffix, config):
-    plan = memsim.plan(tensors, config, memsim.Policy.unsorted())
-    chip = memsim.sample_chip(key, plan, 0.1, 0.05)
-    path = tmp_path / f"map{suffix}"
-    memsim.save_faults(path, chip, config)
-    low, high = memsim.load_faults(path)
-    assert low.shape == (3, 8, config.columns)
-    assert low.any()
-    assert high.any()
-    again = memsim.with_faults(
-        key, memsim.fault_words(low, 3, config), memsim.fault_words(high, 3, config)
-    )
-    assert equal(again._replace(key=0), chip._replace(key=0))
-    assert jnp.array_equal(jax.random.key_data(again.key), jax.random.key_data(chip.key))
-
-
-def test_a_bad_fault_map_is_refused(tmp_path):
-    cells = np.zeros((1, 8, 8), bool)
-    path = tmp_path / "map.npz"
-    np.savez(path, stuck_at_0=cells)
-    with pytest.raises(ValueError, match=r"holds \['stuck_at_0'\]; a fault map holds"):
-        memsim.load_faults(path)
-    np.savez(path, stuck_at_0=cells, stuck_at_1=cells + 2.0)
-    with pytest.raises(ValueError, match="both must be bool"):
-        memsim.load_faults(path)
-    np.savez(path, stuck_at_0=~cells, stuck_at_1=~cells)
-    with pytest.raises(ValueError, match="64 cells stuck at both 0 and 1"):
-        memsim.load_faults(path)
-    with pytest.raises(ValueError, match=r"shape \(1, 8, 8\), but this chip is \(3, 8, 8\)"):
-        memsim.fault_words(cells, 3, CONFIG)
