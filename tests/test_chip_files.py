@@ -190,16 +190,15 @@ def test_every_part_of_a_fault_map_is_checked(tmp_path, suffix):
     low = np.zeros((2, 3, 4), bool)
     low[0, 0, 0] = True
     maps = {"stuck_at_0": low, "stuck_at_1": ~low}
-    for dtype in (bool, np.uint8, np.int64, np.float32, ml_dtypes.bfloat16):
+    for dtype in (bool, np.uint8, np.int64, np.float32):
         memsim.save_tensors(path, {n: x.astype(dtype) for n, x in maps.items()}, force=True)
-        if dtype is not ml_dtypes.bfloat16:
-            for found, given in zip(memsim.load_faults(path), maps.values(), strict=True):
-                assert found.dtype == bool
-                np.testing.assert_array_equal(found, given)
+        for found, given in zip(memsim.load_faults(path), maps.values(), strict=True):
+            assert found.dtype == bool
+            np.testing.assert_array_equal(found, given)
     for name, array in maps.items():
         number = array.astype(np.float32)
-        bad = [array[0], array[None], array[:, :2], array[:0], array | True, number * np.nan,
-               number * 2, number * np.inf, number - 1, array.astype(np.complex64)]  # fmt: skip
+        bad = [array[0], array[None], array[:, :2], array[:0], array | True, number * 2, number - 1,
+               np.full_like(number, np.nan), np.full_like(number, np.inf), number + 0j]  # fmt: skip
         for other in bad:
             memsim.save_tensors(path, {**maps, name: other}, force=True)
             with pytest.raises(ValueError, match="`faults`"):
