@@ -373,7 +373,8 @@ def test_an_npz_holds_arrays_each_of_its_own_name(tmp_path):
     broken = [[("w.npy", data), ("w.npy", data)], [("w.npy", data), ("x.txt", b"")],
               [("w.npy", data[:-1])], [("w.npy", data + b"1")], [("w.npy", b"")],
               *([("w.npy", data.replace(*change))] for change in (
-                  (b"<f8", b"<f1"), (b"(3,)", b"(9,)"), (b"(3,), }          ", b"(99999999999,), }"),
+                  (b"<f8", b"<f1"), (b"(3,)", b"(9,)"),
+                  (b"(3,), }          ", b"(99999999999,), }"),
               ))]  # fmt: skip
     for members in broken:
         with zipfile.ZipFile(path, "w") as archive:

@@ -30,6 +30,7 @@ def read_entry(number: int, entry: object) -> tuple[str, Matrix]:
     name: Any = entry["name"]
     if not isinstance(name, str):
         raise ValueError(f"{what} has a name that is no text")
+    # fields that a matrix got later are at their defaults
     fields = {field.name for field in dataclasses.fields(Matrix)}
     flat = {field: x for field, x in entry.items() if field != "name" and field in fields}
     matrix = read_record(Matrix, flat, what, fields - set(flat))
@@ -62,6 +63,7 @@ def check_optional(
         *((bits + order / inputs, {"delta"}) for bits in pools),  # matched
         *((bits + (order + 16) / inputs, {"delta", "correction"}) for bits in pools),
     ]
+    # flag cells are of flip-n-write alone
     if config.flags != "none":
         policies = [(float(index_bits), {"flips"})]
     possible = [parts for bits, parts in policies if np.float32(bits) == index_bits]

@@ -12,6 +12,7 @@ def parse_json(text: str | bytes) -> object:
     """
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        # of two values of one name, readers would take different ones
         found = dict(pairs)
         if len(found) < len(pairs):
             names = [name for name, _ in pairs]
@@ -25,6 +26,7 @@ def parse_json(text: str | bytes) -> object:
     def no_number(constant: str) -> NoReturn:
         raise ValueError(f"{constant} is no number of JSON")
 
+    # deep nesting ends the parser's recursion, which is no ValueError
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
         parsed: object = json.loads(decoded, object_pairs_hook=unique, parse_constant=no_number)

@@ -65,6 +65,7 @@ def _read_archive(archive: zipfile.ZipFile) -> Archive:
     tensors: dict[str, np.ndarray | RawTensor] = {}
     beside: object = {}
     seen: set[str] = set()
+    # member by member: numpy.load would take one of two members of a name
     for info in archive.infolist():
         if info.filename in seen:
             raise ValueError(f"{info.filename!r} is there twice")
@@ -79,6 +80,7 @@ def _read_archive(archive: zipfile.ZipFile) -> Archive:
                 tensors[info.filename.removesuffix(".npy")] = array
             elif not info.is_dir():
                 raise ValueError(f"{info.filename!r} is no array")
+    # the names of dtypes that NumPy lacks give bytes their meaning back
     dtypes, metadata = _read_beside(beside)
     for name, dtype in dtypes.items():
         tensors[name] = _with_dtype(name, tensors.get(name), dtype)
@@ -110,6 +112,7 @@ def _native(array: np.ndarray | RawTensor) -> np.ndarray | RawTensor:
     """The array in this machine's byte order; extended floats, which JAX lacks, as they are."""
     if isinstance(array, RawTensor):
         return array
+    # where long doubles are as wide as doubles, NumPy reads them as such
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         data = np.frombuffer(array.tobytes(), np.uint8)
         return RawTensor(array.dtype.str, array.shape, data)
@@ -145,6 +148,7 @@ def write_file(
                 array = tensor
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 npy.write_array(member, array, allow_pickle=False)
+        # plain arrays make the file that numpy.savez makes
         if dtypes or metadata:
             beside = {"dtypes": dtypes, "metadata": dict(metadata)}
             archive.writestr(zipfile.ZipInfo(_BESIDE), compact_json(beside))

@@ -22,6 +22,7 @@ def check_matrix(matrix: Matrix) -> None:
       ValueError: axes that the tensor does not have, or other numbers of inputs and outputs.
     """
     shape, axes = _slice(matrix)
+    # axes of the tensor, each once
     known = all(0 <= axis < len(shape) for axis in axes) and len(set(axes)) == len(axes) > 0
     if not known or min(shape, default=0) < 1:
         raise ValueError(f"output axes {list(axes)} of a tensor {list(shape)} make no matrix")
@@ -52,6 +53,7 @@ def check_placement(weights: np.ndarray, used_rows: np.ndarray, matrix: Matrix, 
     sections = weights.shape[0] if weights.ndim else 0
     check_part("weights", weights, Part(("int32",), (sections, rows), 0, size))
     check_part("used_rows", used_rows, Part(("int32",), (sections,), 1, rows))
+    # a section fills rows from 0 on; the others hold the number of weights
     used = np.arange(rows) < used_rows[:, None]
     if (weights[~used] != size).any():
         raise ValueError(f"`weights` holds numbers other than {size} in rows past `used_rows`")
@@ -121,6 +123,7 @@ def check_layer(matrix: Matrix, arrays: Mapping[str, np.ndarray], config: Crossb
 
 def _check_flips(flips: np.ndarray, used: np.ndarray, config: CrossbarConfig) -> None:
     """Checks that whole words, or whole columns, are complemented."""
+    # a flag of a word complements all of it, one of a section a whole column
     if config.flags == "word":
         whole = sum(config.column_masks)
         good = (flips == 0) | ((flips == whole) & used)

@@ -60,10 +60,12 @@ def read_header(file: BinaryIO) -> Header:
     """
     stamp = _stamp(file)
     size = stamp[0]
+    # the length of the header comes first, then the header, then all tensors
     prefix = file.read(8)
     if len(prefix) < 8:
         raise ValueError(f"{size} bytes are too few")
     (length,) = struct.unpack("<Q", prefix)
+    # nothing is read by a length that the file cannot have
     if length > min(_LONGEST_HEADER, size - 8):
         raise ValueError(f"its header of {length} bytes is longer than the file, or too long")
     text = file.read(length)
@@ -104,6 +106,7 @@ def _entry(name: str, value: object, start: int) -> Entry:
         raise ValueError(f"`{name}` has a dtype that is no text")
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
         raise ValueError(f"`{name}` has a shape or data_offsets that are no sizes")
+    # begin and end are counted from the end of the header
     begin, end = offsets
     needed = bytes_of(stored, tuple(shape))
     span = 8  # NumPy takes no array of 2**63 bytes, even where an axis of 0 leaves none of them
@@ -132,6 +135,7 @@ def read_tensor(file: BinaryIO, entry: Entry) -> np.ndarray | RawTensor:
     if data.size != entry.end - entry.begin:
         raise ValueError("the file became shorter while it was read")
     dtype = numpy_dtype(entry.stored)
+    # packed and unknown numbers stay as they are
     if dtype is None:
         return RawTensor(entry.stored, entry.shape, data)
     return data.view(dtype).reshape(entry.shape)
@@ -166,6 +170,7 @@ def write_file(
             "data_offsets": [begin, end],
         }
     text = compact_json(header).encode()
+    # spaces after the JSON let the tensors begin at a multiple of 8
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)

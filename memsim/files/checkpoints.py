@@ -132,6 +132,7 @@ def _open_shards(index: Path) -> Checkpoint:
     assigned = _weight_map(index)
     shards = {shard: _shard(index, shard) for shard in sorted(set(assigned.values()))}
     headers = {path: _header(path) for path in shards.values()}
+    # the index and the shards must tell the same: first all that the index names
     found = {shard: headers[path].entries for shard, path in shards.items()}
     for name, shard in assigned.items():
         if name not in found[shard]:
@@ -141,6 +142,7 @@ def _open_shards(index: Path) -> Checkpoint:
                 f"`checkpoint` {index} says that `{name}` is in {shard}, but {where}; fetch the "
                 "shards and their index again, or mend its `weight_map`."
             )
+    # then all that the shards hold, but for copies that the index gives to others
     forgotten = {name: shard for shard in found for name in found[shard] if name not in assigned}
     if forgotten:
         name, shard = next(iter(forgotten.items()))

@@ -82,6 +82,7 @@ def load_chip(path: str | Path, config: CrossbarConfig) -> Chip:
         raise ValueError(
             f"`chip` {path} is no whole chip: {error}; sample or program it again."
         ) from error
+    # a whole chip, but of other crossbars
     if tuple(cells) != config.column_masks:
         raise ValueError(
             f"`chip` {path} has {len(cells)} other columns than the config's "
@@ -110,6 +111,7 @@ def _check_chip(tensors: Mapping[str, np.ndarray], kind: str, config: CrossbarCo
       ValueError: another dtype or shape, stuck cells that contradict each other or are no whole
         cells, a state that stuck cells cannot have.
     """
+    # a key of that kind tells what the data of one look like
     try:
         key = np.asarray(jax.random.key_data(jax.random.key(0, impl=kind)))
     except (ValueError, TypeError, KeyError) as error:
@@ -117,6 +119,7 @@ def _check_chip(tensors: Mapping[str, np.ndarray], kind: str, config: CrossbarCo
     check_part("key", tensors["key"], Part((key.dtype.name,), key.shape, 0, 2**32 - 1))
     check_part("passes", tensors["passes"], Part(("int32",), (), 0, 2**31 - 1))
     state = tensors["state"]
+    # weight stationary, only the network says how many crossbars there are
     crossbars = config.crossbars or (state.shape[0] if state.ndim else 0)
     word, whole = config.word_dtype.name, sum(config.column_masks)
     words = Part((word,), (crossbars, config.physical_rows), 0, whole)
@@ -124,6 +127,7 @@ def _check_chip(tensors: Mapping[str, np.ndarray], kind: str, config: CrossbarCo
         check_part(name, tensors[name], words)
     if not crossbars:
         raise ValueError("it has no crossbars")
+    # stuck cells are whole cells, stuck one way, and at that level
     low, high = tensors["stuck_at_0"], tensors["stuck_at_1"]
     for name, stuck in (("stuck_at_0", low), ("stuck_at_1", high)):
         for mask in config.column_masks:
@@ -179,6 +183,7 @@ def load_faults(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _are_cells(values: np.ndarray | RawTensor) -> bool:
     """Whether all are 0 or 1, whole or floating."""
+    # bool, whole and floating numbers of NumPy; no complex ones, texts or bytes
     if isinstance(values, RawTensor) or values.dtype.kind not in "biuf":
         return False
     return bool(((values == 0) | (values == 1)).all())

@@ -34,6 +34,7 @@ def load_own(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], dict[s
             header = _safetensors.read_header(file)
             for name, entry in header.entries.items():
                 tensor = _safetensors.read_tensor(file, entry)
+                # memsim writes no tensors of that kind
                 if isinstance(tensor, RawTensor):
                     raise ValueError(f"`{name}` is {entry.stored}")
                 tensors[name] = tensor
@@ -111,6 +112,7 @@ def read_record(
     """
     if not isinstance(values, dict):
         raise ValueError(f"{what} is {_short(values)}, no JSON object")
+    # what a field has to be stands in its annotation
     hints = typing.get_type_hints(record)
     names = _fields(record)
     check_keys(what, values, names - set(optional), optional)
@@ -133,8 +135,10 @@ def _converted(value: Any, hint: Any, what: str) -> Any:
     Raises:
       ValueError: it has another type.
     """
+    # JSON has neither tuples nor fixed choices, and True counts as 1 in Python: types are compared
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
+        # the first type that takes the value
         for one in arguments:
             try:
                 return _converted(value, one, what)

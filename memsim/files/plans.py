@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from memsim.config import CrossbarConfig
@@ -44,6 +43,7 @@ def save_plan(path: str | Path, plan: Plan, *, force: bool = False) -> None:
         parts = [part for part in PARTS if getattr(layer, part) is not None]
         arrays = {part: np.asarray(getattr(layer, part)) for part in parts}
         arrays |= {part: np.asarray(getattr(layer.placement, part)) for part in _PLACEMENT}
+        # what could not be loaded is not saved
         try:
             check_layer(layer.matrix, arrays, plan.config)
         except ValueError as error:
@@ -70,12 +70,15 @@ def load_plan(path: str | Path) -> Plan:
     """
     tensors, description = load_own(path, "plan")
     try:
+        # the description first: it says which tensors there must be
         config, entries = _description(description)
         wanted = [f"{i}.{part}" for i, entry in enumerate(entries) for part in entry["parts"]]
+        # 0.1 did not list optional parts; index bits tell which ones belong to a layer
         optional: list[str] = []
         if "format" not in description:
             optional = [f"{i}.{part}" for i in range(len(entries)) for part in OPTIONAL]
         check_keys("it", tensors, set(wanted) - set(optional), optional)
+        # then layer by layer
         layers = {}
         for i, entry in enumerate(entries):
             there = {part: tensors.get(f"{i}.{part}") for part in (*_PLACEMENT, *PARTS)}
@@ -94,7 +97,8 @@ def load_plan(path: str | Path) -> Plan:
             f"`plan` {path} is no whole plan: {error}; plan the network again."
         ) from error
     schedule = network_schedule([layer.placement.used_rows for layer in layers.values()], config)
-    plan: Plan = jax.tree.map(jnp.asarray, Plan(config, layers, *schedule))
+    # all at once: array by array takes three times as long
+    plan: Plan = jax.device_put(Plan(config, layers, *schedule))
     return plan
 
 
@@ -164,6 +168,7 @@ def _layer(
     except ValueError as error:
         raise ValueError(f"of layer `{entry['name']}`, {error}") from error
     weights, used_rows = (arrays[part] for part in _PLACEMENT)
+    # the inverse is not in the file: it follows from the placement
     positions = inverse_positions(weights, matrix.inputs * matrix.outputs)
     placement = Placement(weights, positions, used_rows)
     parts = {part: arrays.get(part) for part in PARTS}

@@ -41,6 +41,7 @@ def write_whole(path: str | Path, write: Callable[[Path], None], force: bool = F
     """
     path = Path(path)
     check_output(path, force)
+    # in the same folder, so that it can replace `path` in one step
     descriptor, name = tempfile.mkstemp(
         prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent
     )
@@ -51,6 +52,7 @@ def write_whole(path: str | Path, write: Callable[[Path], None], force: bool = F
         os.umask(mask)
         os.chmod(name, 0o666 & ~mask)  # mkstemp makes private files
         os.replace(name, path)
+    # also when the run is interrupted
     except BaseException:
         os.unlink(name)
         raise
@@ -120,6 +122,7 @@ def check_tensors(path: str | Path, tensors: Mapping[str, Any]) -> None:
     Raises:
       ValueError: their dtypes are not of that kind, or their names cannot stand in it.
     """
+    # zip ends a name at a null byte, and safetensors keeps a name for its metadata
     to_npz = Path(path).suffix == ".npz"
     for name in tensors:
         bad = "\0" in name if to_npz else name == "__metadata__"
