@@ -87,7 +87,7 @@ def program_command(
             plan_ = plan(tensors, config, parsed, select=select, chip=chip)
         mapped = {name: jnp.asarray(tensors[name]) for name in plan_.names if name in tensors}
         effective, programming = program(mapped, plan_, chip, passes=passes)
-    save_tensors(out, tensors | effective, force=force)
+    save_tensors(out, tensors | effective, metadata=source.metadata, force=force)
     if save_chip_file:
         save_chip(save_chip_file, programming.chip, plan_.config, force=force)
     summary = summarize(programming, plan_)

@@ -3,11 +3,12 @@
 from memsim.files.checkpoints import Checkpoint, open_checkpoint
 from memsim.files.chips import load_chip, load_faults, save_chip, save_faults
 from memsim.files.plans import load_plan, save_plan
-from memsim.files.writing import check_output, save_tensors, write_text, write_whole
+from memsim.files.raw import RawTensor
+from memsim.files.writing import save_tensors
 
 __all__ = [
     "Checkpoint",
-    "check_output",
+    "RawTensor",
     "load_chip",
     "load_faults",
     "load_plan",
@@ -16,6 +17,4 @@ __all__ = [
     "save_faults",
     "save_plan",
     "save_tensors",
-    "write_text",
-    "write_whole",
 ]
