@@ -65,7 +65,7 @@ def main() -> None:
 
     @jax.jit
     def solve(conductance: jax.Array, voltages: jax.Array) -> jax.Array:
-        return jax.lax.map(lambda one: memsim.device_currents(*one, WIRES), (conductance, voltages))
+        return jax.lax.map(lambda one: memsim.device_currents(*one, WIRES).value, (conductance, voltages))
 
     with jax.enable_x64():
         arguments = jnp.asarray(conductance), jnp.asarray(voltages)

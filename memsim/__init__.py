@@ -18,15 +18,16 @@ from memsim.cells.pulses import (
     write_energy,
     write_time,
 )
-from memsim.cells.reading import (
-    Cells,
-    Readout,
-    program_cells,
-    read_layer,
-    read_matmul,
-    read_weights,
+from memsim.cells.laws import ConductanceLaw
+from memsim.cells.reading import Saturated, count_saturated, read_layer, read_matmul, read_weights
+from memsim.cells.readouts import Cells, Readout, program_cells
+from memsim.cells.wires import (
+    Solution,
+    Wires,
+    device_currents,
+    effective_conductance,
+    node_voltages,
 )
-from memsim.cells.wires import Wires, device_currents, effective_conductance, node_voltages
 from memsim.chip import Chip, clustered_faults, fault_cells, fault_words, with_faults
 from memsim.codes import (
     bit_slice,
@@ -99,6 +100,7 @@ __all__ = [
     "Chip",
     "Comparison",
     "Conductance",
+    "ConductanceLaw",
     "ConstantPulses",
     "Costs",
     "Counts",
@@ -112,11 +114,13 @@ __all__ = [
     "Programming",
     "RampedPulses",
     "Readout",
+    "Saturated",
     "Schedule",
     "Scheme",
     "Summary",
     "WearHistogram",
     "Weibull",
+    "Solution",
     "Wires",
     "Worth",
     "WriteVerify",
@@ -130,6 +134,7 @@ __all__ = [
     "cell_writes",
     "clustered_faults",
     "column_counts",
+    "count_saturated",
     "compare",
     "decode",
     "dequantize",

@@ -207,7 +207,7 @@ def test_a_product_inside_a_model(params, key, config):
 
     np.testing.assert_allclose(product(inputs, tensor, fine), inputs @ tensor, atol=5e-3)
     coarse = product(inputs, tensor, Readout(input_bits=3))
-    largest = np.abs(inputs).max()
+    largest = np.abs(inputs).max(axis=-1, keepdims=True)  # of each vector
     codes = np.round(inputs / (largest / 3))
     np.testing.assert_allclose(coarse, codes @ tensor * (largest / 3), rtol=1e-4, atol=1e-5)
     gradients = jax.grad(lambda *at: jnp.sum(product(*at, fine) ** 2), (0, 1))(inputs, tensor)

@@ -41,7 +41,7 @@ def test_currents_and_voltages_are_those_of_a_circuit_simulator(name, ir_drop_ci
     }
     conductance, voltages = jnp.asarray(1 / circuit["R"]), jnp.asarray(circuit["V"][:, 0])
     wires = Wires(float(circuit["r_wl"]), float(circuit["r_bl"]))
-    currents = memsim.device_currents(conductance, voltages, wires)
+    currents = memsim.device_currents(conductance, voltages, wires).value
     word, bit = memsim.node_voltages(currents, voltages, wires)
     before = jnp.cumsum(currents[:, ::-1], axis=1)[:, ::-1]
     after = jnp.cumsum(currents, axis=0)
@@ -61,7 +61,7 @@ def test_a_large_crossbar_leaves_kirchhoff_little_to_complain_of(wires):
     rng = np.random.default_rng(1)
     conductance = jnp.asarray(rng.choice([200e-6, 11e-6], (128, 128)))
     voltages = jnp.asarray(rng.integers(0, 2, 128) * 0.2)
-    currents = memsim.device_currents(conductance, voltages, wires)
+    currents = memsim.device_currents(conductance, voltages, wires).value
     word, bit = memsim.node_voltages(currents, voltages, wires)
     residual = currents - conductance * (word - bit)
     ideal = conductance * voltages[:, None]
@@ -80,16 +80,18 @@ def test_currents_are_those_of_a_nodal_matrix(rows, columns, wires, seed):
     conductance = rng.lognormal(np.log(1e-4), 1, (rows, columns))
     voltages = rng.standard_normal(rows)
     expected = solve_crossbar(conductance, voltages, *wires)
-    found = memsim.device_currents(jnp.asarray(conductance), jnp.asarray(voltages), Wires(*wires))
+    found = memsim.device_currents(
+        jnp.asarray(conductance), jnp.asarray(voltages), Wires(*wires)
+    ).value
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
 
 
 def test_the_effective_conductance_takes_any_voltages(crossbar):
     conductance, voltages = crossbar
     wires = Wires(40.0, 25.0)
-    effective = memsim.effective_conductance(conductance, wires)
+    effective = memsim.effective_conductance(conductance, wires).value
     for given_voltages in (voltages, jnp.ones(7)):
-        currents = memsim.device_currents(conductance, given_voltages, wires)
+        currents = memsim.device_currents(conductance, given_voltages, wires).value
         np.testing.assert_allclose(given_voltages @ effective, currents.sum(0), rtol=1e-8)
 
 
@@ -97,7 +99,7 @@ def test_gradients_are_finite_differences(crossbar):
     conductance, voltages = crossbar
 
     def squares(scaled, voltages, wires):
-        currents = memsim.device_currents(scaled * 1e-4, voltages, wires)
+        currents = memsim.device_currents(scaled * 1e-4, voltages, wires).value
         return jnp.sum(jnp.square(1e4 * currents))
 
     # one-sided at an open device: a conductance is not negative
@@ -116,7 +118,7 @@ def test_the_gradient_of_the_effective_conductance_is_a_finite_difference(crossb
 
     def total(scaled, word_line):
         wires = Wires(word_line, 25.0)
-        return jnp.sum(jnp.square(1e4 * memsim.effective_conductance(scaled * 1e-4, wires)))
+        return jnp.sum(jnp.square(1e4 * memsim.effective_conductance(scaled * 1e-4, wires).value))
 
     check_grads(total, (1e4 * conductance + 0.1, 40.0), order=1, rtol=1e-4)
 
@@ -127,7 +129,7 @@ def test_many_crossbars_under_vmap_and_jit_are_a_loop(crossbar):
     wires = Wires(40.0, 25.0)
 
     def solve(conductance):
-        return memsim.device_currents(conductance, voltages, wires)
+        return memsim.device_currents(conductance, voltages, wires).value
 
     together = jax.jit(jax.vmap(solve))(many)
     loop = jnp.stack([solve(one) for one in many])
@@ -137,7 +139,7 @@ def test_many_crossbars_under_vmap_and_jit_are_a_loop(crossbar):
 def test_single_precision_is_single_precision(crossbar):
     conductance, voltages = (x.astype(jnp.float32) for x in crossbar)
     wires = Wires(40.0, 25.0)
-    currents = memsim.device_currents(conductance, voltages, wires)
+    currents = memsim.device_currents(conductance, voltages, wires).value
     assert currents.dtype == jnp.float32
-    exact = memsim.device_currents(*crossbar, wires)
+    exact = memsim.device_currents(*crossbar, wires).value
     np.testing.assert_allclose(currents, exact, rtol=0, atol=1e-5 * np.abs(exact).max())
