@@ -41,11 +41,14 @@ class Counts(NamedTuple):
     Attributes:
       sets, resets: int32 [..., columns], cells whose level rose, or fell.
       row_operations: int32 [...], rows of which at least one cell changed.
+      set_rows, reset_rows: int32 [...], rows of which at least one cell rose, or fell.
     """
 
     sets: Int32[AnyArray, "*shape columns"]
     resets: Int32[AnyArray, "*shape columns"]
     row_operations: Int32[AnyArray, "*shape"]
+    set_rows: Int32[AnyArray, "*shape"]
+    reset_rows: Int32[AnyArray, "*shape"]
 
 
 class Programmed(NamedTuple):
@@ -157,6 +160,8 @@ def program_steps(
             column_counts(sets, config),
             column_counts(resets, config),
             jnp.sum((sets | resets) != 0, axis=-1, dtype=jnp.int32),
+            jnp.sum(sets != 0, axis=-1, dtype=jnp.int32),
+            jnp.sum(resets != 0, axis=-1, dtype=jnp.int32),
         )
         achieved = jax.lax.dynamic_update_index_in_dim(achieved, words, here, axis=0)
         if wear:

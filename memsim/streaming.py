@@ -408,6 +408,7 @@ class _Stream:
                 jax.tree.map(lambda *passes: np.stack(passes), *counts),
                 facts,
                 int(tally.wear.max()),
+                self._config.cell_bits,
             )
             for counts, tally in zip(self._counts, self._tallies, strict=True)
         ]
@@ -420,7 +421,8 @@ class _Stream:
         ):
             last = jax.tree.map(lambda x: x[None], counts[-1])
             wear = (np.asarray(tally.wear) - before) / np.float32(self._passes - 1)
-            found.append((summarize_counts(last, facts, round(float(wear.max()))), wear))
+            most = round(float(wear.max()))
+            found.append((summarize_counts(last, facts, most, self._config.cell_bits), wear))
         return found
 
     @property
@@ -450,7 +452,7 @@ class _Stream:
         wear = np.min_scalar_type(self._passes) if self._config.crossbars is None else np.uint32
         return _Tally(
             self._make_chip(key, crossbars, self._config),
-            Counts(counts, counts, counts[:, 0]),
+            Counts(counts, counts, counts[:, 0], counts[:, 0], counts[:, 0]),
             np.zeros((crossbars, rows, columns), wear),
         )
 

@@ -13,7 +13,7 @@ import rich.console
 import typer
 
 import memsim.cli.options as options
-from memsim.cells.pulses import HFO2, PCM, ConstantPulses, scheme_costs
+from memsim.cells.pulses import HFO2, PCM, ConstantPulses, fitting_schemes, scheme_costs
 from memsim.config import Policy
 from memsim.files.checkpoints import open_checkpoint
 from memsim.files.chips import load_faults
@@ -136,6 +136,16 @@ def report_command(
             f"`--scheme` is {scheme!r}; choose one of {', '.join(schemes)}"
             + ("." if cells else ", or give --cells, which has more.")
         )
+    fitting = fitting_schemes(schemes, cell_bits)
+    if (cells and not fitting) or (lifetime and scheme not in fitting):
+        known = ", ".join(fitting_schemes(HFO2, cell_bits)) or "none"
+        raise ValueError(
+            f"`--cell-bits` is {cell_bits}, but no figures are published for such cells under "
+            f"{'--cells ' + cells if cells and not fitting else '--scheme ' + scheme}; of --cells "
+            f"hfo2 they are under: {known}."
+        )
+    left_out = [name for name in schemes if name not in fitting]
+    schemes = fitting
     kind = cells or "hfo2"
     assumptions = read_assumptions(cost, kind) if cost else assume(cells=kind)
     config = options.make_config(rows, bits, cell_bits, encoding, crossbars, schedule, scale_per)
@@ -213,6 +223,8 @@ def report_command(
         )
     if cells:
         console.print(scheme_table(document))
+        if left_out:
+            console.print(f"not priced, figures are of cells of one bit: {', '.join(left_out)}")
         for name, each in schemes.items():
             if each.placeholders:
                 missing = ", ".join(each.placeholders)
