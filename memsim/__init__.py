@@ -2,6 +2,7 @@
 
 from memsim.budgeting import Budget, budget
 from memsim.cells.conductance import Conductance
+from memsim.cells.laws import ConductanceLaw
 from memsim.cells.pulses import (
     HFO2,
     PCM,
@@ -18,7 +19,6 @@ from memsim.cells.pulses import (
     write_energy,
     write_time,
 )
-from memsim.cells.laws import ConductanceLaw
 from memsim.cells.reading import Saturated, count_saturated, read_layer, read_matmul, read_weights
 from memsim.cells.readouts import Cells, Readout, program_cells
 from memsim.cells.wires import (
@@ -117,10 +117,10 @@ __all__ = [
     "Saturated",
     "Schedule",
     "Scheme",
+    "Solution",
     "Summary",
     "WearHistogram",
     "Weibull",
-    "Solution",
     "Wires",
     "Worth",
     "WriteVerify",
@@ -134,8 +134,8 @@ __all__ = [
     "cell_writes",
     "clustered_faults",
     "column_counts",
-    "count_saturated",
     "compare",
+    "count_saturated",
     "decode",
     "dequantize",
     "device_currents",

@@ -1,5 +1,6 @@
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -104,3 +105,73 @@ def test_levels_are_evenly_spaced_and_ideal_cells_reach_them(key):
 def test_wrong_cells_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(Conductance(), **values)
+
+
+WRONG = [True, "1e-4", float("nan"), float("inf"), -1.0, None, 1e-4j]
+
+
+@pytest.mark.parametrize("value", WRONG)
+@pytest.mark.parametrize(
+    "name", ["on", "off", "spread_on", "spread_off", "drift_start", "read_time"]
+)
+def test_what_is_no_number_is_refused_at_once(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` is "):
+        Conductance(**{name: value})
+
+
+@pytest.mark.parametrize("value", [True, "1", float("nan"), float("inf"), None])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("programming_noise", 3), ("read_noise", 3), ("drift_deviation", 4), ("drift_mean", 4)],
+)
+def test_tuples_are_checked_number_by_number(name, count, value):
+    for wrong in ((0.0,) * (count - 1) + (value,), (0.0,) * (count - 1), [0.0] * count):
+        with pytest.raises(ValueError, match=f"`{name}` is "):
+            Conductance(**{name: wrong})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"spread_on": 50.0}, "`spread_on` is 50.0; a deviation is at least 0, and of a logarithm"),
+        ({"on": 1e-40}, "`on` is 1e-40; give 1e-20 to 1000 siemens"),
+        ({"on": 1e30}, "`on` is 1e\\+30; give"),
+        ({"off": 1e-5, "spread_off": 3.0}, "on average the lowest level then conducts 0.0009"),
+        ({"programming_noise": (0.1, -1.0, 0.0)}, "give a deviation a \\+ b u \\+ c u\\^2"),
+        ({"read_noise": (-0.1, 0.0, 0.1)}, "`read_noise` is .*; none is negative"),
+        ({"drift_mean": (0.0, 0.0, 0.2, 0.1)}, "give lowest <= highest"),
+        ({"drift_deviation": (0.0, 0.0, -0.2, 0.1)}, "give lowest <= highest and from 0"),
+    ],
+)
+def test_what_would_fail_late_is_refused_early(values, message):
+    with pytest.raises(ValueError, match=message):
+        Conductance(**values)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+@pytest.mark.parametrize("seconds", [0.0, 3600.0, 1e7])
+@pytest.mark.parametrize(
+    "cells",
+    [
+        Conductance.pcm(),
+        Conductance.hfo2(),
+        Conductance(off=1e-6, spread_off=0.5, programming_noise=(0.02, 0.0, 0.0)),
+        Conductance(
+            off=1e-6, drift_mean=(0.0, 0.02, 0.0, 0.1), drift_deviation=(0.0, 0.05, 0.0, 0.1)
+        ),
+    ],
+    ids=["pcm", "hfo2", "both", "turned"],
+)
+def test_averages_are_those_of_samples(key, cells, share, seconds):
+    target = cells.aimed_at(jnp.full(CELLS, share, jnp.float32))
+    program_key, drift_key = jax.random.split(key)
+    reached = cells.programmed(program_key, target)
+    left = np.asarray(cells.drifted(drift_key, reached, target, seconds), np.float64)
+    assert (
+        abs(left.mean() - cells.average(share, seconds)) < 5 * left.std() / 200 + 1e-6 * left.max()
+    )
+
+
+def test_ideal_averages_are_exact():
+    cells = Conductance(on=4e-5, off=1e-5)
+    assert (cells.average(0.0, 1e6), cells.average(1.0, 1e6)) == (1e-5, 4e-5)

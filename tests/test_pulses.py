@@ -322,3 +322,70 @@ def test_report_compares_schemes(run, tmp_path):
 )  # fmt: skip
 def test_quantities_take_a_prefix(value, text):
     assert memsim.report.texts.quantity_text(value, "s") == text
+
+
+@pytest.mark.parametrize(
+    ("set_rows", "reset_rows", "seconds"), [(3, 0, 3e-7), (0, 3, 3e-6), (2, 1, 1.2e-6)]
+)
+def test_a_row_takes_only_the_phases_it_needs(set_rows, reset_rows, seconds):
+    summary = summary_of(4 * set_rows, 4 * reset_rows, 3, set_rows, reset_rows)
+    np.testing.assert_allclose(memsim.write_time(summary, memsim.ConstantPulses()), seconds)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+def test_a_phase_that_no_row_needs_costs_nothing(scheme):
+    set_, reset = memsim.cell_writes(scheme)
+    only_sets = memsim.write_time(summary_of(5, 0, 5, 5, 0), scheme)
+    only_resets = memsim.write_time(summary_of(0, 5, 5, 0, 5), scheme)
+    np.testing.assert_allclose([only_sets, only_resets], [5 * set_.time, 5 * reset.time])
+
+
+@pytest.mark.parametrize("price", [memsim.write_time, memsim.write_energy, memsim.failed_writes])
+@pytest.mark.parametrize(("cell_bits", "fitting"), [(1, 3), (2, 1), (4, 0)])
+def test_cells_of_several_bits_take_a_scheme_of_their_levels(price, cell_bits, fitting):
+    summary = summary_of(10, 10, 10, cell_bits=cell_bits)
+    kept = memsim.cells.pulses.fitting_schemes(memsim.HFO2, cell_bits)
+    assert len(kept) == fitting
+    for name, scheme in memsim.HFO2.items():
+        if name in kept:
+            assert price(summary, scheme) >= 0
+            continue
+        with pytest.raises(ValueError, match=f"bits a cell are {2**cell_bits} levels; give one"):
+            price(summary, scheme)
+        assert price(summary, dataclasses.replace(scheme, levels=2**cell_bits)) >= 0
+
+
+@pytest.mark.parametrize("value", [True, "1", None, float("nan"), [1], 1j])
+@pytest.mark.parametrize(
+    ("scheme", "name"),
+    [
+        (scheme, field.name)
+        for scheme in (memsim.ConstantPulses, memsim.RampedPulses)
+        for field in dataclasses.fields(scheme)
+    ],
+)
+def test_what_is_no_number_is_no_pulse(scheme, name, value):
+    with pytest.raises(ValueError, match=f"`{name}` "):
+        scheme(**{name: value})
+
+
+@pytest.mark.parametrize("price", [memsim.write_time, memsim.write_energy, memsim.failed_writes])
+def test_swapped_arguments_of_prices_are_named(price):
+    summary, scheme = summary_of(1, 1, 1), memsim.ConstantPulses()
+    with pytest.raises(ValueError, match="`summary` is a ConstantPulses"):
+        price(scheme, summary)
+    with pytest.raises(ValueError, match="`scheme` is a str; give a ConstantPulses"):
+        price(summary, "constant")
+
+
+def test_a_network_in_cells_of_two_bits_is_not_priced_as_one_of_one_bit(key):
+    weights = {"kernel": np.arange(-8, 8, dtype=np.float32)[:, None]}
+    plan = memsim.plan(
+        weights, memsim.CrossbarConfig(rows=4, cell_bits=2), memsim.Policy.parse("unsorted")
+    )
+    _, programming = memsim.program(weights, plan, memsim.sample_chip(key, plan))
+    summary = memsim.summarize(programming, plan)
+    assert summary.cell_bits == 2
+    with pytest.raises(ValueError, match="figures for cells of 2 levels, but 2 bits"):
+        memsim.write_time(summary, memsim.HFO2["write-verify"])
+    assert memsim.write_time(summary, memsim.HFO2["ramp"]) > 0

@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 import memsim
 from memsim import Conductance, Readout, Wires
+from memsim.cells._columns import exact_codes
 from memsim.config import ENCODINGS
 from memsim.selection import by_output
 from tests.oracles import read_sum
@@ -274,3 +276,271 @@ def test_what_cannot_be_read_is_refused(params, key, config):
                 analog_valid=True
             ), wide, Readout(input_bits=16),
         )  # fmt: skip
+
+
+def crossbars_of(weights, key, readout=None, config=None, policy="sws"):
+    """A layer of these weights, its cells and how it is read."""
+    readout, config = readout or Readout(), config or memsim.CrossbarConfig(rows=16)
+    plan = memsim.plan({"kernel": weights}, config, memsim.Policy.parse(policy))
+    chip = memsim.sample_chip(jax.random.key(1), plan)
+    held, programming = memsim.program({"kernel": weights}, plan, chip, words=True)
+    cells = memsim.program_cells(key, programming.words["kernel"], plan.config, readout)
+    return held["kernel"], cells, plan.layers["kernel"], plan.config, readout
+
+
+@pytest.fixture
+def weights():
+    return np.random.default_rng(0).standard_normal((16, 4)).astype(np.float32)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32,
+                                   np.int64, np.uint64])  # fmt: skip
+@pytest.mark.parametrize("input_bits", [4, 8])
+def test_inputs_out_of_range_saturate_and_are_counted(weights, key, dtype, input_bits):
+    _, *arguments = crossbars_of(weights, key, Readout(input_bits=input_bits))
+    info = np.iinfo(dtype)
+    values = np.asarray([info.min, info.max, 7, 8, 1, 127], dtype)
+    inputs = np.resize(values, 16)
+    least, most = -(2 ** (input_bits - 1)), 2 ** (input_bits - 1) - 1
+    exact = [int(value) for value in inputs]
+    clipped = np.asarray([min(max(value, least), most) for value in exact], np.int32)
+    found = memsim.read_layer(key, inputs, *arguments)
+    np.testing.assert_array_equal(found, memsim.read_layer(key, clipped, *arguments))
+    counted = memsim.count_saturated(key, inputs, *arguments)
+    assert counted.inputs == sum(not least <= value <= most for value in exact)
+    assert counted.above == counted.below == 0
+
+
+def test_conversions_out_of_range_saturate_and_are_counted(weights, key):
+    wide = Readout()
+    narrow = Readout(adc_bits=2, adc_range=3.0)  # 16 rows add up to 16 levels
+    _, cells, layer, config, _ = crossbars_of(weights, key)
+    inputs = np.full(16, -1)  # every bit drives every row
+    assert memsim.count_saturated(key, inputs, cells, layer, config, wide)[1:] == (0, 0)
+    counted = memsim.count_saturated(key, inputs, cells, layer, config, narrow)
+    sums = np.asarray(cells.mean).sum(axis=1)
+    assert counted.above == 8 * (sums > 3).sum()  # for each of 8 bits
+    assert counted.below == 0
+    low = cells._replace(mean=cells.mean - 2)
+    counted = memsim.count_saturated(key, inputs, low, layer, config, narrow)
+    assert counted.below == 8 * (np.asarray(low.mean).sum(axis=1) < -0.5).sum()
+
+
+def test_sums_beyond_what_32_bits_hold_saturate_instead_of_wrapping(weights, key):
+    _, cells, layer, config, readout = crossbars_of(weights, key)
+    positive = cells._replace(mean=jnp.full_like(cells.mean, 1e12).at[..., -1].set(0))
+    inputs = np.full(16, 127)
+    found = memsim.read_layer(key, inputs, positive, layer, config, readout)
+    assert np.all(np.asarray(found) > 2**20)  # large, and of the right sign
+    assert memsim.count_saturated(key, inputs, positive, layer, config, readout).above > 0
+
+
+READOUTS = {
+    "ideal": Readout(),
+    "pcm": Readout(cells=Conductance.pcm(), seconds=60.0),
+    "converter": Readout(adc_bits=4),
+}
+
+
+@pytest.mark.parametrize("readout", READOUTS.values(), ids=READOUTS)
+def test_a_vector_does_not_change_what_those_beside_it_give(weights, key, readout):
+    arguments = crossbars_of(weights, key, readout)
+    inputs = np.random.default_rng(1).standard_normal((5, 16)).astype(np.float32)
+    alone = memsim.read_matmul(key, inputs[:1], *arguments)
+    for beside in (1e3, 1e30, np.nan, np.inf, -np.inf, 0.0, 1e-30):
+        batch = inputs.copy()
+        batch[1] *= np.float32(beside)
+        batch[3, 2] = beside
+        found = memsim.read_matmul(key, batch, *arguments)
+        np.testing.assert_array_equal(found[0], alone[0])
+        bad = ~np.isfinite(batch).all(axis=1)
+        np.testing.assert_array_equal(np.isnan(found).all(axis=1), bad)
+        np.testing.assert_array_equal(np.isnan(found).any(axis=1), bad)
+    jitted = jax.jit(lambda x: memsim.read_matmul(key, x, *arguments))(batch)
+    np.testing.assert_array_equal(jitted, found)
+
+
+@pytest.mark.parametrize("size", [1e-37, 3e-36, 1e-30, 1e-3, 1e3, 1e30, 1e37])
+@pytest.mark.parametrize("of_weights", [1e-30, 1.0, 1e30])
+def test_inputs_of_any_size_are_read(weights, key, size, of_weights):
+    held, *arguments = crossbars_of(weights * np.float32(of_weights), key, Readout(input_bits=12))
+    inputs = np.random.default_rng(1).uniform(-1, 1, (3, 16)).astype(np.float32)
+    found = memsim.read_matmul(key, inputs * np.float32(size), held, *arguments)
+    exact = (inputs * np.float32(size)).astype(np.float64) @ np.asarray(held, np.float64)
+    fits = (np.abs(exact) > 1e-36) & (np.abs(exact) < 3e38)
+    atol = 1e-2 * np.abs(exact).max()
+    np.testing.assert_allclose(np.asarray(found, np.float64)[fits], exact[fits], rtol=0, atol=atol)
+    assert not np.isnan(found).any()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_narrow_floats_do_not_overflow_on_the_way(key, dtype):
+    weights = np.full((16, 4), 127, np.float32)
+    held, *arguments = crossbars_of(weights, key)
+    inputs = jnp.full((2, 16), 2, dtype)
+    found = memsim.read_matmul(key, inputs, held, *arguments)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found.astype(jnp.float32), 16 * 2 * 127, rtol=1e-2)
+
+
+def test_no_vectors_at_all_give_none(weights, key):
+    arguments = crossbars_of(weights, key)
+    assert memsim.read_matmul(key, jnp.zeros((0, 16)), *arguments).shape == (0, 4)
+
+
+@given(
+    rows=st.sampled_from([1, 3, 16, 100, 128]),
+    cell_bits=st.sampled_from([1, 2, 4]),
+    adc_bits=st.integers(1, 12),
+    adc_range=st.sampled_from([None, 1.0, 2.5, 7.3, 0.1, 96.0]),
+)
+@settings(max_examples=30)
+def test_ties_of_a_converter_go_to_the_even_code(rows, cell_bits, adc_bits, adc_range):
+    full = rows * (2**cell_bits - 1)
+    highest = 2**adc_bits - 1
+    found = exact_codes(full, adc_range or full, highest)
+    share = Fraction(highest) / Fraction(adc_range or full)
+    expected = [min(round(total * share), highest + 1) for total in range(full + 1)]
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("adc_bits", [1, 3, 5, 6, 7])
+def test_a_sum_between_two_codes_is_converted_alike_everywhere(key, adc_bits):
+    rows = 128
+    weights = np.full((rows, 1), 1, np.float32)
+    readout = Readout(adc_bits=adc_bits, input_bits=2)
+    config = memsim.CrossbarConfig(rows=rows, bits=2)
+    _, *arguments = crossbars_of(weights, key, readout, config)
+    step = Fraction(rows, 2**adc_bits - 1)
+    driven = np.arange(rows + 1)
+    inputs = (np.arange(rows)[None] < driven[:, None]).astype(np.int32)  # so many levels
+    expected = [round(Fraction(int(total)) / step) * step for total in driven]
+
+    def read(vector):
+        return memsim.read_layer(key, vector, *arguments)[0]
+
+    for found in (
+        jax.vmap(read)(inputs),
+        jnp.stack([jax.jit(read)(vector) for vector in inputs[::8]]),
+        jax.vmap(read)(inputs[:, ::-1]),  # another order of summation
+    ):
+        every = expected[:: 8 if len(found) < len(expected) else 1]
+        np.testing.assert_allclose(found, [float(value) for value in every], rtol=1e-6)
+
+
+def test_old_keys_read_as_new_ones(weights, key):
+    held, cells, layer, config, readout = crossbars_of(
+        weights, key, Readout(cells=Conductance.pcm(), seconds=60.0)
+    )
+    old, new = jax.random.PRNGKey(7), jax.random.key(7)
+    inputs, floats = np.arange(16), np.ones((2, 16), np.float32)
+    for read in (
+        lambda key: memsim.program_cells(key, cells.words, config, readout).mean,
+        lambda key: memsim.read_layer(key, inputs, cells, layer, config, readout),
+        lambda key: memsim.read_matmul(key, floats, held, cells, layer, config, readout),
+    ):
+        np.testing.assert_array_equal(read(old), read(new))
+    np.testing.assert_array_equal(
+        memsim.read_layer(np.asarray(old), inputs, cells, layer, config, readout),
+        memsim.read_layer(new, inputs, cells, layer, config, readout),
+    )
+
+
+def test_arguments_of_another_kind_are_named(weights, key):
+    held, cells, layer, config, readout = crossbars_of(weights, key)
+    inputs, floats = np.arange(16), np.ones((2, 16), np.float32)
+    good = {
+        "key": key, "inputs": inputs, "cells": cells, "layer": layer, "config": config,
+        "readout": readout,
+    }  # fmt: skip
+    wrong = [
+        ("key", 0, "`key` is a int"), ("key", jax.random.split(key), "`key` is a .* of shape"),
+        ("key", "seed", "`key` is a str"), ("key", np.zeros(3, np.uint32), "of shape"),
+        ("key", cells, "`key` is a Cells"), ("inputs", floats[0], "integers of shape"),
+        ("inputs", inputs[:5], "integers of shape"), ("inputs", inputs[None], "integers of"),
+        ("inputs", np.ones(16, bool), "integers"), ("inputs", [0.5] * 16, "integers"),
+        ("cells", layer, "`cells` is a LayerPlan"), ("layer", cells, "`layer` is a Cells"),
+        ("config", {"rows": 16}, "`config` is a dict"), ("config", readout, "`config` is a Read"),
+        ("readout", config, "`readout` is a CrossbarConfig"),
+        ("readout", Conductance(), "`readout` is a Conductance"),
+        ("config", memsim.CrossbarConfig(rows=8), "`cells` has shape"),
+    ]  # fmt: skip
+    for name, value, message in wrong:
+        for read in (memsim.read_layer, memsim.count_saturated):
+            with pytest.raises(ValueError, match=message):
+                read(**good | {name: value})
+    of_floats = good | {"inputs": floats, "effective": held}
+    for name, value, message in [
+        *(one for one in wrong if one[0] != "inputs"),
+        ("inputs", inputs, "give floats"), ("inputs", floats[:, :3], "give floats"),
+        ("inputs", 1.0, "give floats"), ("effective", held.T, "`effective` has shape"),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            memsim.read_matmul(**of_floats | {name: value})
+    words = {"key": key, "words": cells.words, "config": config, "readout": readout}
+    for name, value, message in [
+        ("key", 3, "`key` is a int"), ("config", {}, "`config` is a dict"),
+        ("readout", config, "`readout` is a CrossbarConfig"),
+        ("words", cells.words.astype(jnp.int32), "`words` is .* int32"),
+        ("words", cells.words[0], "`words` is "), ("words", cells.words[:, :4], "`words` is "),
+        ("words", {"kernel": cells.words}, "`words` is dict"),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            memsim.program_cells(**words | {name: value})
+
+
+def test_arguments_of_read_weights_are_named(params, key, config):
+    plan, effective, programming = deploy(params, config, "sws")
+    good = [key, effective, plan, programming, Readout()]
+    for place, value, message in [
+        (0, programming.chip, "`key` is a Chip"), (0, 5, "`key` is a int"),
+        (1, {}, "`effective` has 'layer2/kernel' of shape None"),
+        (1, jax.tree.map(lambda x: x[:2], effective), "`effective` has"),
+        (2, config, "`plan` is a CrossbarConfig"), (3, plan, "`programming` is a Plan"),
+        (4, config, "`readout` is a CrossbarConfig"), (4, {"seconds": 1.0}, "`readout` is a dict"),
+    ]:  # fmt: skip
+        arguments = [*good[:place], value, *good[place + 1 :]]
+        with pytest.raises(ValueError, match=message):
+            memsim.read_weights(*arguments)
+    old = memsim.read_weights(jax.random.PRNGKey(3), *good[1:4], Readout(cells=Conductance.hfo2()))
+    new = memsim.read_weights(jax.random.key(3), *good[1:4], Readout(cells=Conductance.hfo2()))
+    jax.tree.map(np.testing.assert_array_equal, old, new)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 3600.0, 1e7])
+def test_reference_columns_drift_as_cells_do(key, seconds):
+    config = memsim.CrossbarConfig(rows=500, bits=8)
+    readout = Readout(cells=Conductance.pcm(), seconds=seconds)
+    words = jnp.zeros((40, 500), config.word_dtype)
+    erased = np.asarray(memsim.program_cells(key, words, config, readout).mean)
+    assert abs(erased.mean()) < 5 * erased.std() / np.sqrt(erased.size)
+    assert erased.std() > 0
+
+
+def test_wires_that_are_not_solved_are_not_read(params, key, config):
+    plan, effective, programming = deploy(params, config, "sws")
+    readout = Readout(cells=Conductance.hfo2(), wires=Wires(200.0, 200.0), wire_tolerance=1e-12)
+    words, name = programming.words["layer2/kernel"], "layer2/kernel"
+    with pytest.raises(ArithmeticError, match="`wire_tolerance` is 1e-12"):
+        memsim.program_cells(key, words, config, readout)
+    with pytest.raises(ArithmeticError, match="left a residual"):
+        memsim.read_weights(key, effective, plan, programming, readout)
+    seen = jax.jit(lambda key: memsim.read_weights(key, effective, plan, programming, readout))(key)
+    assert np.isnan(seen["layer2"]["kernel"]).all()  # and says so inside
+    cells = jax.jit(lambda key: memsim.program_cells(key, words, config, readout))(key)
+    assert cells.residual > 1e-12
+    with pytest.raises(ArithmeticError, match="left a residual"):
+        memsim.read_layer(key, np.ones(6, int), cells, plan.layers[name], config, readout)
+    loose = dataclasses.replace(readout, wire_tolerance=1e-4)
+    assert memsim.program_cells(key, words, config, loose).residual < 1e-4
+
+
+@pytest.mark.parametrize("value", [True, "8", float("nan"), float("inf"), -1, 0.5j])
+@pytest.mark.parametrize("name", ["seconds", "input_bits", "adc_bits", "adc_range",
+                                  "wire_tolerance"])  # fmt: skip
+def test_numbers_of_a_readout_are_checked(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` is "):
+        Readout(**{"adc_bits": 4} | {name: value})
+    for wires in (Wires(value, 1.0), Wires(1.0, value), Wires(jnp.ones(()), 1.0)):
+        with pytest.raises(ValueError, match="`wires"):
+            Readout(wires=wires)

@@ -143,3 +143,106 @@ def test_single_precision_is_single_precision(crossbar):
     assert currents.dtype == jnp.float32
     exact = memsim.device_currents(*crossbar, wires).value
     np.testing.assert_allclose(currents, exact, rtol=0, atol=1e-5 * np.abs(exact).max())
+
+
+@pytest.mark.parametrize("ohm", [2.97, 10.0])
+def test_a_solve_says_what_it_left_over(ohm):
+    rng = np.random.default_rng(0)
+    conductance = jnp.asarray(rng.choice([200e-6, 11e-6], (256, 64)), jnp.float32)
+    voltages = jnp.asarray(rng.integers(0, 2, 256) * 0.2, jnp.float32)
+    wires = Wires(ohm, ohm)
+    found = memsim.device_currents(conductance, voltages, wires)
+    exact = np.asarray(found.value, np.float64)
+    word, bit = memsim.node_voltages(jnp.asarray(exact), jnp.asarray(voltages, jnp.float64), wires)
+    ideal = np.asarray(conductance, np.float64) * np.asarray(voltages)[:, None]
+    left = exact - np.asarray(conductance, np.float64) * (word - bit)
+    residual = np.linalg.norm(left) / np.linalg.norm(ideal)
+    assert residual < 1e-5
+    assert found.converged
+    assert 0.3 * residual < found.residual < 1e-5  # measured in single precision
+
+
+def test_a_solve_that_missed_its_tolerance_raises_outside_jit_and_says_so_inside():
+    conductance = jnp.full((256, 16), 2e-4, jnp.float32)
+    voltages, wires = jnp.full(256, 0.2, jnp.float32), Wires(50.0, 50.0)
+    for solve in (
+        lambda: memsim.device_currents(conductance, voltages, wires, tolerance=1e-9),
+        lambda: memsim.effective_conductance(conductance, wires, tolerance=1e-9),
+    ):
+        with pytest.raises(ArithmeticError, match="left a residual of .*, `tolerance` is 1e-09"):
+            solve()
+        inside = jax.jit(solve)()
+        assert not inside.converged
+        assert inside.residual > 1e-9
+
+
+def test_what_is_not_finite_inside_jit_has_not_converged(crossbar):
+    conductance, voltages = crossbar
+    solve = jax.jit(memsim.device_currents)
+    for wrong in (jnp.nan, jnp.inf, -1e-4):
+        spoiled = conductance.at[2, 2].set(wrong)
+        assert not solve(spoiled, voltages, Wires(1.0, 1.0)).converged
+    assert not solve(conductance, voltages.at[0].set(jnp.nan), Wires(1.0, 1.0)).converged
+
+
+def test_one_bad_crossbar_of_a_batch_is_the_only_one(crossbar):
+    conductance, voltages = crossbar
+    many = jnp.stack([conductance, conductance.at[0, 0].set(jnp.nan)])
+    found = jax.vmap(lambda one: memsim.device_currents(one, voltages, Wires(9.0, 9.0)))(many)
+    assert found.converged.tolist() == [True, False]
+    alone = memsim.device_currents(conductance, voltages, Wires(9.0, 9.0))
+    np.testing.assert_allclose(found.value[0], alone.value, rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"conductance": -np.ones((2, 3))}, "`conductance` has -1.0; give finite siemens from 0"),
+        ({"conductance": np.full((2, 3), np.nan)}, "`conductance` has nan"),
+        ({"conductance": np.full((2, 3), np.inf)}, "`conductance` has inf"),
+        ({"conductance": np.ones((2, 3, 1))}, r"`conductance` has shape \(2, 3, 1\)"),
+        ({"conductance": np.ones((0, 3))}, r"`conductance` has shape \(0, 3\)"),
+        ({"conductance": np.ones((2, 3), int)}, "`conductance` is int64; give float32 or float64"),
+        ({"conductance": {"a": 1}}, "`conductance` is a dict; give an array"),
+        ({"voltages": np.ones(3)}, r"`voltages` has shape \(3,\); give one volt for each of 2"),
+        ({"voltages": np.ones(2, np.float16)}, "`voltages` is float16"),
+        ({"voltages": np.ones(2, int)}, "`voltages` is int64"),
+        ({"voltages": np.ones(2, np.float32)}, "`voltages` is float32; give float64, as the dev"),
+        ({"voltages": np.asarray([1, np.inf])}, "`voltages` has inf; give finite volts"),
+        ({"wires": (1.0, 1.0)}, r"`wires` is a tuple \(\(1.0, 1.0\)\); give a Wires"),
+        ({"wires": Wires(-1.0, 1.0)}, "`wires.word_line` is -1.0; give finite ohm from 0"),
+        ({"wires": Wires(1.0, float("nan"))}, "`wires.bit_line` is nan"),
+        ({"wires": Wires(1.0, "2")}, "`wires.bit_line` is '2'"),
+        ({"wires": Wires(1.0, True)}, "`wires.bit_line` is True"),
+        ({"wires": Wires(jnp.ones(2), 1.0)}, "`wires.word_line` is .*; give one resistance"),
+        ({"tolerance": 0.0}, "`tolerance` is 0.0; give a share above 0"),
+        ({"tolerance": "tight"}, "`tolerance` is 'tight'"),
+    ],
+)
+def test_wrong_circuits_are_refused(arguments, message):
+    good = {"conductance": np.ones((2, 3)), "voltages": np.ones(2), "wires": Wires(1.0, 1.0)}
+    with pytest.raises(ValueError, match=message):
+        memsim.device_currents(**good | arguments)
+    if "voltages" not in arguments:
+        good.pop("voltages")
+        with pytest.raises(ValueError, match=message):
+            memsim.effective_conductance(**good | arguments)
+
+
+@pytest.mark.parametrize("siemens", [1e-30, 1e-12, 1.0])
+def test_conductances_of_any_size_are_solved(siemens):
+    rng = np.random.default_rng(2)
+    share, voltages = rng.uniform(0, 1, (6, 4)), rng.uniform(-1, 1, 6)
+    expected = memsim.device_currents(share, voltages, Wires(0.3, 0.2)).value
+    wires = Wires(0.3 / siemens, 0.2 / siemens)
+    found = memsim.device_currents(
+        jnp.asarray(share * siemens, jnp.float32), jnp.asarray(voltages, jnp.float32), wires
+    )
+    largest = np.abs(expected).max()
+    np.testing.assert_allclose(found.value / siemens, expected, rtol=0, atol=1e-5 * largest)
+
+
+def test_a_solution_is_not_taken_for_its_value(crossbar):
+    solution = memsim.device_currents(*crossbar, Wires(1.0, 1.0))
+    with pytest.raises(ValueError, match="`currents` is a Solution; give its `value`"):
+        memsim.node_voltages(solution, crossbar[1], Wires(1.0, 1.0))

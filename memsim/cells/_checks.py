@@ -47,7 +47,11 @@ def check_numbers(name: str, values: object, names: str) -> None:
     if not isinstance(values, tuple) or len(values) != count:
         raise ValueError(f"`{name}` is {values!r}; give a tuple of {count} numbers: {names}.")
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, numbers.Real)
+            or not math.isfinite(value)
+        ):
             raise ValueError(f"`{name}` is {values!r}; give finite numbers: {names}.")
 
 
@@ -60,9 +64,7 @@ def check_kind(name: str, value: object, kind: type) -> None:
     if not isinstance(value, kind):
         text = repr(value)
         shown = text if len(text) <= 60 else f"{text[:57]}..."
-        raise ValueError(
-            f"`{name}` is a {type(value).__name__} ({shown}); give a {kind.__name__}."
-        )
+        raise ValueError(f"`{name}` is a {type(value).__name__} ({shown}); give a {kind.__name__}.")
 
 
 def is_known(value: object) -> bool:

@@ -367,7 +367,7 @@ def _checked_wires(wires: Wires) -> Wires:
         if isinstance(ohm, jax.Array | np.ndarray):
             if ohm.shape != () or not jnp.issubdtype(ohm.dtype, jnp.floating):
                 raise ValueError(f"`wires.{name}` is {ohm!r}; give one resistance in ohm.")
-            ohm = float(ohm)  # noqa: PLW2901
+            ohm = float(ohm)
         check_number(f"wires.{name}", ohm, "give finite ohm from 0", least=0)
     return wires
 
