@@ -169,7 +169,7 @@ def test_a_solve_that_missed_its_tolerance_raises_outside_jit_and_says_so_inside
         lambda: memsim.device_currents(conductance, voltages, wires, tolerance=1e-9),
         lambda: memsim.effective_conductance(conductance, wires, tolerance=1e-9),
     ):
-        with pytest.raises(ArithmeticError, match="left a residual of .*, `tolerance` is 1e-09"):
+        with pytest.raises(ArithmeticError, match=r"left a residual of .*, `tolerance` is 1e-09"):
             solve()
         inside = jax.jit(solve)()
         assert not inside.converged

@@ -47,11 +47,8 @@ def check_numbers(name: str, values: object, names: str) -> None:
     if not isinstance(values, tuple) or len(values) != count:
         raise ValueError(f"`{name}` is {values!r}; give a tuple of {count} numbers: {names}.")
     for value in values:
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, numbers.Real)
-            or not math.isfinite(value)
-        ):
+        real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not real or not math.isfinite(value):
             raise ValueError(f"`{name}` is {values!r}; give finite numbers: {names}.")
 
 
@@ -87,7 +84,8 @@ def as_key(name: str, key: object) -> Key[Array, ""]:
             return key
     elif isinstance(key, jax.Array | np.ndarray) and key.dtype == jnp.uint32 and key.ndim == 1:
         with contextlib.suppress(TypeError, ValueError):  # words of another length are no key
-            return jax.random.wrap_key_data(jnp.asarray(key))
+            wrapped: Key[Array, ""] = jax.random.wrap_key_data(jnp.asarray(key))
+            return wrapped
     shape = getattr(key, "shape", None)
     of_shape = f" of shape {shape}" if shape is not None else ""
     raise ValueError(

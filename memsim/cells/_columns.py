@@ -94,7 +94,8 @@ def exact_codes(levels: int, full: float, highest: int) -> Int32[np.ndarray, " s
     double, divisor = 2 * share.numerator * sums + share.denominator, 2 * share.denominator
     codes = double // divisor
     codes = codes - ((double % divisor == 0) & (codes % 2 == 1))
-    return np.minimum(codes, highest + 1).astype(np.int32)
+    rounded: Int32[np.ndarray, " sums"] = np.minimum(codes, highest + 1).astype(np.int32)
+    return rounded
 
 
 def stored_as(

@@ -177,7 +177,7 @@ class Conductance:
         """
         if self.drift_mean is None or seconds <= self.drift_start:
             return reached
-        u = jnp.maximum(target / self.on, jnp.finfo(target.dtype).tiny)
+        u = jnp.maximum(target / self.on, np.finfo(target.dtype).tiny)
         mean, deviation = (
             jnp.clip(slope * jnp.log(u) + intercept, lowest, highest)
             for slope, intercept, lowest, highest in (self.drift_mean, self.drift_deviation)

@@ -9,6 +9,7 @@ Inputs and sums out of range saturate, and `count_saturated` counts them; none w
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -16,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Int32, Key, PyTree, UInt
 
-from memsim.cells._checks import as_key, check_kind, is_known
+from memsim.cells._arguments import check_arguments, checked_inputs, most_levels
+from memsim.cells._checks import as_key, check_kind
 from memsim.cells._columns import (
     column_sums,
     negated,
@@ -184,12 +186,14 @@ def read_layer(
       >>> chip = memsim.sample_chip(jax.random.key(0), plan)
       >>> held, programming = memsim.program(params, plan, chip, words=True)
       >>> cells = program_cells(chip.key, programming.words["kernel"], plan.config, Readout())
-      >>> inputs = jnp.asarray([10, -1])
-      >>> read_layer(chip.key, inputs, cells, plan.layers["kernel"], plan.config, Readout()).tolist()
+      >>> arguments = cells, plan.layers["kernel"], plan.config, Readout()
+      >>> read_layer(chip.key, jnp.asarray([10, -1]), *arguments).tolist()
       [7, -147]
     """
-    key, codes, _ = _checked(key, inputs, cells, layer, config, readout)
-    return _read_layer(key, codes, cells, layer, config, readout)[0]
+    key, codes, _ = checked_inputs(key, inputs, cells, layer, config, readout)
+    outputs: Array
+    outputs, _ = _read_layer(key, codes, cells, layer, config, readout)
+    return outputs
 
 
 def count_saturated(
@@ -220,7 +224,7 @@ def count_saturated(
       >>> int(count_saturated(chip.key, inputs, cells, layer, plan.config, Readout()).inputs)
       1
     """
-    key, codes, outside = _checked(key, inputs, cells, layer, config, readout)
+    key, codes, outside = checked_inputs(key, inputs, cells, layer, config, readout)
     above, below = _read_layer(key, codes, cells, layer, config, readout)[1]
     return Saturated(outside, above, below)
 
@@ -248,7 +252,7 @@ def _read_layer(
     sums: Array = jnp.zeros(index.shape[0], jnp.int32)
     above = below = jnp.zeros((), jnp.int32)
     weights = jnp.asarray(config.column_weights, jnp.int32)
-    limit = _most_levels(layer, config, readout)
+    limit = most_levels(layer, config, readout)
     for turn, rows in enumerate(turns):
         total = rows.sum(axis=1, dtype=jnp.int32)
         turn_key = jax.random.fold_in(key, turn)
@@ -318,7 +322,7 @@ def read_matmul(
       >>> read_matmul(chip.key, jnp.asarray([[1.27, 0.1]]), *arguments).round(2).tolist()
       [[1.57, 10.16]]
     """
-    _check_arguments(cells, layer, config, readout)
+    check_arguments(cells, layer, config, readout)
     key = as_key("key", key)
     count = layer.matrix.inputs
     shape, dtype = getattr(inputs, "shape", None), getattr(inputs, "dtype", None)
@@ -339,7 +343,7 @@ def read_matmul(
     # the straight path, zero in value even where the product itself overflows
     through = jnp.where(jnp.isfinite(exact), exact - jax.lax.stop_gradient(exact), 0)
     read = _read_vectors(key, jax.lax.stop_gradient(flat), cells, layer, config, readout)
-    outputs = (read + through).astype(dtype)
+    outputs: Array = (jax.lax.stop_gradient(read) + through).astype(dtype)
     return outputs.reshape(*shape[:-1], layer.matrix.outputs)
 
 
@@ -353,7 +357,7 @@ def _read_vectors(
     readout: Readout,
 ) -> Float[Array, "vectors outputs"]:
     """Products of vectors, each quantized by itself."""
-    tiny = float(jnp.finfo(flat.dtype).tiny)
+    tiny = float(np.finfo(flat.dtype).tiny)
     most = 2 ** (readout.input_bits - 1) - 1
     # a vector of tiny numbers is lifted by a power of two, so that its scale is a normal number
     largest = jnp.max(jnp.abs(flat), axis=1, keepdims=True)
@@ -362,13 +366,16 @@ def _read_vectors(
     flat = jnp.where(finite, flat, 0) * lift
     scale = jnp.where(finite & (largest > 0), largest * lift / most, 1)
     # behind the barrier no compiler sees a broadcast and multiplies by a reciprocal instead
-    divisor = jax.lax.optimization_barrier(jnp.broadcast_to(scale, flat.shape))
+    barrier: Callable[[Array], Array] = jax.lax.optimization_barrier
+    divisor = barrier(jnp.broadcast_to(scale, flat.shape))
     codes = jnp.round(flat / divisor).astype(jnp.int32)
 
     def product(one: tuple[Array, Array]) -> Array:
         number, vector = one
         own_key = jax.random.fold_in(key, number)
-        return _read_layer(own_key, vector, cells, layer, config, readout)[0]
+        outputs: Array
+        outputs, _ = _read_layer(own_key, vector, cells, layer, config, readout)
+        return outputs
 
     at_once = max(1, _DRIVEN_AT_ONCE // (readout.input_bits * layer.placement.weights.size))
     numbers = jnp.arange(len(codes), dtype=jnp.uint32)
@@ -378,74 +385,3 @@ def _read_vectors(
     per_output = by_output(per_output, layer.matrix.axes)[:, 0].astype(flat.dtype)[None]
     read = products * jnp.minimum(scale, per_output) * jnp.maximum(scale, per_output)
     return jnp.where(finite, read / lift, jnp.nan)
-
-
-def _checked(
-    key: Key[Array, ""],
-    inputs: Int[Array, " inputs"],
-    cells: Cells,
-    layer: LayerPlan,
-    config: CrossbarConfig,
-    readout: Readout,
-) -> tuple[Key[Array, ""], Int32[Array, " inputs"], Int32[Array, ""]]:
-    """The key, the inputs within their range, and how many were not."""
-    _check_arguments(cells, layer, config, readout)
-    key = as_key("key", key)
-    # NumPy's integers are looked at in their own dtype: on the way to JAX wide ones wrap
-    array = inputs if isinstance(inputs, jax.Array) else np.asarray(inputs)
-    expected = (layer.matrix.inputs,)
-    if not jnp.issubdtype(array.dtype, jnp.integer) or array.shape != expected:
-        raise ValueError(
-            f"`inputs` is {type(inputs).__name__} {array.dtype} {array.shape}; give integers of "
-            f"shape {expected}, one vector (vmap for more), or floats to read_matmul."
-        )
-    # bounds that the dtype of the inputs can hold
-    lowest, highest = -(2 ** (readout.input_bits - 1)), 2 ** (readout.input_bits - 1) - 1
-    of_dtype = jnp.iinfo(array.dtype)
-    lowest, highest = max(lowest, int(of_dtype.min)), min(highest, int(of_dtype.max))
-    clipped = array.clip(lowest, highest)
-    outside = jnp.asarray((clipped != array).sum()).astype(jnp.int32)
-    return key, jnp.asarray(clipped.astype(np.int32)), outside
-
-
-def _check_arguments(
-    cells: Cells, layer: LayerPlan, config: CrossbarConfig, readout: Readout
-) -> None:
-    """Checks that arguments are of their kind and fit each other.
-
-    Raises:
-      ValueError: another kind; cells of another layer; sections that mix outputs; sums that 32
-        bits cannot hold.
-      ArithmeticError: cells whose wires were not solved, outside `jit`.
-    """
-    check_kind("cells", cells, Cells)
-    check_kind("layer", layer, LayerPlan)
-    check_kind("config", config, CrossbarConfig)
-    check_kind("readout", readout, Readout)
-    if is_known(layer.analog_valid) and not layer.analog_valid:
-        raise ValueError(
-            "`layer` is not analog-valid: its sections mix outputs, and a column current is no sum "
-            "of one of them; use sws, matched or unsorted."
-        )
-    needed = config.bits + readout.input_bits + max(layer.matrix.inputs - 1, 1).bit_length()
-    if needed > 32:
-        raise ValueError(
-            f"`readout` has {readout.input_bits} input bits: with weights of {config.bits} bits "
-            f"and {layer.matrix.inputs} inputs, sums take {needed} bits of 32; use fewer."
-        )
-    expected = (layer.placement.weights.shape[0], config.rows, config.columns)
-    if cells.mean.shape != expected:
-        raise ValueError(
-            f"`cells` has shape {cells.mean.shape}, `layer` and `config` {expected}; give "
-            "program_cells of the words of this layer."
-        )
-    check_solved(cells.residual, readout)
-
-
-def _most_levels(layer: LayerPlan, config: CrossbarConfig, readout: Readout) -> int:
-    """Levels of a column sum with which no output can exceed an int32."""
-    of_section = config.rows * (2**config.cell_bits - 1)  # of ideal cells, which always fit
-    sections = -(-layer.matrix.inputs // config.rows)
-    largest = 2 ** (readout.input_bits - 1 + config.bits) * sections
-    most = max(of_section, (2**31 - 1) // largest)
-    return most >> (spare := max(most.bit_length() - 24, 0)) << spare  # exact in float32

@@ -89,8 +89,10 @@ class Readout:
         """Levels of one step of a converter."""
         if self.adc_bits is None:
             return 1.0
-        full = config.rows * (2**config.cell_bits - 1) if self.adc_range is None else self.adc_range
-        return full / (2**self.adc_bits - 1)
+        most: int = config.rows * (2**config.cell_bits - 1)
+        full = most if self.adc_range is None else self.adc_range
+        step: float = full / (2**self.adc_bits - 1)
+        return step
 
 
 class Cells(NamedTuple):
@@ -156,7 +158,7 @@ def program_cells(
             f"`words` is {type(words).__name__} {dtype} {shape}; give {config.word_dtype} "
             f"[sections, {config.physical_rows}] of one layer, from program(..., words=True)."
         )
-    cells = _program_cells(key, words, config, readout)
+    cells: Cells = _program_cells(key, words, config, readout)
     check_solved(cells.residual, readout)
     if is_known(cells.mean) and not bool(jnp.all(jnp.isfinite(cells.mean))):
         raise ValueError(f"`cells` of `readout` is {readout.cells!r}, which gives no finite cells.")
@@ -214,7 +216,7 @@ def _program_cells(
 def _of_law(name: str, value: object, law: ConductanceLaw, like: Array) -> Float32[Array, "..."]:
     """What a method of a law gave, as float32 of the shape of the cells."""
     try:
-        array = jnp.asarray(value).astype(like.dtype)  # type: ignore[arg-type]
+        array = jnp.asarray(value).astype(like.dtype)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"`{name}` of {type(law).__name__} gave a {type(value).__name__}; give siemens."

@@ -283,7 +283,8 @@ def _conjugate_gradients(
 
     found, residual = (x / size for x in start)
     state = (found, residual, residual, jnp.vdot(residual, residual), jnp.int32(0))
-    return jax.lax.while_loop(goes_on, step, state)[0] * size
+    found, *_ = jax.lax.while_loop(goes_on, step, state)
+    return found * size
 
 
 def _norm(x: Array) -> Float[Array, ""]:
@@ -346,7 +347,7 @@ def _checked_voltages(voltages: Float[Array, " rows"], of: Array) -> Array:
 def _floating(name: str, values: object) -> Array:
     """An array of float32 or float64: integers and half precision are named."""
     try:
-        array = values if isinstance(values, jax.Array) else jnp.asarray(values)  # type: ignore[arg-type]
+        array = values if isinstance(values, jax.Array) else jnp.asarray(values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"`{name}` is a {type(values).__name__}; give an array.") from error
     if array.dtype not in (jnp.float32, jnp.float64):
