@@ -3,6 +3,13 @@
 from memsim.budgeting import Budget, budget
 from memsim.cells.conductance import Conductance
 from memsim.cells.laws import ConductanceLaw
+from memsim.cells.prices import (
+    expected_maximum,
+    failed_writes,
+    scheme_costs,
+    write_energy,
+    write_time,
+)
 from memsim.cells.pulses import (
     HFO2,
     PCM,
@@ -12,12 +19,7 @@ from memsim.cells.pulses import (
     Scheme,
     WriteVerify,
     cell_writes,
-    expected_maximum,
-    failed_writes,
     pulse_survival,
-    scheme_costs,
-    write_energy,
-    write_time,
 )
 from memsim.cells.reading import Saturated, count_saturated, read_layer, read_matmul, read_weights
 from memsim.cells.readouts import Cells, Readout, program_cells

@@ -167,9 +167,8 @@ def test_averages_are_those_of_samples(key, cells, share, seconds):
     program_key, drift_key = jax.random.split(key)
     reached = cells.programmed(program_key, target)
     left = np.asarray(cells.drifted(drift_key, reached, target, seconds), np.float64)
-    assert (
-        abs(left.mean() - cells.average(share, seconds)) < 5 * left.std() / 200 + 1e-6 * left.max()
-    )
+    apart = abs(left.mean() - cells.average(share, seconds))
+    assert apart < 5 * left.std() / np.sqrt(CELLS) + 1e-6 * left.max()
 
 
 def test_ideal_averages_are_exact():

@@ -344,7 +344,7 @@ def test_a_phase_that_no_row_needs_costs_nothing(scheme):
 @pytest.mark.parametrize(("cell_bits", "fitting"), [(1, 3), (2, 1), (4, 0)])
 def test_cells_of_several_bits_take_a_scheme_of_their_levels(price, cell_bits, fitting):
     summary = summary_of(10, 10, 10, cell_bits=cell_bits)
-    kept = memsim.cells.pulses.fitting_schemes(memsim.HFO2, cell_bits)
+    kept = memsim.cells.prices.fitting_schemes(memsim.HFO2, cell_bits)
     assert len(kept) == fitting
     for name, scheme in memsim.HFO2.items():
         if name in kept:

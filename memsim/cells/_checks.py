@@ -1,4 +1,4 @@
-"""Checks of what cells, wires and readouts are given: an error names the argument and the remedy."""
+"""Checks of arguments: an error names the argument, its value and the remedy."""
 
 import contextlib
 import math

@@ -290,7 +290,8 @@ def _conjugate_gradients(
 def _norm(x: Array) -> Float[Array, ""]:
     """Euclidean norm; squares of small numbers do not underflow."""
     largest = jnp.max(jnp.abs(x))
-    return largest * jnp.linalg.norm(x / jnp.where(largest == 0, 1, largest))
+    norm: Array = largest * jnp.linalg.norm(x / jnp.where(largest == 0, 1, largest))
+    return norm
 
 
 def _converged(found: Solution, tolerance: float | None) -> Solution:

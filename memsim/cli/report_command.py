@@ -13,7 +13,8 @@ import rich.console
 import typer
 
 import memsim.cli.options as options
-from memsim.cells.pulses import HFO2, PCM, ConstantPulses, fitting_schemes, scheme_costs
+from memsim.cells.prices import fitting_schemes, scheme_costs
+from memsim.cells.pulses import HFO2, PCM, ConstantPulses
 from memsim.config import Policy
 from memsim.files.checkpoints import open_checkpoint
 from memsim.files.chips import load_faults
