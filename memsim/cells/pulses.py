@@ -50,7 +50,7 @@ def pulse_survival(mean: float, p99: int, cap: int) -> Float64[np.ndarray, "puls
 
     Examples:
       >>> [round(float(left), 3) for left in pulse_survival(1.5, 4, 4)]
-      [1.0, 0.346, 0.113, 0.035, 0.01]
+      [1.0, 0.378, 0.094, 0.028, 0.01]
     """
     from scipy.optimize import brentq
     from scipy.special import ndtr, ndtri

@@ -319,7 +319,8 @@ def read_matmul(
       >>> held, programming = memsim.program(params, plan, chip, words=True)
       >>> cells = program_cells(chip.key, programming.words["kernel"], plan.config, Readout())
       >>> arguments = held["kernel"], cells, plan.layers["kernel"], plan.config, Readout()
-      >>> read_matmul(chip.key, jnp.asarray([[1.27, 0.1]]), *arguments).round(2).tolist()
+      >>> found = read_matmul(chip.key, jnp.asarray([[1.27, 0.1]]), *arguments)
+      >>> np.asarray(found, np.float64).round(2).tolist()
       [[1.57, 10.16]]
     """
     check_arguments(cells, layer, config, readout)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float32, Key, UInt
 
 from memsim.cells._checks import (
@@ -160,7 +161,7 @@ def program_cells(
         )
     cells: Cells = _program_cells(key, words, config, readout)
     check_solved(cells.residual, readout)
-    if is_known(cells.mean) and not bool(jnp.all(jnp.isfinite(cells.mean))):
+    if is_known(cells.mean) and not np.isfinite(np.asarray(cells.mean)).all():
         raise ValueError(f"`cells` of `readout` is {readout.cells!r}, which gives no finite cells.")
     return cells
 

@@ -296,7 +296,7 @@ def _norm(x: Array) -> Float[Array, ""]:
 
 def _converged(found: Solution, tolerance: float | None) -> Solution:
     """The solution; outside `jit` one that missed its tolerance raises."""
-    if is_known(found.converged) and not jnp.all(found.converged):
+    if is_known(found.converged) and not np.all(np.asarray(found.converged)):
         asked = _default_tolerance(found.value.dtype) if tolerance is None else tolerance
         raise ArithmeticError(
             f"The wires' solve left a residual of {float(found.residual):.1e}, `tolerance` is "
@@ -325,10 +325,7 @@ def _checked_conductance(conductance: Float[Array, "rows columns"]) -> Array:
             f"`conductance` has shape {array.shape}; give [rows, columns] of one crossbar, and "
             "`vmap` for many."
         )
-    if is_known(array) and not bool(jnp.all((array >= 0) & (array < jnp.inf))):
-        raise ValueError(
-            f"`conductance` has {_first_wrong(array, least=0.0)}; give finite siemens from 0."
-        )
+    _check_values("conductance", array, "give finite siemens from 0", least=0)
     return array
 
 
@@ -340,8 +337,7 @@ def _checked_voltages(voltages: Float[Array, " rows"], of: Array) -> Array:
         )
     if array.dtype != of.dtype:
         raise ValueError(f"`voltages` is {array.dtype}; give {of.dtype}, as the devices are.")
-    if is_known(array) and not bool(jnp.all(jnp.isfinite(array))):
-        raise ValueError(f"`voltages` has {_first_wrong(array)}; give finite volts.")
+    _check_values("voltages", array, "give finite volts")
     return array
 
 
@@ -356,9 +352,13 @@ def _floating(name: str, values: object) -> Array:
     return array
 
 
-def _first_wrong(array: Array, least: float = -np.inf) -> float:
-    values = np.asarray(array).ravel()
-    return float(values[~(np.isfinite(values) & (values >= least))][0])
+def _check_values(name: str, array: Array, remedy: str, least: float = -np.inf) -> None:
+    """Checks the numbers of an array, where they are known; by NumPy, which `jit` does not see."""
+    if is_known(array):
+        values = np.asarray(array)
+        wrong = values[~(np.isfinite(values) & (values >= least))]
+        if wrong.size:
+            raise ValueError(f"`{name}` has {float(wrong[0])}; {remedy}.")
 
 
 def _checked_wires(wires: Wires) -> Wires:
