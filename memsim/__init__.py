@@ -3,6 +3,14 @@
 from memsim import policies
 from memsim.budgeting import Budget, Judge, budget
 from memsim.cells.conductance import Conductance
+from memsim.cells.laws import ConductanceLaw
+from memsim.cells.prices import (
+    expected_maximum,
+    failed_writes,
+    scheme_costs,
+    write_energy,
+    write_time,
+)
 from memsim.cells.pulses import (
     HFO2,
     PCM,
@@ -12,22 +20,17 @@ from memsim.cells.pulses import (
     Scheme,
     WriteVerify,
     cell_writes,
-    expected_maximum,
-    failed_writes,
     pulse_survival,
-    scheme_costs,
-    write_energy,
-    write_time,
 )
-from memsim.cells.reading import (
-    Cells,
-    Readout,
-    program_cells,
-    read_layer,
-    read_matmul,
-    read_weights,
+from memsim.cells.reading import Saturated, count_saturated, read_layer, read_matmul, read_weights
+from memsim.cells.readouts import Cells, Readout, program_cells
+from memsim.cells.wires import (
+    Solution,
+    Wires,
+    device_currents,
+    effective_conductance,
+    node_voltages,
 )
-from memsim.cells.wires import Wires, device_currents, effective_conductance, node_voltages
 from memsim.chip import Chip, clustered_faults, fault_cells, fault_words, with_faults
 from memsim.codes import (
     bit_slice,
@@ -102,6 +105,7 @@ __all__ = [
     "Chips",
     "Comparison",
     "Conductance",
+    "ConductanceLaw",
     "ConstantPulses",
     "Costs",
     "Counts",
@@ -116,8 +120,10 @@ __all__ = [
     "Programming",
     "RampedPulses",
     "Readout",
+    "Saturated",
     "Schedule",
     "Scheme",
+    "Solution",
     "Summary",
     "WearHistogram",
     "Weibull",
@@ -136,6 +142,7 @@ __all__ = [
     "clustered_faults",
     "column_counts",
     "compare",
+    "count_saturated",
     "decode",
     "dequantize",
     "device_currents",

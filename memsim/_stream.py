@@ -220,6 +220,7 @@ class Stream:
                 jax.tree.map(lambda *passes: np.stack(passes), *counts),
                 facts,
                 int(tally.wear.max()),
+                self._config.cell_bits,
             )
             for counts, tally in zip(self._counts, self._tallies, strict=True)
         ]
@@ -232,7 +233,8 @@ class Stream:
         ):
             last = jax.tree.map(lambda x: x[None], counts[-1])
             wear = (np.asarray(tally.wear) - before) / np.float32(self._passes - 1)
-            found.append((summarize_counts(last, facts, round(float(wear.max()))), wear))
+            most = round(float(wear.max()))
+            found.append((summarize_counts(last, facts, most, self._config.cell_bits), wear))
         return found
 
     @property

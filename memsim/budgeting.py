@@ -128,14 +128,13 @@ def budget(
       ValueError: as `plan`; a budget outside 0..1; too few examples; a `judge` that does not say
         which examples are right; a policy without errors to share out; a budget that no plan keeps
         to.
-      TypeError: arguments of another kind.
 
     References:
       Dong et al., HAWQ, 2019, shares precision by sensitivity in this way; the empirical Fisher
       information: Kunstner et al., 2019.
     """
     check_kind("judge", judge, Judge, "give memsim.Judge(loss, accuracy, data)")
-    check_number("max_drop", max_drop, 0, 1, "a drop of accuracy is a share, 0..1")
+    check_number("max_drop", max_drop, "a drop of accuracy is a share, 0..1", 0, 1)
     policy = policy or Matched(correction="mean")
     check_kind("policy", policy, Policy, "give a memsim.Policy")
     policy.at_price(1.0, config).check(config)

@@ -56,13 +56,13 @@ class CrossbarConfig:
     flags: Flags = "none"
 
     def __post_init__(self) -> None:
-        check_whole("rows", self.rows, 1, math.inf, "a crossbar has at least 1 row")
-        check_whole("bits", self.bits, 2, 16, "a weight has 2 to 16 bits, its sign included")
+        check_whole("rows", self.rows, "a crossbar has at least 1 row", 1)
+        check_whole("bits", self.bits, "a weight has 2 to 16 bits, its sign included", 2, 16)
         check_choice("cell_bits", self.cell_bits, (1, 2, 4))
         check_choice("encoding", self.encoding, ENCODINGS)
         if self.crossbars is not None:
             remedy = "give a number from 1, or None (command line: all) for weight stationary"
-            check_whole("crossbars", self.crossbars, 1, math.inf, remedy)
+            check_whole("crossbars", self.crossbars, remedy, 1)
         check_choice("schedule", self.schedule, SCHEDULES)
         check_choice("scale_per", self.scale_per, SCALES)
         check_choice("flags", self.flags, FLAGS)

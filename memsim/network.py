@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32, Key, PyTree, Shaped, UInt
 
-from memsim._checks import check_kind, check_whole
+from memsim._checks import as_key, check_kind, check_whole
 from memsim.chip import Chip, check_rates, new_chip
 from memsim.codes import decode, dequantize, encode, rounded_quotient, to_codes
 from memsim.config import CrossbarConfig
@@ -65,7 +65,6 @@ def sample_chip(
 
     Raises:
       ValueError: rates outside 0..1, or whose sum exceeds 1; no key.
-      TypeError: no plan.
 
     >>> import jax, numpy as np, memsim
     >>> params = {"kernel": np.eye(4, dtype=np.float32)}
@@ -78,24 +77,7 @@ def sample_chip(
     if not any(isinstance(rate, jax.core.Tracer) for rate in rates):
         check_rates(float(stuck_at_0), float(stuck_at_1))
     low, high = (jnp.asarray(rate, jnp.float32) for rate in rates)
-    return new_chip(as_key(key), plan.crossbars, plan.config, low, high)
-
-
-def as_key(key: Any) -> Key[Array, ""]:
-    """A key of the new style: one of the old style, uint32 [2], is wrapped.
-
-    Raises:
-      ValueError: no single key.
-    """
-    dtype = getattr(key, "dtype", None)
-    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and key.shape == ():
-        return key
-    if dtype == jnp.uint32 and key.shape == jax.random.key_data(jax.random.key(0)).shape:
-        return jax.random.wrap_key_data(key)
-    found = type(key).__name__ if dtype is None else f"{dtype} of shape {tuple(key.shape)}"
-    raise ValueError(
-        f"`key` is {found}; give one key, jax.random.key(0), and use `jax.vmap` for many."
-    )
+    return new_chip(as_key("key", key), plan.crossbars, plan.config, low, high)
 
 
 def program(
@@ -126,18 +108,18 @@ def program(
 
     Raises:
       ValueError: a plan or chip that belongs to another network, or `passes` < 1.
-      TypeError: arguments of another kind, such as swapped ones.
 
     >>> import jax, numpy as np, memsim
     >>> params = {"kernel": np.eye(4, dtype=np.float32)}
     >>> plan = memsim.plan(params, memsim.CrossbarConfig(rows=4), memsim.Policy.parse("sws"))
-    >>> held, programming = memsim.program(params, plan, memsim.sample_chip(jax.random.key(0), plan))
+    >>> chip = memsim.sample_chip(jax.random.key(0), plan)
+    >>> held, programming = memsim.program(params, plan, chip)
     >>> bool((held["kernel"] == params["kernel"]).all()), memsim.summarize(programming, plan).writes
     (True, 28)
     """
     check_kind("plan", plan, Plan, "give (params, plan, chip), the plan from `memsim.plan`")
     check_kind("chip", chip, Chip, "give one that `memsim.sample_chip` drew from a key")
-    check_whole("passes", passes, 1, np.inf, "program the network at least once")
+    check_whole("passes", passes, "program the network at least once", 1)
     leaves = named_leaves(params)
     names = plan.names
     layers = [plan.layers[name] for name in names]
@@ -332,7 +314,6 @@ def enable_words(plan: Plan, chip: Chip) -> dict[str, UInt[Array, "sections rows
 
     Raises:
       ValueError: a chip that belongs to another network.
-      TypeError: arguments of another kind.
     """
     check_kind("plan", plan, Plan, "give (plan, chip), the plan from `memsim.plan`")
     check_kind("chip", chip, Chip, "give one that `memsim.sample_chip` drew from a key")

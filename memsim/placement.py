@@ -157,6 +157,6 @@ def check_one_output(placement: Placement, inputs: int, policy: object) -> None:
     output = weights // inputs
     if np.any((output != output[:, :1]) & filled):
         raise ValueError(
-            f"`policy` {policy} says that it is analog-valid, but a section holds weights of several "
-            "outputs; place each output by itself, or let `analog_valid` say False."
+            f"`policy` {policy} says that it is analog-valid, but a section holds weights of "
+            "several outputs; place each output by itself, or let `analog_valid` say False."
         )

@@ -122,7 +122,6 @@ def plan(
       ValueError: nothing selected; an empty or scalar tensor selected; NaN or infinite weights;
         more low columns than bits; policies of other tensors, or of several kinds; words that
         the policy cannot store; stuck cells to avoid, but no chip, or one with other crossbars.
-      TypeError: arguments of another kind, such as swapped ones.
 
     >>> import numpy as np, memsim
     >>> params = {"dense": {"kernel": np.eye(4, 3, dtype=np.float32)}}
@@ -174,7 +173,6 @@ def policy_of_layers(
 
     Raises:
       ValueError: policies of other layers than these, or of several kinds.
-      TypeError: no policy.
     """
     if isinstance(policy, str):
         raise ValueError(f"`policy` is {policy!r}, a text; give Policy.parse({policy!r}).")

@@ -122,7 +122,6 @@ def compare(
       ValueError: as `plan` and `sample_chip`; `passes` or `chips` below 1; a fault map of another
         shape; an `old` network with other weight matrices, or on shared crossbars; `steady` of a
         single pass.
-      TypeError: arguments of another kind.
 
     >>> import numpy as np, memsim
     >>> params = {"kernel": np.arange(12, dtype=np.float32).reshape(4, 3)}
@@ -134,8 +133,8 @@ def compare(
     check_kind("config", config, CrossbarConfig, "give a memsim.CrossbarConfig")
     check_kind("policies", policies, Mapping, "give policies by name, {'sws': Policy.parse('sws')}")
     check_kind("chips", chips, Chips, "give memsim.Chips(number=8)")
-    check_whole("passes", passes, 1, np.inf, "give at least 1")
-    check_whole("chips", chips.number, 1, np.inf, "give at least 1")
+    check_whole("passes", passes, "give at least 1", 1)
+    check_whole("chips", chips.number, "give at least 1", 1)
     if steady and passes < 2:
         raise ValueError(
             f"`passes` is {passes}, but the first pass is not `steady`; give at least 2."

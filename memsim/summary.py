@@ -42,6 +42,7 @@ class Summary:
       max_cell_writes: writes of the most written cell; None if `program` ran without `wear`.
       writes_per_column: column 0 (low order) first.
       layers: by name, in the order they are programmed.
+      cell_bits: bits of a cell.
       chips: chips that the figures are means over (counts are rounded to integers).
       intervals: 95 % confidence interval (Student's t) of the mean of `writes` and `reduction`.
     """
@@ -59,6 +60,7 @@ class Summary:
     max_cell_writes: int | None
     writes_per_column: list[int]
     layers: dict[str, LayerSummary]
+    cell_bits: int = 1
     chips: int = 1
     intervals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
 
@@ -84,7 +86,7 @@ def summarize(programming: Programming, plan: Plan, baseline: Summary | None = N
     layers = {name: plan.layers[name] for name in names}
     counts = jax.tree.map(lambda x: np.asarray(x, np.int64), programming.counts)
     worst = None if programming.wear is None else int(programming.wear.max())
-    summary = summarize_counts(counts, layer_facts(layers), worst)
+    summary = summarize_counts(counts, layer_facts(layers), worst, plan.config.cell_bits)
     return summary if baseline is None else with_reduction(summary, baseline)
 
 
@@ -108,6 +110,7 @@ def summarize_counts(
     counts: Counts,
     layers: Mapping[str, LayerSummary],
     max_cell_writes: int | None,
+    cell_bits: int,
 ) -> Summary:
     """A summary from host counts (int64, [passes, layers, ...]) of these layers."""
     writes = counts.sets + counts.resets  # [passes, layers, columns]
@@ -135,6 +138,7 @@ def summarize_counts(
         max_cell_writes=max_cell_writes,
         writes_per_column=writes.sum(axis=(0, 1)).tolist(),
         layers=counted,
+        cell_bits=cell_bits,
     )
 
 

@@ -12,8 +12,9 @@ whether the sums of sections stay meaningful. A policy of your own is a class of
         def index_bits(self, inputs, outputs, config):
             return (inputs - 1).bit_length()
 
-It works in `plan`, `program`, `compare` and sweeps, and on the command line by its module and name,
-`--policy my_module:Magnitude`; its fields are the words of that text: `my_module:Magnitude:p=0.5,low=3`.
+It works in `plan`, `program`, `compare` and sweeps, and on the command line by its module and
+name, `--policy my_module:Magnitude`; its fields are the words of its text, as in
+`my_module:Magnitude:p=0.5,low=3`.
 """
 
 import abc
@@ -224,7 +225,6 @@ class Policy(abc.ABC):
 
         Raises:
           ValueError: an unknown policy or word, or a value of another kind.
-          TypeError: no text.
         """
         check_kind("policy", text, str, "give a text such as 'sws+stuck:p=0.5,low=3'")
         name, options = _split(text.strip())
@@ -287,8 +287,8 @@ class Stuckable(Policy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("p", self.p, 0, 1, "a probability lies in 0..1")
-        check_whole("low", self.low, 0, 16, "bit stucking takes 0 to `bits` low columns")
+        check_number("p", self.p, "a probability lies in 0..1", 0, 1)
+        check_whole("low", self.low, "bit stucking takes 0 to `bits` low columns", 0, 16)
         if not self.low and (self.p, self.draws) != (1, "fresh"):
             raise ValueError(
                 f"`p` is {self.p!r} and `draws` {self.draws!r}, but `low` is 0: no cell is left "

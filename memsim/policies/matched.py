@@ -52,11 +52,11 @@ class Matched(Stuckable):
     def __post_init__(self) -> None:
         super().__post_init__()
         most = _MOST_TOLERANCE
-        check_whole("tolerance", self.tolerance, 0, most, f"a weight may be 0 to {most} codes off")
+        check_whole("tolerance", self.tolerance, f"a weight may be 0 to {most} codes off", 0, most)
         if self.price is None:
             return
         remedy = f"a write is worth 1 to {_MOST_PRICE} squared code errors"
-        check_whole("price", self.price, 1, _MOST_PRICE, remedy)
+        check_whole("price", self.price, remedy, 1, _MOST_PRICE)
         if not self.tolerance and self.faults == "ignore":
             raise ValueError(
                 f"`price` is {self.price}, but `tolerance` is 0 and leaves no errors to trade for "

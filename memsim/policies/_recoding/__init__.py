@@ -1,1 +1,1 @@
-"""The algorithms of policies that choose what is stored in place of words. On the host, compiled."""
+"""The algorithms of policies that choose what is stored in place of words."""

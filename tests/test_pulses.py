@@ -66,7 +66,8 @@ LAWS = {
 }
 
 
-def summary_of(sets, resets, row_operations):
+def summary_of(sets, resets, row_operations, set_rows=None, reset_rows=None, cell_bits=1):
+    """Of rows of which each has SETs and RESETs, unless said otherwise."""
     return memsim.Summary(
         writes=sets + resets,
         sets=sets,
@@ -79,6 +80,9 @@ def summary_of(sets, resets, row_operations):
         max_cell_writes=None,
         writes_per_column=[sets + resets],
         layers={},
+        set_rows=row_operations if set_rows is None else set_rows,
+        reset_rows=row_operations if reset_rows is None else reset_rows,
+        cell_bits=cell_bits,
     )
 
 
@@ -230,7 +234,12 @@ def test_writes_take_the_time_and_energy_of_their_pulses(key):
     )
     changes = changes_by_row(codes, 3, 4)
     sets, resets = (sum(column) for column in zip(*changes, strict=True))
-    np.testing.assert_allclose(memsim.write_time(summary, pulses), len(changes) * 5e-7 / 4)
+    rows = [sum(count > 0 for count in column) for column in zip(*changes, strict=True)]
+    assert [summary.set_rows, summary.reset_rows] == rows
+    assert max(rows) < len(changes)  # some rows need one phase only
+    steps = [max(count / 4, 1) for count in rows]  # a phase takes its time, however few rows
+    seconds = steps[0] * 2e-7 + steps[1] * 3e-7
+    np.testing.assert_allclose(memsim.write_time(summary, pulses), seconds)
     np.testing.assert_allclose(memsim.write_energy(summary, pulses), sets * 1e-12 + resets * 5e-12)
 
 
@@ -243,6 +252,7 @@ def test_means_of_rows_bound_their_time_closely(key):
             memsim.expected_maximum(write.pmf, cells) * write.pulse_time
             for of_row in changes_by_row(codes, 16, 8)
             for write, cells in zip(memsim.cell_writes(scheme), of_row, strict=True)
+            if cells
         )
         assert exact <= memsim.write_time(summary, scheme) < 1.2 * exact
 
@@ -289,7 +299,8 @@ def test_report_compares_schemes(run, tmp_path):
     for name, entry in document["policies"].items():
         costs = entry.pop("schemes")
         assert entry == plain["policies"][name]
-        summary = summary_of(entry["sets"], entry["resets"], entry["row_operations"])
+        counts = ("sets", "resets", "row_operations", "set_rows", "reset_rows")
+        summary = summary_of(*(entry[name] for name in counts))
         assert list(costs) == list(schemes) == list(memsim.HFO2)
         for scheme, cost in costs.items():
             assert cost == {
@@ -311,3 +322,70 @@ def test_report_compares_schemes(run, tmp_path):
 )  # fmt: skip
 def test_quantities_take_a_prefix(value, text):
     assert memsim.report.texts.quantity_text(value, "s") == text
+
+
+@pytest.mark.parametrize(
+    ("set_rows", "reset_rows", "seconds"), [(3, 0, 3e-7), (0, 3, 3e-6), (2, 1, 1.2e-6)]
+)
+def test_a_row_takes_only_the_phases_it_needs(set_rows, reset_rows, seconds):
+    summary = summary_of(4 * set_rows, 4 * reset_rows, 3, set_rows, reset_rows)
+    np.testing.assert_allclose(memsim.write_time(summary, memsim.ConstantPulses()), seconds)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+def test_a_phase_that_no_row_needs_costs_nothing(scheme):
+    set_, reset = memsim.cell_writes(scheme)
+    only_sets = memsim.write_time(summary_of(5, 0, 5, 5, 0), scheme)
+    only_resets = memsim.write_time(summary_of(0, 5, 5, 0, 5), scheme)
+    np.testing.assert_allclose([only_sets, only_resets], [5 * set_.time, 5 * reset.time])
+
+
+@pytest.mark.parametrize("price", [memsim.write_time, memsim.write_energy, memsim.failed_writes])
+@pytest.mark.parametrize(("cell_bits", "fitting"), [(1, 3), (2, 1), (4, 0)])
+def test_cells_of_several_bits_take_a_scheme_of_their_levels(price, cell_bits, fitting):
+    summary = summary_of(10, 10, 10, cell_bits=cell_bits)
+    kept = memsim.cells.prices.fitting_schemes(memsim.HFO2, cell_bits)
+    assert len(kept) == fitting
+    for name, scheme in memsim.HFO2.items():
+        if name in kept:
+            assert price(summary, scheme) >= 0
+            continue
+        with pytest.raises(ValueError, match=f"bits a cell are {2**cell_bits} levels; give one"):
+            price(summary, scheme)
+        assert price(summary, dataclasses.replace(scheme, levels=2**cell_bits)) >= 0
+
+
+@pytest.mark.parametrize("value", [True, "1", None, float("nan"), [1], 1j])
+@pytest.mark.parametrize(
+    ("scheme", "name"),
+    [
+        (scheme, field.name)
+        for scheme in (memsim.ConstantPulses, memsim.RampedPulses)
+        for field in dataclasses.fields(scheme)
+    ],
+)
+def test_what_is_no_number_is_no_pulse(scheme, name, value):
+    with pytest.raises(ValueError, match=f"`{name}` "):
+        scheme(**{name: value})
+
+
+@pytest.mark.parametrize("price", [memsim.write_time, memsim.write_energy, memsim.failed_writes])
+def test_swapped_arguments_of_prices_are_named(price):
+    summary, scheme = summary_of(1, 1, 1), memsim.ConstantPulses()
+    with pytest.raises(ValueError, match="`summary` is a ConstantPulses"):
+        price(scheme, summary)
+    with pytest.raises(ValueError, match="`scheme` is a str; give a ConstantPulses"):
+        price(summary, "constant")
+
+
+def test_a_network_in_cells_of_two_bits_is_not_priced_as_one_of_one_bit(key):
+    weights = {"kernel": np.arange(-8, 8, dtype=np.float32)[:, None]}
+    plan = memsim.plan(
+        weights, memsim.CrossbarConfig(rows=4, cell_bits=2), memsim.Policy.parse("unsorted")
+    )
+    _, programming = memsim.program(weights, plan, memsim.sample_chip(key, plan))
+    summary = memsim.summarize(programming, plan)
+    assert summary.cell_bits == 2
+    with pytest.raises(ValueError, match="figures for cells of 2 levels, but 2 bits"):
+        memsim.write_time(summary, memsim.HFO2["write-verify"])
+    assert memsim.write_time(summary, memsim.HFO2["ramp"]) > 0
