@@ -79,8 +79,7 @@ def main() -> None:
             expected = np.stack([direct(crossbar) for crossbar in range(DIRECT)])
             best["scipy"] = min(best["scipy"], (time.perf_counter() - start) / DIRECT)
         left = currents - conductance * (
-            voltages[:, :, None]
-            - np.asarray(jax.vmap(lambda i: voltage_drop(i, WIRES))(currents))
+            voltages[:, :, None] - np.asarray(jax.vmap(lambda i: voltage_drop(i, WIRES))(currents))
         )
     ideal = conductance * voltages[:, :, None]
     print(f"{CROSSBARS} crossbars of {ROWS}x{COLUMNS}, float64, {jax.default_backend()}")

@@ -13,8 +13,8 @@ import memsim
 from memsim.selection import named_leaves
 from tests import processes
 from tests.processes import finish
-from training import sharding, sweep
-from training.grid import grid
+from training import sweep
+from training.sweep import devices, list_combinations, list_configs, list_policies
 from training.tasks import digits_task
 
 # one shape for all tests
@@ -191,11 +191,10 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(start, uninterrupted, 
 
 
 def test_the_grid_is_every_combination_that_makes_sense():
-    def policies(*arguments, **options):
-        return [
-            str(cell.policy)
-            for cell in grid([8], [128], ["twos_complement"], *arguments, **options)
-        ]
+    def policies(*arguments):
+        configs = list_configs([8], [128], ["twos_complement"])
+        every = list_combinations(configs, list_policies(*arguments))
+        return [str(combination.policy) for combination in every]
 
     assert policies(["unsorted", "sws"]) == ["unsorted", "sws"]
     assert policies(["sws", "aras", "matched"], [0.5, 0.25], [0, 3], [0, 1]) == [
@@ -206,17 +205,18 @@ def test_the_grid_is_every_combination_that_makes_sense():
     ]  # fmt: skip
     own = ["sws+stuck:p=0.1,low=1", "matched:tolerance=2"]  # state their own
     assert policies(own, [0.5], [3], [1]) == [own[0], "matched+stuck:p=0.5,low=3,tolerance=2"]
-    cells = grid([8, 4], [64, 128], ["offset_binary"], ["sws"], stuck_at=[0, 0.1, 0.0])
+    configs = list_configs([8, 4], [64, 128], ["offset_binary"])
+    cells = list_combinations(configs, list_policies(["sws"]), [0, 0.1, 0.0])
     assert [(c.number, c.config.bits, c.config.rows, c.stuck_at) for c in cells] == [
         (2 * i + j, bits, rows, rate)
         for i, (bits, rows) in enumerate([(8, 64), (8, 128), (4, 64), (4, 128)])
         for j, rate in enumerate([0, 0.1])
     ]
-    assert [cell.drawn for cell in cells[:2]] == [False, True]
+    assert [one.chips_differ for one in cells[:2]] == [False, True]
 
 
 def test_a_failed_cell_is_reported_and_stops_no_other(run, weights, tmp_path, monkeypatch):
-    program = sharding.Engine.__call__
+    program = devices.Engine.__call__
 
     def failing(engine, plan, stuck_at, *rest, **named):
         if stuck_at == 0.25:
@@ -227,10 +227,10 @@ def test_a_failed_cell_is_reported_and_stops_no_other(run, weights, tmp_path, mo
                "sws+stuck:p=0.5,low=12", "--policy", "unsorted", "--stuck-at", 0, "--stuck-at",
                0.25]  # fmt: skip
     with monkeypatch.context() as patch:
-        patch.setattr(sharding.Engine, "__call__", failing)
+        patch.setattr(devices.Engine, "__call__", failing)
         result = run(*options)
     assert result.exit_code == 1
-    assert "sweep: 3 of 4 cells failed" in result.output
+    assert "sweep: 3 of 4 combinations failed" in result.output
     assert "FAILED sws+stuck:p=0.5,low=12, 25 %: `low` is 12, more than the 8" in result.output
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [entry["policy"] for entry in summary["cells"]] == ["unsorted"]
@@ -240,7 +240,7 @@ def test_a_failed_cell_is_reported_and_stops_no_other(run, weights, tmp_path, mo
     assert pq.read_table(tmp_path / "sweep.parquet")["cell"].to_pylist() == [2, 2]
     result = run(*options)  # only what failed is tried again
     assert result.exit_code == 1
-    assert "2 of 4 cells failed" in result.output
+    assert "2 of 4 combinations failed" in result.output
     assert pq.read_table(tmp_path / "sweep.parquet")["cell"].to_pylist() == [2, 2, 3, 3]
 
 
@@ -280,7 +280,11 @@ def test_force_starts_afresh_and_a_dry_run_does_nothing(run, weights, tmp_path):
     ]
     dry = run(*options, "--chips", 5, "--dry-run", "--low", 12, "--p", 0.5)
     assert dry.exit_code == 0, dry.output
-    for text in ("1 cells, 5 chips each", "refused: `low` is 12", "5 chips, as memory allows"):
+    for text in (
+        "1 combinations, 5 chips each",
+        "refused: `low` is 12",
+        "5 chips, as memory allows",
+    ):
         assert text in dry.output
     assert not (tmp_path / "out").exists()
     assert run(*options, "--chips", 2).exit_code == 0
@@ -365,7 +369,7 @@ def test_chips_whose_stuck_cells_are_avoided_have_plans_of_their_own(run, weight
 def test_other_chips_rates_and_stucking_do_not_recompile(weights, compilations):
     with rich.progress.Progress(disable=True) as bar:
         task = digits_task(0, bar, str(weights))
-    engine = sharding.Engine(task.apply, task.params, seed=0, passes=1)
+    engine = devices.Engine(task.apply, task.params, seed=0, passes=1)
     config = memsim.CrossbarConfig(crossbars=8)
     counts = []
     for text, stuck_at, chips in (
@@ -382,7 +386,7 @@ def test_other_chips_rates_and_stucking_do_not_recompile(weights, compilations):
 def test_a_chunk_is_sized_to_memory(weights):
     with rich.progress.Progress(disable=True) as bar:
         task = digits_task(0, bar, str(weights))
-    engine = sharding.Engine(task.apply, task.params, seed=0, passes=1)
+    engine = devices.Engine(task.apply, task.params, seed=0, passes=1)
     plan = memsim.plan(task.params, memsim.CrossbarConfig(crossbars=8), memsim.Policy.unsorted())
     (batch,) = task.batches()
     assert engine.chunk_in_memory(plan, batch, 10**9, most=2) == 2

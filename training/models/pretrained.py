@@ -24,9 +24,7 @@ from jaxtyping import Array, PyTree
 
 import memsim
 from memsim.selection import leaf_name, named_leaves
-from training.models.resnet import BasicBlock, Bottleneck, CifarResNet, ResNet
-from training.models.vit import VisionTransformer
-from training.preprocessing import (
+from training.data.preprocessing import (
     CIFAR,
     DEIT,
     TORCHVISION,
@@ -35,6 +33,8 @@ from training.preprocessing import (
     normalise,
     read_timm_config,
 )
+from training.models.resnet import BasicBlock, Bottleneck, CifarResNet, ResNet
+from training.models.vit import VisionTransformer
 
 
 class Architecture(NamedTuple):

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from memsim import open_checkpoint
-from training.preprocessing import Preprocessing, central_crop
+from training.data.preprocessing import Preprocessing, central_crop
 
 Batch: TypeAlias = tuple[np.ndarray, np.ndarray]  # images [batch, ...], labels [batch]
 
