@@ -1,8 +1,10 @@
 import json
+import shutil
 import socket
 
 import jax
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import rich.progress
@@ -14,7 +16,7 @@ from memsim.selection import named_leaves
 from tests import processes
 from tests.processes import finish
 from training import sweep
-from training.sweep import devices, list_combinations, list_configs, list_policies
+from training.sweep import devices, list_combinations, list_configs, list_policies, parts
 from training.tasks import digits_task
 
 # one shape for all tests
@@ -394,3 +396,124 @@ def test_a_chunk_is_sized_to_memory(weights):
     few, more = (engine._bytes(plan, batch, chips, False) for chips in (2, 4))
     assert few < more
     assert engine.chunk_in_memory(plan, batch, (few + more) // 2, most=4) == 3
+
+
+SMALL = (*SHAPE, "--policy", "sws+stuck:p=0.5,low=3", "--stuck-at", 0.02, "--chips", 3)
+
+
+@pytest.fixture(scope="module")
+def small(weights, tmp_path_factory):
+    """A finished sweep of one combination, its two parts of 2 chips and of 1."""
+    out = tmp_path_factory.mktemp("small")
+    app = typer.Typer()
+    app.command()(sweep.main)
+    result = CliRunner().invoke(app, [*map(str, (*SMALL, "--weights", weights, "--out", out))])
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def combination(of="sws+stuck:p=0.5,low=3"):
+    configs = list_configs([8], [128], ["twos_complement"], 8)
+    return list_combinations(configs, list_policies([of]), [0.02])[0]
+
+
+WRONG = {
+    "cell": 1, "bits": 7, "rows": 64, "encoding": "offset_binary", "policy": "sws",
+    "placement": "unsorted", "p": 0.25, "low": 2, "tolerance": 1, "stuck_at": 0.5,
+    "stuck_at_0": 0.5, "stuck_at_1": 0.5, "chip": 5, "writes": -1, "sets": -1, "resets": 10**9,
+    "row_operations": 10**9, "reduction": np.nan, "accuracy": np.inf, "correct": 501,
+    "images": 400, "index_bits_per_weight": -np.inf, "analog_valid": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", parts.SCHEMA.names)
+def test_a_part_is_believed_in_no_field(small, tmp_path, name):
+    path = tmp_path / "00000-00000.parquet"
+    whole = pq.read_table(small / "parts" / path.name)
+
+    def refused(table, message):
+        pq.write_table(table, path)
+        with pytest.raises(ValueError, match=r"00000-00000.parquet` .*use --force") as raised:
+            parts.check_part(path, combination(), range(2), 500)
+        assert f"`{name}`" in str(raised.value)
+        assert message in str(raised.value)
+
+    place, field = whole.schema.names.index(name), whole.schema.field(name)
+    refused(whole.drop_columns([name]), "has no single column")
+    twice = whole.append_column(field, whole[name])
+    refused(twice, "has no single column")
+    kind = pa.bool_() if field.type == pa.string() else pa.string()
+    other = pa.array([None, None], kind)
+    refused(whole.set_column(place, pa.field(name, kind), other), "not")
+    rows = whole.to_pylist()
+    refused(pa.Table.from_pylist([rows[0], rows[1] | {name: None}], parts.SCHEMA), "missing")
+    rows[1] |= {name: WRONG[name]}
+    refused(pa.Table.from_pylist(rows, parts.SCHEMA), "for chip 1")
+
+
+def test_a_part_of_another_sweep_is_refused(small, tmp_path):
+    first, last = (small / "parts" / f"00000-0000{part}.parquet" for part in range(2))
+    parts.check_part(first, combination(), range(2), 500)
+    parts.check_part(last, combination(), range(2, 3), 500)
+    cases = [
+        (first, combination("sws"), range(2), "has `policy`"),
+        (last, combination(), range(2), "has 1 rows, not one for each of 2 chips"),
+        (last, combination(), range(1), "has `chip` 2"),
+    ]
+    for path, of, chips, message in cases:
+        with pytest.raises(ValueError, match="use --force") as raised:
+            parts.check_part(path, of, chips, 500)
+        assert message in str(raised.value)
+    table = pq.read_table(first)
+    added = tmp_path / "added.parquet"
+    pq.write_table(table.append_column("more", table["chip"]), added)
+    with pytest.raises(ValueError, match="has a column `more`, which no sweep writes"):
+        parts.check_part(added, combination(), range(2))
+    for length in (0, 1, 100, first.stat().st_size - 1):
+        added.write_bytes(first.read_bytes()[:length])
+        with pytest.raises(ValueError, match=r"is truncated or no part .*use --force"):
+            parts.check_part(added, combination(), range(2))
+
+
+def test_a_sweep_goes_on_from_no_part_that_it_did_not_write(run, small, weights, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(small, out)
+    options = (*SMALL, "--weights", weights, "--out", out)
+    first, last = (out / "parts" / f"00000-0000{part}.parquet" for part in range(2))
+    for name in ("00001-00000", "00000-00002", "0-0", "notes"):
+        shutil.copy(first, out / "parts" / f"{name}.parquet")
+        refused = run(*options)
+        assert f"{name}.parquet` is no part of this sweep" in str(refused.exception)
+        (out / "parts" / f"{name}.parquet").unlink()
+    shutil.copy(last, first)
+    assert "has 1 rows" in str(run(*options).exception)
+    assert "has 1 rows" in str(run(*options, "--dry-run").exception)
+    first.unlink()  # the remedy that the error names
+    assert run(*options).exit_code == 0
+    assert results(out) == results(small)
+
+
+def test_settings_on_record_are_believed_in_no_field(run, small, weights, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(small, out)
+    record = out / "sweep.json"
+    whole = json.loads(record.read_text())
+    options = (*SMALL, "--weights", weights, "--out", out, "--dry-run")
+    assert run(*options).exit_code == 0
+    without = [{k: v for k, v in whole.items() if k != name} for name in whole]
+    for name, settings in zip(whole, without, strict=True):
+        record.write_text(json.dumps(settings))
+        message = str(run(*options).exception)
+        assert "sweep.json` lacks" in message
+        assert f"`{name}`" in message
+        assert "--force" in message
+    record.write_text(json.dumps(whole | {"more": 1}))
+    assert "has `more` 1, which this job does not know" in str(run(*options).exception)
+    unchunked = tuple(x for x in options if x not in ("--chunk", 2) or x == out)
+    for chunk in (0, -1, 1.5, True, "2", None, [2]):
+        record.write_text(json.dumps(whole | {"chunk": chunk}))
+        assert "not a whole number from 1" in str(run(*unchunked).exception)
+    for text in ("", "[]", "{}", "null", '{"chips": 3', "\x00"):
+        record.write_text(text)
+        message = str(run(*options).exception)
+        assert "sweep.json` holds no settings; use --force" in message
