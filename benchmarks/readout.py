@@ -66,7 +66,7 @@ def main() -> None:
     @jax.jit
     def solve(conductance: jax.Array, voltages: jax.Array) -> jax.Array:
         return jax.lax.map(
-            lambda one: memsim.device_currents(*one, WIRES).value, (conductance, voltages)
+            lambda one: memsim.device_currents(one[0], one[1], WIRES).value, (conductance, voltages)
         )
 
     with jax.enable_x64():

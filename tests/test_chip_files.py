@@ -48,7 +48,7 @@ def test_a_plan_and_a_chip_survive_their_files(tmp_path, tensors, key, crossbars
 
 
 def test_a_file_of_another_kind_is_no_plan_and_no_chip(tmp_path, tensors, key):
-    plan = memsim.plan(tensors, CONFIG, memsim.Policy.unsorted())
+    plan = memsim.plan(tensors, CONFIG, memsim.policies.Unsorted())
     chip = memsim.sample_chip(key, plan)
     memsim.save_plan(tmp_path / "plan", plan)
     memsim.save_chip(tmp_path / "chip", chip, CONFIG)
@@ -72,7 +72,7 @@ def test_a_file_of_another_kind_is_no_plan_and_no_chip(tmp_path, tensors, key):
     ids=["1-bit cells", "2-bit cells"],
 )
 def test_a_fault_map_survives_its_file(tmp_path, tensors, key, suffix, config):
-    plan = memsim.plan(tensors, config, memsim.Policy.unsorted())
+    plan = memsim.plan(tensors, config, memsim.policies.Unsorted())
     chip = memsim.sample_chip(key, plan, 0.1, 0.05)
     path = tmp_path / f"map{suffix}"
     memsim.save_faults(path, chip, config)
@@ -111,7 +111,7 @@ def chip_file(tmp_path_factory):
     """Tensors and description of the file of a chip with stuck cells of two bits."""
     rng = np.random.default_rng(0)
     weights = {"a.weight": rng.standard_normal((5, 21), np.float32)}
-    plan = memsim.plan(weights, WIDE, memsim.Policy.unsorted())
+    plan = memsim.plan(weights, WIDE, memsim.policies.Unsorted())
     chip = memsim.sample_chip(jax.random.key(0), plan, 0.1, 0.1)
     path = tmp_path_factory.mktemp("chips") / "chip"
     memsim.save_chip(path, memsim.program(weights, plan, chip)[1].chip, WIDE)
@@ -164,7 +164,7 @@ def test_every_word_of_the_description_of_a_chip_is_checked(tmp_path, chip_file)
 
 
 def test_a_chip_that_could_not_be_loaded_is_not_saved(tmp_path, tensors, key):
-    plan = memsim.plan(tensors, CONFIG, memsim.Policy.unsorted())
+    plan = memsim.plan(tensors, CONFIG, memsim.policies.Unsorted())
     chips = jax.vmap(lambda k: memsim.sample_chip(k, plan))(jax.random.split(key, 2))
     for chip in (chips, memsim.sample_chip(key, plan)._replace(passes=jnp.int32(-1))):
         with pytest.raises(ValueError, match="`chip` cannot be saved"):
@@ -176,7 +176,7 @@ def test_a_chip_that_could_not_be_loaded_is_not_saved(tmp_path, tensors, key):
 
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
 def test_keys_of_every_kind_survive(tmp_path, tensors, impl):
-    plan = memsim.plan(tensors, CONFIG, memsim.Policy.unsorted())
+    plan = memsim.plan(tensors, CONFIG, memsim.policies.Unsorted())
     chip = memsim.sample_chip(jax.random.key(3, impl=impl), plan)
     memsim.save_chip(tmp_path / "chip", chip, CONFIG)
     loaded = memsim.load_chip(tmp_path / "chip", CONFIG)

@@ -77,7 +77,9 @@ def test_streamed_counts_equal_the_whole_network(
         config,
         POLICIES,
         passes=passes,
-        chips=memsim.Chips(number=chips, seed=5, stuck_at_0=low, stuck_at_1=high),
+        chips=memsim.Chips(
+            number=memsim.Chips(number=chips, seed=5, stuck_at_0=low, stuck_at_1=high)
+        ),
     )
     expected = one_by_one(
         tensors,
@@ -101,7 +103,9 @@ def test_a_fault_map_is_that_of_every_chip(tensors):
     drawn = np.random.default_rng(0).random((2, 4, 8))
     faults = drawn < 0.1, drawn > 0.8
     policies = {name: POLICIES[name] for name in ("sws", "sws+stuck:p=0.5,low=3")}
-    result = memsim.compare(tensors, config, policies, chips=memsim.Chips(number=2, faults=faults))
+    result = memsim.compare(
+        tensors, config, policies, chips=memsim.Chips(number=memsim.Chips(number=2, faults=faults))
+    )
     words = [memsim.fault_words(cells, 2, config) for cells in faults]
     keys = jax.random.split(jax.random.key(0), 2)
     expected = one_by_one(
@@ -112,11 +116,16 @@ def test_a_fault_map_is_that_of_every_chip(tensors):
 
 def test_reduction_is_unsorted_writes_over_these_on_the_same_chips(tensors):
     config = memsim.CrossbarConfig(rows=4)
-    result = memsim.compare(tensors, config, POLICIES, chips=memsim.Chips(stuck_at_0=0.1)).policies
+    result = memsim.compare(
+        tensors, config, POLICIES, chips=memsim.Chips(number=memsim.Chips(stuck_at_0=0.1))
+    ).policies
     for summary in result.values():
         assert summary.reduction == result["unsorted"].writes / summary.writes
     alone = memsim.compare(
-        tensors, config, {"sws": POLICIES["sws"]}, chips=memsim.Chips(stuck_at_0=0.1)
+        tensors,
+        config,
+        {"sws": POLICIES["sws"]},
+        chips=memsim.Chips(number=memsim.Chips(stuck_at_0=0.1)),
     ).policies
     assert alone == {"sws": result["sws"]}
 
@@ -136,7 +145,7 @@ def test_tensors_may_be_loaded_one_at_a_time(tensors):
         return tensors[name]
 
     config = memsim.CrossbarConfig(rows=4)
-    result = memsim.compare(memsim.files.Checkpoint(shapes, load), config, POLICIES)
+    result = memsim.compare(memsim.files.Checkpoint(shapes, load, {}, {}), config, POLICIES)
     assert result == memsim.compare(tensors, config, POLICIES)
     assert sorted(asked) == sorted(set(tensors) - {"bias"})
 
@@ -166,7 +175,7 @@ def test_deploying_counts_what_follows_the_older_version(tensors, newer, keep):
         old=tensors,
         keep_placement=keep,
         passes=2,
-        chips=memsim.Chips(number=2, stuck_at_1=0.1),
+        chips=memsim.Chips(number=memsim.Chips(number=2, stuck_at_1=0.1)),
     )
 
     def deploy(policy, key, baseline=None):

@@ -199,7 +199,12 @@ def test_chips_that_draw_differ(file):
     policies = {"stuck": memsim.Policy.parse("sws+stuck:p=0.5,low=3")}
     config = memsim.CrossbarConfig(rows=16)
     last = memsim.compare(
-        weights, config, policies, passes=2, steady=True, chips=memsim.Chips(number=3)
+        weights,
+        config,
+        policies,
+        passes=2,
+        steady=True,
+        chips=memsim.Chips(number=memsim.Chips(number=3)),
     ).steady["stuck"]
     assert len(last.wear) == last.summary.chips == 3
     assert last.summary.writes == round(np.mean([wear.sum() for wear in last.wear]))

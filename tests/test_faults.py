@@ -233,7 +233,11 @@ def test_every_chip_of_a_comparison_has_a_plan_of_its_own(crossbars, as_map):
         chips = [chips[0]] * 2
         stuck = {"faults": memsim.fault_cells(chips[0], config)}
     compared = memsim.compare(
-        params, config, policies, passes=2, chips=memsim.Chips(number=2, seed=3, **stuck)
+        params,
+        config,
+        policies,
+        passes=2,
+        chips=memsim.Chips(number=memsim.Chips(number=2, seed=3, **stuck)),
     )
     for name, policy in policies.items():
         writes = []

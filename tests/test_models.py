@@ -18,11 +18,11 @@ from flax import nnx
 import memsim
 from memsim.planning import select_layers
 from memsim.selection import named_leaves
+from training.data.preprocessing import CIFAR, DEIT, TORCHVISION, VIT, Preprocessing, normalise
 from training.models import CifarResNet, ResNet, VisionTransformer
 from training.models.cnn import convolve_patches
 from training.models.pretrained import MODELS, build, open_network, torch_shapes
 from training.models.resnet import BasicBlock
-from training.preprocessing import CIFAR, DEIT, TORCHVISION, VIT, Preprocessing, normalise
 
 
 def shapes(model):

@@ -225,7 +225,7 @@ def test_optional_parts_cannot_vanish_together_with_their_record(tmp_path, files
 
 
 def test_a_plan_that_could_not_be_loaded_is_not_saved(tmp_path, tensors):
-    plan = memsim.plan(tensors, CONFIG, memsim.Policy.unsorted())
+    plan = memsim.plan(tensors, CONFIG, memsim.policies.Unsorted())
     layer = plan.layers[NAMES[0]]
     for bad in (jnp.float32(0), jnp.float32(jnp.nan), -layer.scale, layer.scale[None]):
         layers = {**plan.layers, NAMES[0]: layer._replace(scale=bad)}
@@ -235,7 +235,7 @@ def test_a_plan_that_could_not_be_loaded_is_not_saved(tmp_path, tensors):
 
 
 def test_every_part_of_a_layer_has_a_check(tensors):
-    plan = memsim.plan(tensors, CONFIG, memsim.Policy.unsorted())
+    plan = memsim.plan(tensors, CONFIG, memsim.policies.Unsorted())
     assert set(parts_of(plan.layers[NAMES[0]].matrix, 15, CONFIG)) == set(PARTS)
 
 

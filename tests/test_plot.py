@@ -7,12 +7,12 @@ import pytest
 import memsim
 from memsim import plot
 from memsim.plot.policies import _spread
-from training.reproduce import grid
+from training.reproduce import list_policies
 
 
 @pytest.fixture(scope="module")
 def policies():
-    names = grid([0.5, 0.25], [1, 2, 3], [1, 2, 3]) | {
+    names = list_policies([0.5, 0.25], [1, 2, 3], [1, 2, 3]) | {
         name: memsim.Policy.parse(name) for name in ("matched:pool=section", "sws+stuck:p=.1,low=5")
     }
     return names

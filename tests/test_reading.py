@@ -107,7 +107,7 @@ def test_sections_are_read_as_by_a_plain_loop(encoding, cell_bits, flags, adc, s
 
 def test_sums_of_the_widest_converters_do_not_overflow(key):
     weights = {"kernel": np.random.default_rng(0).standard_normal((7, 3)).astype(np.float32)}
-    plan = memsim.plan(weights, memsim.CrossbarConfig(rows=8), memsim.Policy.sws())
+    plan = memsim.plan(weights, memsim.CrossbarConfig(rows=8), memsim.policies.Sws())
     _, programming = memsim.program(weights, plan, memsim.sample_chip(key, plan), words=True)
     layer, words = plan.layers["kernel"], programming.words["kernel"]
     inputs = jnp.asarray([-(2**15), 2**15 - 1, 5, 0, -3, 2**14, -1], jnp.int32)
@@ -126,7 +126,9 @@ def test_sums_of_the_widest_converters_do_not_overflow(key):
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_reference_columns_leave_no_mean_error(key, encoding):
     weights = {"kernel": np.random.default_rng(0).standard_normal((500, 40)).astype(np.float32)}
-    plan = memsim.plan(weights, memsim.CrossbarConfig(encoding=encoding), memsim.Policy.unsorted())
+    plan = memsim.plan(
+        weights, memsim.CrossbarConfig(encoding=encoding), memsim.policies.Unsorted()
+    )
     held, programming = memsim.program(weights, plan, memsim.sample_chip(key, plan), words=True)
     readout = Readout(cells=Conductance.hfo2())
     seen = memsim.read_weights(key, held, plan, programming, readout)

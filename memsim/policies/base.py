@@ -78,9 +78,10 @@ class Arrangement(NamedTuple):
 
     Attributes:
       placement: which weight sits in which (section, row).
-      delta: int8 or int16 [weights], what is added to the code of each weight before it is encoded.
+      delta: int8 or int16 [weights], what is added to each code before it is encoded.
       correction: float32 [outputs], what is taken off the codes of each output again, digitally.
-      flips: words [sections, rows], or [sections, 1] for flags of sections: bits stored complemented.
+      flips: words [sections, rows], or [sections, 1] for flags of sections: the bits that are
+        stored complemented.
       offset: int32, what is added to every code and subtracted from what is read.
     """
 
@@ -174,8 +175,8 @@ class Policy(abc.ABC):
           config: with flag cells.
 
         Returns:
-          What does the rest: given what the layers before left, the arrangement of this one and what
-          is held after it. It is called in the order of programming.
+          What does the rest, called in the order of programming: given what the layers before
+          left, the arrangement of this one and what is held after it.
         """
         placement = self.place(layer.codes, config)
         return lambda held: (Arrangement(placement), held)
@@ -366,7 +367,7 @@ def _split(text: str) -> tuple[str, str]:
     return (name, rest) if own or not part or "=" in part else (f"{name}:{part}", options)
 
 
-def _subclasses(kind: type[Policy]) -> Iterator[type[Policy]]:
+def _subclasses(kind: Any) -> Iterator[type[Policy]]:
     for one in kind.__subclasses__():
         yield one
         yield from _subclasses(one)

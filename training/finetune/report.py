@@ -1,5 +1,6 @@
 """What fine-tuning found: weights, plans, charts, a page, tables."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,8 @@ from memsim.intervals import accuracy_change
 from memsim.report.tables import policy_table
 from memsim.report.terminal import results_console
 from memsim.selection import named_leaves
-from training.results import write_results
+from training.finetune.settings import FinetuneOptions
+from training.runs import write_results
 
 _LABELS = {
     "programmed": "programmed",
@@ -57,14 +59,18 @@ class Outcome(NamedTuple):
 
 
 def report(
-    name: str, config: memsim.CrossbarConfig, policy: memsim.Policy, settings: dict[str, Any],
+    name: str,
+    config: memsim.CrossbarConfig,
+    policy: memsim.Policy,
+    settings: Mapping[str, Any],
     outcome: Outcome,
-) -> dict[str, Any]:  # fmt: skip
-    """The figures, as `report.json` holds them.
+) -> dict[str, Any]:
+    """Puts the figures down as `report.json` holds them.
 
     Args:
       name: of the network.
       policy: that it was fine-tuned for.
+      settings: as they are on record.
     """
     reference, comparison = outcome.reference, outcome.comparison
     accuracy: dict[str, Any] = {"float": float(reference.mean())}
@@ -76,14 +82,14 @@ def report(
         "after_finetuning": float(np.mean(outcome.after.writes)),
     }
     document = memsim.to_json(name, config, comparison.policies, comparison.digital)
-    return document | {"accuracy": accuracy, "writes": writes, "settings": settings}
+    return document | {"accuracy": accuracy, "writes": writes, "settings": dict(settings)}
 
 
 def spread(
     name: str, correct: Bool[np.ndarray, "chips images"], reference: Bool[np.ndarray, " images"]
 ) -> dict[str, Any]:
-    """Accuracy, under keys that start with `name`: mean, minimum and maximum over chips, and every
-    chip, with 95 % intervals of the change against the float network.
+    """Describes accuracy under keys that start with `name`: mean, minimum and maximum over chips,
+    and every chip, with 95 % intervals of the change against the float network.
     """
     values, whole = correct.mean(axis=1), accuracy_change(correct, reference)
     each = [accuracy_change(correct[i : i + 1], reference) for i in range(len(correct))]
@@ -121,13 +127,13 @@ def save(out: Path, document: dict[str, Any], outcome: Outcome) -> None:
     write_results(out, "report.json", document, shown, figures, pictures)
 
 
-def show(out: Path, document: dict[str, Any], outcome: Outcome) -> None:
+def show(chosen: FinetuneOptions, document: Mapping[str, Any], outcome: Outcome) -> None:
     """Prints the tables."""
-    accuracy, settings, writes = (document[key] for key in ("accuracy", "settings", "writes"))
+    accuracy, writes = document["accuracy"], document["writes"]
     console = results_console()
     console.print(policy_table(outcome.comparison.policies))
-    chips, stuck_at = settings["chips"], settings["stuck_at"]
-    kind = ("unseen " if settings["robust"] else "") + ("chips" if chips > 1 else "chip")
+    chips, stuck_at = chosen.chips, chosen.stuck_at
+    kind = ("unseen " if chosen.robust else "") + ("chips" if chips > 1 else "chip")
     table = rich.table.Table(
         title=f"Accuracy on {chips} {kind} in a steady pass: {writes['policy']}"
         + (f", {100 * stuck_at:g} % of cells stuck" if stuck_at else ""),
@@ -147,6 +153,6 @@ def show(out: Path, document: dict[str, Any], outcome: Outcome) -> None:
     console.print(
         f"writes of a steady pass {writes['before_finetuning']:,.0f} before, "
         f"{writes['after_finetuning']:,.0f} after fine-tuning (each under its plan); results in "
-        f"{out}/",
+        f"{chosen.out}/",
         highlight=False,
     )

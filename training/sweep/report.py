@@ -1,6 +1,5 @@
-"""What a sweep found: a summary of every cell of the grid, charts, a table."""
+"""What a sweep found: a summary of every combination, charts, a table."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,17 +8,17 @@ import jax
 import numpy as np
 import pyarrow as pa
 import rich.table
+from matplotlib.figure import Figure
 
 import memsim
 from memsim import plot
-from memsim.config import validate
-from memsim.files.writing import write_text, write_whole
 from memsim.intervals import confidence_interval, share_interval
 from memsim.report.terminal import results_console
 from memsim.report.texts import index_bits_text
-from training.grid import Cell
-from training.sharding import most_chips
-from training.sweep_results import find_parts
+from training import runs
+from training.sweep import parts
+from training.sweep.combinations import Combination
+from training.sweep.devices import most_chips
 
 _QUANTILES = (5, 25, 50, 75, 95)
 
@@ -27,7 +26,7 @@ _QUANTILES = (5, 25, 50, 75, 95)
 def save_summary(
     out: Path,
     name: str,
-    cells: Sequence[Cell],
+    combinations: Sequence[Combination],
     failed: Mapping[int, str],
     table: pa.Table,
     float_accuracy: float,
@@ -38,8 +37,8 @@ def save_summary(
 
     Args:
       name: of the network.
-      failed: what went wrong, by the number of the cell.
-      table: the rows of the other cells.
+      failed: what went wrong, by the number of the combination.
+      table: the rows of the other combinations.
       yield_at: accuracy from which on a chip counts for the yield, share of 1.
 
     Returns:
@@ -49,11 +48,11 @@ def save_summary(
     columns = {name: table[name].to_numpy() for name in names}
     numbers = columns.pop("cell")
     found = {}
-    for cell in cells:
-        if cell.number not in failed:
-            start, end = np.searchsorted(numbers, [cell.number, cell.number + 1])
-            of_cell = {column: values[start:end] for column, values in columns.items()}
-            found[cell.number] = describe(cell) | summarize_cell(of_cell, yield_at, cell.drawn)
+    for one in combinations:
+        if one.number not in failed:
+            start, end = np.searchsorted(numbers, [one.number, one.number + 1])
+            of_one = {column: values[start:end] for column, values in columns.items()}
+            found[one.number] = describe(one) | summarize_chips(of_one, yield_at, one.chips_differ)
     summary = {
         "task": name,
         "images": images,
@@ -62,40 +61,38 @@ def save_summary(
         "memsim": memsim.__version__,
         "cells": list(found.values()),
         "failed": [
-            describe(cell) | {"error": failed[cell.number]}
-            for cell in cells
-            if cell.number in failed
+            describe(one) | {"error": failed[one.number]}
+            for one in combinations
+            if one.number in failed
         ],
     }
-    save_charts(out, [cell for cell in cells if cell.number in found], found, summary)
-    write_text(out / "summary.json", json.dumps(summary, indent=1), force=True)
+    save_charts(out, [one for one in combinations if one.number in found], found, summary)
+    runs.write_document(out / "summary.json", summary)
     return summary
 
 
-def describe(cell: Cell) -> dict[str, Any]:
-    """Which combination a cell is, as JSON values."""
-    config = cell.config
-    return {
-        "cell": cell.number, "bits": config.bits, "rows": config.rows, "encoding": config.encoding,
-        "policy": str(cell.policy), "stuck_at": cell.stuck_at,
-    }  # fmt: skip
+def describe(combination: Combination) -> dict[str, Any]:
+    """Tells which combination it is, as JSON values."""
+    names = ("cell", "bits", "rows", "encoding", "policy", "stuck_at")
+    every = parts.describe(combination)
+    return {name: every[name] for name in names}
 
 
-def summarize_cell(
-    columns: Mapping[str, np.ndarray], yield_at: float, drawn: bool
+def summarize_chips(
+    columns: Mapping[str, np.ndarray], yield_at: float, chips_differ: bool
 ) -> dict[str, Any]:
-    """Mean, its 95 % interval over chips, and quantiles of each figure; the yield.
+    """Finds mean, 95 % interval over chips and quantiles of each figure, and the yield.
 
     Args:
-      columns: of the chips of one cell; NaN where there is no reduction.
+      columns: of the chips of one combination; NaN where there is no reduction.
       yield_at: accuracy from which on a chip counts, share of 1.
-      drawn: whether chips differ; where they cannot, the yield is certain.
+      chips_differ: whether chips differ; where they cannot, the yield is certain.
     """
     accuracy = columns["accuracy"]
     # rounded: 0.98 - 0.01 is a little less than 0.97
     count = int(np.sum(np.round(accuracy - yield_at, 9) >= 0))
     share = share_interval(count, len(accuracy))
-    interval = [share.low, share.high] if drawn else [share.mean, share.mean]
+    interval = [share.low, share.high] if chips_differ else [share.mean, share.mean]
     reduction = columns["reduction"]
     return {
         "chips": len(accuracy),
@@ -119,46 +116,52 @@ def _spread(values: np.ndarray) -> dict[str, Any]:
 
 def save_charts(
     out: Path,
-    cells: Sequence[Cell],
+    combinations: Sequence[Combination],
     found: Mapping[int, Mapping[str, Any]],
     summary: Mapping[str, Any],
 ) -> None:
     """Writes, as PNG, the yield against the stuck rate for each kind of crossbars, and accuracy
     against reduction for each stuck rate too; their names say which, where there are several.
     """
-    by_config: dict[memsim.CrossbarConfig, list[Cell]] = {}
-    for cell in cells:
-        by_config.setdefault(cell.config, []).append(cell)
-    figures = {}
-    float_accuracy = summary["float_accuracy"]
+    by_config: dict[memsim.CrossbarConfig, list[Combination]] = {}
+    for one in combinations:
+        by_config.setdefault(one.config, []).append(one)
+    figures: dict[str, Figure] = {}
     for config, members in by_config.items():
         kind = f"_{config.bits}bits_{config.rows}rows_{config.encoding}"
-        kind = kind if len(by_config) > 1 else ""
-        policies = {str(cell.policy): cell.policy for cell in members}
-        yields: dict[str, dict[float, tuple[float, float, float]]] = {}
-        for cell in members:
-            share = found[cell.number]["yield"]
-            line = yields.setdefault(str(cell.policy), {})
-            line[cell.stuck_at] = (share["share"], *share["interval"])
-        figures[f"yield_against_stuck_rate{kind}"] = plot.yield_against_stuck_rate(
-            policies, yields, summary["yield_at"]
+        figures |= _draw(members, found, summary, kind if len(by_config) > 1 else "")
+    runs.write_charts(out, figures)
+
+
+def _draw(
+    members: Sequence[Combination],
+    found: Mapping[int, Mapping[str, Any]],
+    summary: Mapping[str, Any],
+    kind: str,
+) -> dict[str, Figure]:
+    """Draws the combinations of one kind of crossbars, by the names of the charts."""
+    named = {str(one.policy): one.policy for one in members}
+    yields: dict[str, dict[float, tuple[float, float, float]]] = {}
+    for one in members:
+        share = found[one.number]["yield"]
+        line = yields.setdefault(str(one.policy), {})
+        line[one.stuck_at] = (share["share"], *share["interval"])
+    chart = plot.yield_against_stuck_rate(named, yields, summary["yield_at"])
+    figures = {f"yield_against_stuck_rate{kind}": chart}
+    float_accuracy = summary["float_accuracy"]
+    rates = sorted({one.stuck_at for one in members})
+    for rate in rates:
+        of_rate = {str(one.policy): found[one.number] for one in members if one.stuck_at == rate}
+        change = {name: _less(entry["accuracy"], float_accuracy) for name, entry in of_rate.items()}
+        suffix = kind + (f"_{100 * rate:g}percent" if len(rates) > 1 else "")
+        figures[f"accuracy_against_reduction{suffix}"] = plot.accuracy_against_reduction(
+            {name: named[name] for name in of_rate},
+            {name: _priced(entry) for name, entry in of_rate.items()},
+            change,
+            float_accuracy,
+            f"Accuracy kept against writes saved, {100 * rate:g} % of the cells stuck",
         )
-        rates = sorted({cell.stuck_at for cell in members})
-        for rate in rates:
-            of_rate = {str(x.policy): found[x.number] for x in members if x.stuck_at == rate}
-            change = {
-                name: _less(entry["accuracy"], float_accuracy) for name, entry in of_rate.items()
-            }
-            suffix = kind + (f"_{100 * rate:g}percent" if len(rates) > 1 else "")
-            figures[f"accuracy_against_reduction{suffix}"] = plot.accuracy_against_reduction(
-                {name: policies[name] for name in of_rate},
-                {name: _priced(entry) for name, entry in of_rate.items()},
-                change,
-                float_accuracy,
-                f"Accuracy kept against writes saved, {100 * rate:g} % of the cells stuck",
-            )
-    for file, figure in figures.items():
-        write_whole(out / f"{file}.png", figure.savefig, force=True)
+    return figures
 
 
 class _Priced(NamedTuple):
@@ -177,7 +180,7 @@ def _less(spread: Mapping[str, Any], other: float) -> tuple[float, float, float]
     return spread["mean"] - other, low - other, high - other
 
 
-def show(out: Path, cells: Sequence[Cell], summary: Mapping[str, Any]) -> None:
+def show(out: Path, combinations: Sequence[Combination], summary: Mapping[str, Any]) -> None:
     """Prints the table, what failed last."""
     at = summary["yield_at"]
     table = rich.table.Table(
@@ -185,7 +188,7 @@ def show(out: Path, cells: Sequence[Cell], summary: Mapping[str, Any]) -> None:
         f"{summary['images']:,} images",
         title_justify="left",
     )
-    keys = _headings(table, cells)
+    keys = _headings(table, combinations)
     for heading in ("reduction", "accuracy (95 %)", "5 % to 95 % of chips"):
         table.add_column(heading, justify="right")
     table.add_column(f"yield at {100 * at:.2f} % (95 %)", justify="right")
@@ -212,8 +215,8 @@ def show(out: Path, cells: Sequence[Cell], summary: Mapping[str, Any]) -> None:
         console.print(f"FAILED {which}: {entry['error']}", highlight=False, markup=False)
     chips = summary["cells"][0]["chips"] if summary["cells"] else 0
     console.print(
-        f"{chips:,} chips in each cell, intervals over chips (none where all are the same); a row "
-        f"for each in {out}/sweep.parquet, figures in {out}/summary.json",
+        f"{chips:,} chips each, intervals over chips (none where all are the same); a "
+        f"row for each in {out}/sweep.parquet, figures in {out}/summary.json",
         highlight=False,
     )
 
@@ -222,9 +225,9 @@ def _half(interval: Sequence[float]) -> float:
     return (interval[1] - interval[0]) / 2
 
 
-def _headings(table: rich.table.Table, cells: Sequence[Cell]) -> list[str]:
+def _headings(table: rich.table.Table, combinations: Sequence[Combination]) -> list[str]:
     """Adds columns for what differs in the grid, and the policy. Returns their keys."""
-    entries = [describe(cell) for cell in cells]
+    entries = [describe(one) for one in combinations]
     names = ("bits", "rows", "encoding", "policy", "stuck_at")
     keys = [key for key in names if key == "policy" or len({x[key] for x in entries}) > 1]
     for key in keys:
@@ -240,7 +243,9 @@ def _texts(entry: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
     return [f"{100 * entry[k]:g} %" if k == "stuck_at" else str(entry[k]) for k in keys]
 
 
-def show_grid(out: Path, cells: Sequence[Cell], chips: int, chunk: int | None, force: bool) -> None:
+def show_combinations(
+    out: Path, combinations: Sequence[Combination], chips: int, chunk: int | None, force: bool
+) -> None:
     """Prints what a sweep would do.
 
     Args:
@@ -248,12 +253,12 @@ def show_grid(out: Path, cells: Sequence[Cell], chips: int, chunk: int | None, f
       force: whether it would start afresh.
     """
     table = rich.table.Table(
-        title=f"{len(cells)} cells, {chips:,} chips each", title_justify="left"
+        title=f"{len(combinations)} combinations, {chips:,} chips each", title_justify="left"
     )
-    keys = _headings(table, cells)
+    keys = _headings(table, combinations)
     table.add_column("chips")
-    for cell in cells:
-        table.add_row(*_texts(describe(cell), keys), _plain(cell))
+    for one in combinations:
+        table.add_row(*_texts(describe(one), keys), _plain(one))
     console = results_console(160)
     console.print(table)
     devices = len(jax.devices())
@@ -261,17 +266,17 @@ def show_grid(out: Path, cells: Sequence[Cell], chips: int, chunk: int | None, f
     console.print(f"{at_once} at once on each of {devices} devices", highlight=False)
     done = 0
     if chunk and not force:
-        done = int(find_parts(out, len(cells), -(-chips // chunk)).sum())
-    total = f" of {len(cells) * -(-chips // chunk)}" if chunk else ""
+        done = int(parts.find_parts(out, combinations, parts.Layout(chips, chunk)).sum())
+    total = f" of {len(combinations) * -(-chips // chunk)}" if chunk else ""
     console.print(
         f"{done}{total} parts are in {out}/parts already; nothing was done", highlight=False
     )
 
 
-def _plain(cell: Cell) -> str:
-    """Whether the chips of a cell differ, or why memsim refuses it."""
+def _plain(combination: Combination) -> str:
+    """Tells whether the chips of a combination differ, or why memsim refuses it."""
     try:
-        validate(cell.policy.stored_on(cell.config), cell.policy)
+        combination.policy.check(combination.policy.stored_on(combination.config))
     except ValueError as error:
         return f"refused: {error}"
-    return "each its own" if cell.drawn else "all the same"
+    return "each its own" if combination.chips_differ else "all the same"

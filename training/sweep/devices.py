@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Measured(NamedTuple):
-    """What chips took and what they get right; host arrays.
+    """What programming chips took, and how many images they get right; host arrays.
 
     Attributes:
       counts: int64 [chips, passes, layers, ...], exact.
@@ -80,7 +80,7 @@ def count_correct(
     apply: Apply,
     at_once: bool,
 ) -> Int32[Array, " chips"]:
-    """Images of a batch that each chip classifies right.
+    """Counts the images of a batch that each chip classifies right.
 
     Args:
       held: weights with a leading axis of chips.
@@ -166,14 +166,14 @@ class Engine:
                 correct = correct + self._test(held, *self._place(batch))
             return jax.block_until_ready((counts, correct))
 
-        gathered = multihost_utils.process_allgather(together(work), tiled=True)
+        gathered = multihost_utils.process_allgather(on_every_process(work), tiled=True)
         counts, correct = jax.tree.map(lambda x: x[: len(chips)].astype(np.int64), gathered)
         return Measured(counts, correct)
 
     def chunk_in_memory(
         self, plan: memsim.Plan, batch: Batch, memory: int, most: int, own_plans: bool = False
     ) -> int:
-        """Chips that a device can take at once.
+        """Finds how many chips a device can take at once.
 
         Args:
           plan: the largest there is.
@@ -189,7 +189,7 @@ class Engine:
         return min(most, max(1, int(2 + (memory - few) / by_chip)))
 
     def _bytes(self, plan: memsim.Plan, batch: Batch, chunk: int, own_plans: bool) -> int:
-        """Memory that a chunk takes on each device, as the compiler lays it out."""
+        """Finds the memory that a chunk takes on each device, as the compiler lays it out."""
         count = chunk * self.devices
         split = NamedSharding(self._mesh, PartitionSpec("chips"))
 
@@ -213,7 +213,7 @@ class Engine:
         )
 
     def _place(self, tree: PyTree, axis: str | None = None) -> PyTree:
-        """Host arrays on every device, whole or split between them along their first axis."""
+        """Puts host arrays on every device, whole or split along their first axis."""
         sharding = NamedSharding(self._mesh, PartitionSpec(axis) if axis else PartitionSpec())
 
         def place(x: Any) -> Array:
@@ -234,13 +234,13 @@ def _on_cpu() -> bool:
 
 
 def device_memory() -> int:
-    """Bytes that a chunk may take on a device: 1 GB of a CPU's, 80 % of an accelerator's."""
+    """Finds the bytes that a chunk may take on a device: 1 GB of a CPU's, 80 % of others'."""
     stats = None if _on_cpu() else jax.local_devices()[0].memory_stats()
     return int(0.8 * stats["bytes_limit"]) if stats else 10**9
 
 
 def most_chips(chips: int) -> int:
-    """Chips on a device at once, at most: more are no faster and leave other devices idle.
+    """Limits the chips on a device at once: more are no faster and leave other devices idle.
 
     Args:
       chips: all there are; chunks of them are as even as can be.
@@ -250,7 +250,7 @@ def most_chips(chips: int) -> int:
 
 
 def padded(batches: Iterable[Batch]) -> Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(images, labels, which are real), the last batch as large as the others."""
+    """Yields (images, labels, which are real), the last batch as large as the others."""
     size = 0
     for images, labels in batches:
         count = len(labels)
@@ -277,7 +277,7 @@ def check_same_everywhere(settings: Mapping[str, Any]) -> None:
         )
 
 
-def together(work: Callable[[], T]) -> T:
+def on_every_process(work: Callable[[], T]) -> T:
     """Does `work` on every process; where it fails on any, it fails on all.
 
     Raises:

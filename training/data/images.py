@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from memsim import open_checkpoint
-from training.preprocessing import Preprocessing, central_crop
+from training.data.preprocessing import Preprocessing, central_crop
 
 Batch: TypeAlias = tuple[np.ndarray, np.ndarray]  # images [batch, ...], labels [batch]
 
@@ -145,7 +145,7 @@ def _open_npz(path: str) -> Images:
         raise ValueError(
             f"`data` {path} holds {sorted(source.tensors)}; name them image and label."
         )
-    images, labels = source.load("image"), source.load("label")
+    images, labels = (np.asarray(source.load(name)) for name in ("image", "label"))
     fits = images.ndim == 4 and images.shape[-1] in (1, 3) and labels.shape == images.shape[:1]
     whole = images.dtype == np.uint8 and np.issubdtype(labels.dtype, np.integer)
     if not fits or not whole or not labels.size or labels.min() < 0:

@@ -1,0 +1,101 @@
+"""Commands that take their options as one record: a frozen dataclass, a field for each option."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, TypeVar, get_type_hints
+
+import typer
+
+__all__ = ["given_options", "with_options"]
+
+Record = TypeVar("Record")
+Result = TypeVar("Result")
+
+_GIVEN: ContextVar[frozenset[str]] = ContextVar("given options", default=frozenset())
+# Where click found a value that a user gave; others are defaults.
+_BY_USER = ("COMMANDLINE", "ENVIRONMENT", "PROMPT")
+
+
+def with_options(
+    record: type[Record],
+) -> Callable[[Callable[[Record], Result]], Callable[..., Result]]:
+    """Turns a function of a record into a command that typer can register.
+
+    Groups of options combine by inheritance of their records. `given_options` tells the function
+    which options the user typed.
+
+    Args:
+      record: a frozen, keyword-only dataclass whose fields are
+        `name: Annotated[type, typer.Option(...)] = default`; `default_factory` works too.
+
+    Returns:
+      A decorator. What it gives has a parameter for each field, in their order, and the function's
+      name and docstring, which is the help of the command.
+
+    Example:
+      >>> import dataclasses
+      >>> from typing import Annotated
+      >>> @dataclasses.dataclass(frozen=True, kw_only=True)
+      ... class Greeting:
+      ...     name: Annotated[str, typer.Option(help="who is greeted")] = "you"
+      >>> @with_options(Greeting)
+      ... def greet(options: Greeting) -> str:
+      ...     return f"hello {options.name}"
+      >>> greet(name="me")
+      'hello me'
+    """
+    hints = get_type_hints(record, include_extras=True)
+    fields = dataclasses.fields(record)  # type: ignore[arg-type]
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    parameters = [context, *(_parameter(field, hints[field.name]) for field in fields)]
+
+    def decorate(function: Callable[[Record], Result]) -> Callable[..., Result]:
+        @functools.wraps(function)
+        def command(*, context: typer.Context | None = None, **values: Any) -> Result:
+            given = _given(context) if context else frozenset(f"--{name}" for name in values)
+            token = _GIVEN.set(given)
+            try:
+                return function(record(**values))
+            finally:
+                _GIVEN.reset(token)
+
+        # typer goes by the signature, and by annotations where it finds no signature
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {each.name: each.annotation for each in parameters}
+        return command
+
+    return decorate
+
+
+def given_options() -> frozenset[str]:
+    """Tells which options the user typed for the command that runs, defaults included.
+
+    Returns:
+      Their names, such as `--rows` (of several names of an option the first).
+    """
+    return _GIVEN.get()
+
+
+def _parameter(field: "dataclasses.Field[Any]", annotation: Any) -> inspect.Parameter:
+    """A keyword parameter like a field of a record."""
+    default = inspect.Parameter.empty
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    elif field.default is not dataclasses.MISSING:
+        default = field.default
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+    )
+
+
+def _given(context: typer.Context) -> frozenset[str]:
+    """The options whose values a user gave, not the defaults."""
+    given = set()
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name in _BY_USER:
+            given.add(parameter.opts[0])
+    return frozenset(given)
