@@ -46,7 +46,7 @@ def cold(function: Callable[..., Any], *arguments: Any) -> tuple[float, float]:
 def main() -> None:
     """Prints the figures."""
     params = deit_tiny()
-    policy = memsim.Policy.sws(low_columns=3, reprogram=0.5)
+    policy = memsim.policies.Sws(low=3, p=0.5)
     plan = memsim.plan(params, memsim.CrossbarConfig(), policy)
     chip = memsim.sample_chip(jax.random.key(0), plan, 0.005, 0.005)
 

@@ -15,9 +15,9 @@ import numpy as np
 from flax import nnx
 
 import memsim
+from training.data.preprocessing import normalise
 from training.evaluation import make_classify, program_chips
 from training.models.pretrained import MODELS, build, torch_shapes
-from training.preprocessing import normalise
 
 _ROUNDS = 7
 

@@ -19,10 +19,11 @@ import optax
 
 import memsim
 from benchmarks.evaluation import seeded_resnet20
+from training.data.preprocessing import normalise
 from training.finetune import complete, learned
+from training.finetune.steps import Objective, robust_step
+from training.float_training import TrainState, float_step
 from training.models.pretrained import MODELS, build
-from training.preprocessing import normalise
-from training.steps import TrainState, float_step, robust_step
 
 _ROUNDS = 9
 
@@ -42,12 +43,15 @@ def main() -> None:
         return network(normalise(images, MODELS["resnet20"].preprocessing))
 
     optimizer = optax.adam(1e-3)
-    options = {"apply": apply, "optimizer": optimizer}
-    steady = options | {"passes": 2, "stuck_at": 0.01}
+    known, priced = (
+        Objective(apply=apply, passes=2),
+        Objective(apply=apply, passes=2, write_price=0.1),
+    )
+    robust = functools.partial(robust_step, optimizer=optimizer, stuck_at=0.01)
     state = TrainState(params, optimizer.init(params))
-    plain = jax.jit(functools.partial(float_step, **options))
-    stuck = jax.jit(functools.partial(robust_step, **steady))
-    aware = jax.jit(functools.partial(robust_step, write_price=0.1, **steady))
+    plain = jax.jit(functools.partial(float_step, apply=apply, optimizer=optimizer))
+    stuck = jax.jit(functools.partial(robust, objective=known))
+    aware = jax.jit(functools.partial(robust, objective=priced))
     keys = jax.random.split(jax.random.key(0), _ROUNDS + 1)
     steps: dict[str, Callable[[int], Any]] = {
         "plain": lambda _: plain(state, images, labels),

@@ -24,9 +24,7 @@ def main() -> None:
     for crossbars in (1, 64):
         start, spent = time.perf_counter(), time.process_time()
         config = memsim.CrossbarConfig(crossbars=crossbars)
-        found = memsim.compare(
-            source.tensors, config, policies, load=source.load, passes=2, steady=True
-        )
+        found = memsim.compare(source, config, policies, passes=2, steady=True)
         counted = time.perf_counter()
         for name, last in found.steady.items():
             inferences = memsim.worth(*last, memsim.assume()).inferences

@@ -43,7 +43,7 @@ def child(size: int, tolerance: int) -> None:
 
     import memsim
 
-    policy = memsim.Policy.matched(tolerance=tolerance)
+    policy = memsim.policies.Matched(tolerance=tolerance)
     if size:
         jax.block_until_ready(memsim.plan(seeded(squares(1)), memsim.CrossbarConfig(), policy))
     begun, used = time.perf_counter(), time.process_time()

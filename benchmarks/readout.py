@@ -65,7 +65,9 @@ def main() -> None:
 
     @jax.jit
     def solve(conductance: jax.Array, voltages: jax.Array) -> jax.Array:
-        return jax.lax.map(lambda one: memsim.device_currents(*one, WIRES), (conductance, voltages))
+        return jax.lax.map(
+            lambda one: memsim.device_currents(one[0], one[1], WIRES).value, (conductance, voltages)
+        )
 
     with jax.enable_x64():
         arguments = jnp.asarray(conductance), jnp.asarray(voltages)
@@ -79,8 +81,7 @@ def main() -> None:
             expected = np.stack([direct(crossbar) for crossbar in range(DIRECT)])
             best["scipy"] = min(best["scipy"], (time.perf_counter() - start) / DIRECT)
         left = currents - conductance * (
-            voltages[:, :, None]
-            - np.asarray(jax.vmap(lambda i: voltage_drop(i, WIRES))(currents))
+            voltages[:, :, None] - np.asarray(jax.vmap(lambda i: voltage_drop(i, WIRES))(currents))
         )
     ideal = conductance * voltages[:, :, None]
     print(f"{CROSSBARS} crossbars of {ROWS}x{COLUMNS}, float64, {jax.default_backend()}")

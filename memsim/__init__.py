@@ -1,7 +1,16 @@
 """Simulate, differentiate and optimise the reprogramming of memristive crossbars, in JAX."""
 
-from memsim.budgeting import Budget, budget
+from memsim import policies
+from memsim.budgeting import Budget, Judge, budget
 from memsim.cells.conductance import Conductance
+from memsim.cells.laws import ConductanceLaw
+from memsim.cells.prices import (
+    expected_maximum,
+    failed_writes,
+    scheme_costs,
+    write_energy,
+    write_time,
+)
 from memsim.cells.pulses import (
     HFO2,
     PCM,
@@ -11,22 +20,17 @@ from memsim.cells.pulses import (
     Scheme,
     WriteVerify,
     cell_writes,
-    expected_maximum,
-    failed_writes,
     pulse_survival,
-    scheme_costs,
-    write_energy,
-    write_time,
 )
-from memsim.cells.reading import (
-    Cells,
-    Readout,
-    program_cells,
-    read_layer,
-    read_matmul,
-    read_weights,
+from memsim.cells.reading import Saturated, count_saturated, read_layer, read_matmul, read_weights
+from memsim.cells.readouts import Cells, Readout, program_cells
+from memsim.cells.wires import (
+    Solution,
+    Wires,
+    device_currents,
+    effective_conductance,
+    node_voltages,
 )
-from memsim.cells.wires import Wires, device_currents, effective_conductance, node_voltages
 from memsim.chip import Chip, clustered_faults, fault_cells, fault_words, with_faults
 from memsim.codes import (
     bit_slice,
@@ -40,7 +44,7 @@ from memsim.codes import (
     quantization_scale,
     quantize,
 )
-from memsim.config import CrossbarConfig, Policy
+from memsim.config import CrossbarConfig
 from memsim.expectation import expected_writes
 from memsim.files.checkpoints import open_checkpoint
 from memsim.files.chips import load_chip, load_faults, save_chip, save_faults
@@ -55,6 +59,7 @@ from memsim.placement import (
     unsorted_placement,
 )
 from memsim.planning import LayerPlan, Plan, plan, with_stucking
+from memsim.policies import Policy, chips_differ
 from memsim.programming import Counts, program_words
 from memsim.report.documents import to_json
 from memsim.report.page import to_html
@@ -83,7 +88,7 @@ from memsim.service.lifetime import (
     wear_out,
 )
 from memsim.service.ownership import Worth, worth
-from memsim.streaming import Comparison, compare
+from memsim.streaming import Chips, Comparison, compare
 from memsim.summary import LayerSummary, Summary, mean_over_chips, summarize
 
 __version__ = "0.1.0"
@@ -97,12 +102,15 @@ __all__ = [
     "CellWrite",
     "Cells",
     "Chip",
+    "Chips",
     "Comparison",
     "Conductance",
+    "ConductanceLaw",
     "ConstantPulses",
     "Costs",
     "Counts",
     "CrossbarConfig",
+    "Judge",
     "LayerPlan",
     "LayerSummary",
     "Lognormal",
@@ -112,8 +120,10 @@ __all__ = [
     "Programming",
     "RampedPulses",
     "Readout",
+    "Saturated",
     "Schedule",
     "Scheme",
+    "Solution",
     "Summary",
     "WearHistogram",
     "Weibull",
@@ -128,9 +138,11 @@ __all__ = [
     "budget",
     "cell_changes",
     "cell_writes",
+    "chips_differ",
     "clustered_faults",
     "column_counts",
     "compare",
+    "count_saturated",
     "decode",
     "dequantize",
     "device_currents",
@@ -157,6 +169,7 @@ __all__ = [
     "node_voltages",
     "open_checkpoint",
     "plan",
+    "policies",
     "program",
     "program_cells",
     "program_words",

@@ -1,8 +1,7 @@
 """The fewest writes within a budget of accuracy: how much error each layer may hold."""
 
-import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -10,34 +9,27 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PyTree
 
+from memsim._checks import check_kind, check_number
 from memsim.chip import Chip
-from memsim.config import CrossbarConfig, Policy, validate
+from memsim.config import CrossbarConfig
 from memsim.intervals import Interval, accuracy_change
-from memsim.network import program, sample_chip
-from memsim.planning import Plan, plan, select_layers
-from memsim.selection import Select, named_leaves, select_by_name
+from memsim.network import Programming, program, sample_chip
+from memsim.planning import Plan, plan
+from memsim.policies import Matched, Policy, Unsorted
+from memsim.selection import Select, named_leaves, select_by_name, select_layers, slice_of
 from memsim.summary import Summary, mean_over_chips, summarize
 
 Batch: TypeAlias = PyTree  # leaves share a leading axis of examples
-
-
 # Examples whose gradients say how sensitive a layer is.
 _SENSITIVITY_EXAMPLES = 512
-
-
 # Gradients held at once, in numbers.
 _GRADIENTS = 2**26
-
-
 # The search multiplies the exchange rate until so many plans in a row are refused (accuracies are
 # measured, so they scatter), and then so often by the root of the last step.
 _STEP, _REFUSALS, _REFINEMENTS = 4.0, 2, 2
-
-
 _TINY = 1e-30
-
-
-_MAX_TOLERANCE, _MAX_PRICE = 15, 10**4
+# So high that any policy makes all the errors that it can.
+_ANY_PRICE = 1e12
 
 
 class Trial(NamedTuple):
@@ -80,12 +72,24 @@ class Budget(NamedTuple):
     trials: list[Trial]
 
 
+class Judge(NamedTuple):
+    """What says how good a network is.
+
+    Attributes:
+      loss: `(params, batch) -> mean loss`, differentiable.
+      accuracy: `(params, batch) -> [examples]`, which examples come out right.
+      data: pytree of arrays that share a leading axis of examples, such as (images, labels).
+    """
+
+    loss: Callable[[PyTree, Batch], Array]
+    accuracy: Callable[[PyTree, Batch], Array]
+    data: Batch
+
+
 def budget(
     params: PyTree,
     config: CrossbarConfig,
-    loss_fn: Callable[[PyTree, Batch], Array],
-    accuracy_fn: Callable[[PyTree, Batch], Array],
-    data: Batch,
+    judge: Judge,
     max_drop: float = 0.01,
     *,
     policy: Policy | None = None,
@@ -108,12 +112,10 @@ def budget(
     Args:
       params: any pytree of arrays.
       config: the crossbars.
-      loss_fn: `(params, batch) -> mean loss`, differentiable.
-      accuracy_fn: `(params, batch) -> [examples]`, which examples come out right.
-      data: pytree of arrays that share a leading axis of examples, such as (images, labels).
+      judge: how good a network is.
       max_drop: of the accuracy, a share of 1, against `params` themselves.
-      policy: what is shared out: of `matched` (the default, its mean errors corrected) tolerance
-        and price, of others the low-order columns, at the policy's p.
+      policy: what is shared out by its `at_price`: of `matched` (the default, its mean errors
+        corrected) tolerance and price, of others the low-order columns, at the policy's p.
       select: see `plan`.
       chip: whose stuck cells the network meets, and avoids if the policy says so; by default they
         are whole.
@@ -123,82 +125,126 @@ def budget(
       progress: called after every trial.
 
     Raises:
-      ValueError: as `plan`; a budget outside 0..1; too few examples; an `accuracy_fn` that does not
-        say which examples are right; a budget that no plan keeps to.
+      ValueError: as `plan`; a budget outside 0..1; too few examples; a `judge` that does not say
+        which examples are right; a policy without errors to share out; a budget that no plan keeps
+        to.
 
     References:
       Dong et al., HAWQ, 2019, shares precision by sensitivity in this way; the empirical Fisher
       information: Kunstner et al., 2019.
     """
-    policy = policy or Policy.matched(correction="mean")
-    validate(config, dataclasses.replace(policy, tolerance=int(policy.placement == "matched")))
-    if not 0 <= max_drop <= 1:
-        raise ValueError(f"`max_drop` is {max_drop}; a drop of accuracy is a share, 0..1.")
-    if policy.placement != "matched" and not policy.reprogram < 1:
-        raise ValueError(
-            f"`policy` {policy} has nothing to share out; give matched, or a p below 1 as in "
-            f"{policy.placement}+stuck:p=0.5,low=1."
-        )
-    planning, held_out = _halves(data, seed)
-    measure = _make_measure(accuracy_fn, batch)
-    sensitivity = layer_sensitivity(params, config, loss_fn, planning, select=select)
-    reference = measure(params, planning)
-    drawn = policy.placement != "matched"
+    check_kind("judge", judge, Judge, "give memsim.Judge(loss, accuracy, data)")
+    check_number("max_drop", max_drop, "a drop of accuracy is a share, 0..1", 0, 1)
+    policy = policy or Matched(correction="mean")
+    check_kind("policy", policy, Policy, "give a memsim.Policy")
+    policy.at_price(1.0, config).check(config)
+    planning, held_out = _halves(judge.data, seed)
+    measure = _make_measure(judge.accuracy, batch)
+    sensitivity = layer_sensitivity(params, config, judge.loss, planning, select=select)
+    # bit stucking that the search itself brings in is drawn, so several chips tell more than one
+    drawn = policy.at_price(_ANY_PRICE, config).stucking.drawn > policy.stucking.drawn
     keys = jax.random.split(jax.random.key(seed), chips if drawn else 1)
 
-    def program_under(policies: Policy | dict[str, Policy]) -> tuple[Plan, list[Any], list[Any]]:
+    def program_under(policies: Policy | dict[str, Policy]) -> _Programmed:
         made = plan(params, config, policies, select=select, chip=chip)
         some = [sample_chip(key, made) for key in keys] if chip is None else [chip]
         done = [program(params, made, one) for one in some]
-        return made, [held for held, _ in done], [programming for _, programming in done]
+        return _Programmed(made, [held for held, _ in done], [counted for _, counted in done])
 
-    made, _, (programming, *_) = program_under(Policy.unsorted())
-    unsorted = summarize(programming, made)
-    trials: list[Trial] = []
-    kept: tuple[Plan, list[PyTree], Trial] | None = None
-
-    def attempt(exchange: float) -> bool:
-        nonlocal kept
-        policies = {
-            name: _policy_at(policy, exchange / max(cost, _TINY), config)
-            for name, cost in sensitivity.items()
-        }
-        if any(policies == trial.policies for trial in trials):
-            return False  # nothing new to try
-        made, held, programmings = program_under(policies)
-        correct = np.stack([measure(network, planning) for network in held])
-        change = accuracy_change(correct, reference)
-        summary = mean_over_chips([summarize(one, made, unsorted) for one in programmings])
-        # not its mean: of many plans the best looks better than it is
-        trials.append(Trial(exchange, policies, summary, change, change.low >= -max_drop))
-        fewest = kept is None or summary.writes < kept[-1].summary.writes
-        if trials[-1].accepted and fewest:
-            kept = made, held, trials[-1]
-        if progress:
-            progress(trials[-1])
-        return trials[-1].accepted
-
-    weights = sum(layer.weights for layer in unsorted.layers.values())
-    _search(attempt, start=max(max_drop, 1e-3) / weights)
-    if kept is None:
-        change = trials[0].change
+    search = _Search(
+        policy, config, max_drop, sensitivity, program_under,
+        lambda network: measure(network, planning), measure(params, planning), progress,
+    )  # fmt: skip
+    search.run()
+    if search.kept is None:
+        change = search.trials[0].change
         raise ValueError(
             f"`max_drop` is {max_drop}, but the plan of the least errors that was tried changes "
             f"the accuracy by {100 * change.mean:+.2f} points ({100 * change.low:+.2f} to "
             f"{100 * change.high:+.2f}); allow more, use more `bits`, or give more `data`."
         )
-    made, held, chosen = kept
+    kept, chosen = search.kept
     reference = measure(params, held_out)
-    correct = np.stack([measure(network, held_out) for network in held])
+    correct = np.stack([measure(network, held_out) for network in kept.held])
     return Budget(
-        plan=made,
+        plan=kept.plan,
         chosen=chosen,
         held_out=accuracy_change(correct, reference),
         float_accuracy=float(reference.mean()),
         examples=(_examples(planning), reference.size),
         sensitivity=sensitivity,
-        trials=trials,
+        trials=search.trials,
     )
+
+
+class _Programmed(NamedTuple):
+    """A plan, and what chips held and took under it."""
+
+    plan: Plan
+    held: list[PyTree]
+    programmings: list[Programming]
+
+
+class _Search:
+    """The search for the highest exchange rate whose plan keeps to the budget."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        config: CrossbarConfig,
+        max_drop: float,
+        sensitivity: Mapping[str, float],
+        program_under: Callable[[Policy | dict[str, Policy]], _Programmed],
+        measure: Callable[[PyTree], Bool[np.ndarray, " examples"]],
+        reference: Bool[np.ndarray, " examples"],
+        progress: Callable[[Trial], None] | None,
+    ) -> None:
+        self.policy, self.config, self.max_drop = policy, config, max_drop
+        self.sensitivity, self.program_under = sensitivity, program_under
+        self.measure, self.reference, self.progress = measure, reference, progress
+        self.trials: list[Trial] = []
+        self.kept: tuple[_Programmed, Trial] | None = None
+        plain = program_under(Unsorted())
+        self.unsorted = summarize(plain.programmings[0], plain.plan)
+
+    def run(self) -> None:
+        """Tries ever higher exchange rates, then more closely above the highest accepted."""
+        weights = sum(layer.weights for layer in self.unsorted.layers.values())
+        best, refused, exchange = None, 0, max(self.max_drop, 1e-3) / weights
+        while refused < _REFUSALS:
+            if self._attempt(exchange):
+                best, refused = exchange, 0
+            else:
+                refused += 1
+            exchange *= _STEP
+        step = _STEP
+        for _ in range(_REFINEMENTS):
+            step = math.sqrt(step)
+            if best is not None and self._attempt(best * step):
+                best *= step
+
+    def _attempt(self, exchange: float) -> bool:
+        policies = {
+            name: self.policy.at_price(exchange / max(cost, _TINY), self.config)
+            for name, cost in self.sensitivity.items()
+        }
+        if any(policies == trial.policies for trial in self.trials):
+            return False  # nothing new to try
+        tried = self.program_under(policies)
+        correct = np.stack([self.measure(network) for network in tried.held])
+        change = accuracy_change(correct, self.reference)
+        summary = mean_over_chips(
+            [summarize(one, tried.plan, self.unsorted) for one in tried.programmings]
+        )
+        # not its mean: of many plans the best looks better than it is
+        accepted = change.low >= -self.max_drop
+        trial = Trial(exchange, policies, summary, change, accepted)
+        self.trials.append(trial)
+        if accepted and (self.kept is None or summary.writes < self.kept[1].summary.writes):
+            self.kept = tried, trial
+        if self.progress:
+            self.progress(trial)
+        return accepted
 
 
 def budget_json(found: Budget) -> dict[str, Any]:
@@ -242,10 +288,11 @@ def layer_sensitivity(
       params, config, loss_fn, data, select: as of `budget`.
     """
     leaves = named_leaves(params)
-    axes = select_layers(leaves, select or select_by_name())
+    selected = select_layers(leaves, select or select_by_name())
+    tensors = list(dict.fromkeys(tensor for tensor, _ in selected.values()))
     structure = jax.tree.structure(params)
-    made = plan(params, config, Policy.unsorted(), select=select)
-    weights = sum(leaves[name].size for name in axes)
+    made = plan(params, config, Unsorted(), select=select)
+    weights = sum(leaves[name].size for name in tensors)
     count = min(_examples(data), _SENSITIVITY_EXAMPLES)
     size = max(1, min(16, _GRADIENTS // weights, count))
     count -= count % size  # whole batches: compiled once
@@ -257,51 +304,24 @@ def layer_sensitivity(
             return loss_fn(network, jax.tree.map(lambda x: x[None], example))
 
         def of_example(example: Batch) -> dict[str, Array]:
-            gradients = jax.grad(loss)({name: leaves[name] for name in axes}, example)
-            return {name: jnp.mean(jnp.square(g)) for name, g in gradients.items()}
+            gradients = jax.grad(loss)({name: leaves[name] for name in tensors}, example)
+            return {
+                name: jnp.mean(jnp.square(slice_of(gradients[tensor], matrix)))
+                for name, (tensor, matrix) in selected.items()
+            }
 
-        return jax.tree.map(jnp.sum, jax.vmap(of_example)(examples))
+        every = jax.vmap(of_example)(examples)
+        return {name: jnp.sum(of_layer) for name, of_layer in every.items()}
 
-    total = dict.fromkeys(axes, 0.0)
+    total = dict.fromkeys(selected, 0.0)
     arrays = {name: jnp.asarray(leaf) for name, leaf in leaves.items()}
     for start in range(0, count, size):
         part = squares(arrays, jax.tree.map(lambda x, i=start: x[i : i + size], data))
-        total = {name: total[name] + float(part[name]) for name in axes}
+        total = {name: total[name] + float(part[name]) for name in selected}
     return {
         name: total[name] / count * float(np.mean(np.square(made.layers[name].scale))) / 2
-        for name in axes
+        for name in selected
     }
-
-
-def _policy_at(policy: Policy, price: float, config: CrossbarConfig) -> Policy:
-    """The policy of a layer where one write less is worth `price` squared code errors."""
-    if policy.placement == "matched":
-        price = min(round(price), _MAX_PRICE)
-        if price == 0:
-            return dataclasses.replace(policy, tolerance=0, price=None, correction="none")
-        # an error saves hardly more than two writes
-        tolerance = min(math.isqrt(2 * price), _MAX_TOLERANCE)
-        return dataclasses.replace(policy, tolerance=tolerance, price=price)
-    # a cell left alone is wrong as often as it would have been written
-    per_half = config.columns // len(config.halves)
-    low = sum(weight**2 <= price for weight in config.column_weights[: per_half - 1])
-    return dataclasses.replace(policy, low_columns=low)
-
-
-def _search(attempt: Callable[[float], bool], start: float) -> None:
-    """Tries ever higher exchange rates, then more closely above the highest that was accepted."""
-    best, refused, exchange = None, 0, start
-    while refused < _REFUSALS:
-        if attempt(exchange):
-            best, refused = exchange, 0
-        else:
-            refused += 1
-        exchange *= _STEP
-    step = _STEP
-    for _ in range(_REFINEMENTS):
-        step = math.sqrt(step)
-        if best is not None and attempt(best * step):
-            best *= step
 
 
 def _examples(data: Batch) -> int:

@@ -1,21 +1,23 @@
 """The writes of a programming as a smooth function of the weights: a penalty to train with."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, PyTree, UInt
 
+from memsim._checks import check_kind
 from memsim.chip import Chip
 from memsim.codes import AnyArray, bit_slice, encode
 from memsim.config import CrossbarConfig
-from memsim.network import check_belongs, check_chip, stucking_of
+from memsim.network import anonymous, check_belongs, check_chip, join, stucking_of
 from memsim.placement import apply_placement
 from memsim.planning import LayerPlan, Plan
-from memsim.programming import enable_slots
+from memsim.programming import Stucking, enable_slots
 from memsim.schedule import Schedule, Slots, apply_schedule
-from memsim.selection import by_output, named_leaves
+from memsim.selection import by_output, named_leaves, slice_of, tensor_name
 
 
 def expected_writes(
@@ -47,49 +49,57 @@ def expected_writes(
     """
     if not isinstance(width, jax.core.Tracer) and not float(width) >= 1:
         raise ValueError(f"`width` is {width}; dither by at least 1 code.")
+    check_kind("plan", plan, Plan, "give (params, plan, chip), the plan from `memsim.plan`")
+    check_kind("chip", chip, Chip, "give one that `memsim.sample_chip` drew from a key")
     leaves, names = named_leaves(params), plan.names
     layers = [plan.layers[name] for name in names]
+    weights = []
     for name, layer in zip(names, layers, strict=True):
-        check_belongs(name, leaves.get(name), layer)
+        tensor: Any = leaves.get(tensor_name(name, layer.matrix))
+        check_belongs(name, tensor, layer)
         if layer.flips is not None:
             raise ValueError("`plan` is one of flip-n-write; plan with another policy.")
+        weights.append(slice_of(tensor, layer.matrix))
     check_chip(plan, chip)
-    weights = [leaves[name] for name in names]
+    # layer by layer, in programs that layers of one shape share
+    placed = [
+        _placed(w, anonymous(layer), plan.config) for w, layer in zip(weights, layers, strict=True)
+    ]
+    stucking = stucking_of(layers, plan.config)
     return _expected_writes(
-        weights, layers, plan.schedule, plan.slots, chip, jnp.float32(width), plan.config
+        join(placed), plan.schedule, plan.slots, stucking, chip, jnp.float32(width), plan.config
     )
 
 
 @functools.partial(jax.jit, static_argnames=("config",))
 def _expected_writes(
-    weights: list[Float[Array, "..."]],
-    layers: list[LayerPlan],
+    placed: Float32[Array, "sections rows"],
     schedule: Schedule,
     slots: Slots,
+    stucking: Stucking,
     chip: Chip,
     width: Float32[Array, ""],
     config: CrossbarConfig,
 ) -> Float32[Array, " layers"]:
-    placed = [_placed(w, layer, config) for w, layer in zip(weights, layers, strict=True)]
-    target = soft_cells(apply_schedule(jnp.concatenate(placed), schedule), width, config)
-    enable = enable_slots(slots, stucking_of(layers, config), chip, chip.passes, config)
+    target = soft_cells(apply_schedule(placed, schedule), width, config)
+    enable = enable_slots(slots, stucking, chip, chip.passes, config)
     may_change = bit_slice(enable, config) != 0
     before = _before_each_step(target, may_change, _levels(chip.state, config))
     empty = [1 - jnp.sum(levels, axis=-1) for levels in (target, before)]
     same = empty[0] * empty[1] + jnp.sum(target * before, axis=-1)
     writes = jnp.sum(jnp.where(may_change, 1 - same, 0), axis=(-2, -1))  # over rows and columns
-    return jax.ops.segment_sum(
-        writes.reshape(-1), jnp.asarray(slots.layer).reshape(-1), len(layers)
-    )
+    layer = jnp.asarray(slots.layer).reshape(-1)
+    return jax.ops.segment_sum(writes.reshape(-1), layer, stucking.fixed.shape[0])
 
 
+@functools.partial(jax.jit, static_argnames=("config",))
 def _placed(
     weights: Float[Array, "..."], layer: LayerPlan, config: CrossbarConfig
 ) -> Float32[Array, "sections rows"]:
     """Codes before rounding, in their rows."""
     quotients = weights.astype(jnp.float32) / layer.scale
     clipped = jnp.clip(quotients, -config.max_code, config.max_code)
-    codes = by_output(clipped, layer.matrix.axes).reshape(-1)
+    codes = by_output(clipped, layer.matrix).reshape(-1)
     added = layer.offset if layer.delta is None else layer.delta
     if added is not None:
         codes = jnp.clip(codes + added.astype(jnp.float32), config.min_code, config.max_code)

@@ -1,30 +1,43 @@
 """A whole network programmed onto chips, under `jit`, `grad` and `vmap`."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int32, Key, PyTree, Shaped, UInt
+from jaxtyping import Array, Float, Int32, Key, PyTree, Shaped, UInt
 
-from memsim import chip as chips
-from memsim.chip import Chip
-from memsim.codes import AnyArray, decode, dequantize, encode, rounded_quotient, to_codes
+from memsim._checks import as_key, check_kind, check_whole
+from memsim.chip import Chip, check_rates, new_chip
+from memsim.codes import decode, dequantize, encode, rounded_quotient, to_codes
 from memsim.config import CrossbarConfig
 from memsim.placement import apply_placement, invert_placement
 from memsim.planning import LayerPlan, Plan
-from memsim.programming import Counts, Stucking, enable_slots, program_steps
+from memsim.programming import Counts, Programmed, Stucking, enable_slots, program_sections
 from memsim.schedule import Schedule, Slots, apply_schedule, invert_schedule
-from memsim.selection import by_output, from_output, named_leaves
+from memsim.selection import (
+    Matrix,
+    by_output,
+    from_output,
+    from_slices,
+    is_floating,
+    named_leaves,
+    slice_of,
+    tensor_name,
+)
+
+# Arrays joined by one compiled program: more of them take longer to compile than they save.
+_JOINED_AT_ONCE = 64
 
 
 class Programming(NamedTuple):
     """What programming a network did.
 
     Attributes:
-      counts: SETs, RESETs [passes, layers, columns] and row operations [passes, layers]; int32,
-        layers in the order of `plan.names`.
+      counts: SETs, RESETs [passes, layers, columns] and rows [passes, layers]; int32, layers in the
+        order of `plan.names`.
       wear: unsigned [crossbars, rows, columns], writes per cell; None unless `wear=True`.
       words: by layer, [sections, physical_rows], what the rows of each section held when it was
         read, after the last pass; None unless `words=True`.
@@ -46,18 +59,25 @@ def sample_chip(
     """Draws one chip for `plan`; `vmap` over `key` for many.
 
     Args:
-      key: consumed.
+      key: from `jax.random.key` (an old-style uint32 key works too); consumed.
       stuck_at_0, stuck_at_1: probabilities of a cell to be stuck at its lowest, or highest, level:
         exclusive ("1 % stuck-at" means half of each).
 
     Raises:
-      ValueError: rates outside 0..1, or whose sum exceeds 1.
+      ValueError: rates outside 0..1, or whose sum exceeds 1; no key.
+
+    >>> import jax, numpy as np, memsim
+    >>> params = {"kernel": np.eye(4, dtype=np.float32)}
+    >>> plan = memsim.plan(params, memsim.CrossbarConfig(rows=4), memsim.Policy.parse("sws"))
+    >>> memsim.sample_chip(jax.random.key(0), plan, 0.01, 0.01).state.shape
+    (1, 4)
     """
+    check_kind("plan", plan, Plan, "give what `memsim.plan` returns")
     rates = (stuck_at_0, stuck_at_1)
     if not any(isinstance(rate, jax.core.Tracer) for rate in rates):
-        chips.check_rates(float(stuck_at_0), float(stuck_at_1))
+        check_rates(float(stuck_at_0), float(stuck_at_1))
     low, high = (jnp.asarray(rate, jnp.float32) for rate in rates)
-    return chips.new_chip(key, plan.crossbars, plan.config, low, high)
+    return new_chip(as_key("key", key), plan.crossbars, plan.config, low, high)
 
 
 def program(
@@ -72,7 +92,7 @@ def program(
     """Programs a network onto a chip: the weights the chip really holds, and what it took.
 
     Runs under `jit`, `grad` and `vmap` (over chips, params or both). Gradients are
-    straight-through: 1 where the code is not clipped.
+    straight-through: 1 where the code is not clipped. A weight that is NaN or infinite stays so.
 
     Args:
       params: pytree of the network that `plan` was made for; weights may have moved since.
@@ -88,38 +108,246 @@ def program(
 
     Raises:
       ValueError: a plan or chip that belongs to another network, or `passes` < 1.
+
+    >>> import jax, numpy as np, memsim
+    >>> params = {"kernel": np.eye(4, dtype=np.float32)}
+    >>> plan = memsim.plan(params, memsim.CrossbarConfig(rows=4), memsim.Policy.parse("sws"))
+    >>> chip = memsim.sample_chip(jax.random.key(0), plan)
+    >>> held, programming = memsim.program(params, plan, chip)
+    >>> bool((held["kernel"] == params["kernel"]).all()), memsim.summarize(programming, plan).writes
+    (True, 28)
     """
-    if passes < 1:
-        raise ValueError(f"`passes` is {passes}; program the network at least once.")
+    check_kind("plan", plan, Plan, "give (params, plan, chip), the plan from `memsim.plan`")
+    check_kind("chip", chip, Chip, "give one that `memsim.sample_chip` drew from a key")
+    check_whole("passes", passes, "program the network at least once", 1)
     leaves = named_leaves(params)
     names = plan.names
-    for name in names:
-        check_belongs(name, leaves.get(name), plan.layers[name])
-    check_chip(plan, chip)
-    weights = [leaves[name] for name in names]
     layers = [plan.layers[name] for name in names]
-    effective, held, programming = _program_layers(
-        weights, layers, plan.schedule, plan.slots, chip, plan.config, passes, wear, words
+    for name, layer in zip(names, layers, strict=True):
+        check_belongs(name, leaves.get(tensor_name(name, layer.matrix)), layer)
+    check_chip(plan, chip)
+    config, first = plan.config, first_sections(layers)
+
+    # layer by layer, in programs that layers of one shape share
+    weights = [
+        slice_of(leaves[tensor_name(name, layer.matrix)], layer.matrix)
+        for name, layer in zip(names, layers, strict=True)
+    ]
+    sections = [
+        target_words(w, anonymous(layer), config) for w, layer in zip(weights, layers, strict=True)
+    ]
+    # all sections of all layers at once
+    done, achieved = _program(
+        join(sections), plan, stucking_of(layers, config), chip, passes=passes, wear=wear
     )
-    if words:
-        programming = programming._replace(words=dict(zip(names, held, strict=True)))
-    leaves |= dict(zip(names, effective, strict=True))
+    # and back
+    held = [
+        effective_weights(w, achieved, jnp.int32(start), anonymous(layer), config)
+        for w, start, layer in zip(weights, first, layers, strict=True)
+    ]
+    leaves |= put_back(dict(zip(names, layers, strict=True)), held)
+    programming = Programming(
+        counts=done.counts,
+        wear=done.wear,
+        words=dict(zip(names, split(achieved, layers), strict=True)) if words else None,
+        chip=chip._replace(state=done.state, passes=chip.passes + passes),
+    )
     return jax.tree.unflatten(jax.tree.structure(params), leaves.values()), programming
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def target_words(
+    weights: Float[Array, "..."], layer: LayerPlan, config: CrossbarConfig
+) -> UInt[Array, "sections physical_rows"]:
+    """The words to program, by section of one layer."""
+    quotients = rounded_quotient(jax.lax.stop_gradient(weights), layer.scale)
+    codes = by_output(to_codes(quotients, config), layer.matrix).reshape(-1)
+    added = layer.offset if layer.delta is None else layer.delta
+    if added is not None:  # weights may have moved since: within what a word can hold
+        moved = codes.astype(jnp.int32) + added.astype(jnp.int32)
+        codes = jnp.clip(moved, config.min_code, config.max_code)
+    words = apply_placement(encode(codes, config), layer.placement)
+    if layer.flips is None:
+        return words
+    flips = jnp.asarray(layer.flips)
+    stored = words ^ flips
+    return jnp.concatenate([stored, flips], 1) if config.flags == "section" else stored
+
+
+@functools.partial(jax.jit, static_argnames=("passes", "wear", "config"))
+def _program_scheduled(
+    sections: UInt[Array, "sections rows"],
+    schedule: Schedule,
+    slots: Slots,
+    stucking: Stucking,
+    chip: Chip,
+    config: CrossbarConfig,
+    passes: int,
+    wear: bool,
+) -> tuple[Programmed, UInt[Array, "sections rows"]]:
+    target = apply_schedule(sections, schedule)
+    done = program_sections(target, slots, stucking, chip, config, passes=passes, wear=wear)
+    return done, invert_schedule(done.achieved, schedule)
+
+
+def _program(
+    sections: UInt[Array, "sections rows"],
+    plan: Plan,
+    stucking: Stucking,
+    chip: Chip,
+    *,
+    passes: int,
+    wear: bool,
+) -> tuple[Programmed, UInt[Array, "sections rows"]]:
+    return _program_scheduled(
+        sections, plan.schedule, plan.slots, stucking, chip, plan.config, passes, wear
+    )
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def effective_weights(
+    weights: Float[Array, "*shape"],
+    achieved: UInt[Array, "every_section physical_rows"],
+    first: Int32[Array, ""],
+    layer: LayerPlan,
+    config: CrossbarConfig,
+) -> Float[Array, "*shape"]:
+    """The weights of one layer as the chip holds them, straight-through.
+
+    Args:
+      weights: what was asked for.
+      achieved: words of every section of the network.
+      first: the first section of this layer.
+    """
+    count = layer.placement.used_rows.shape[0]
+    words = jax.lax.dynamic_slice_in_dim(achieved, first, count)
+    if config.flags == "section":  # as the flag cells say, wrong ones too
+        words = words[:, : config.rows] ^ words[:, config.rows :]
+    codes = decode(invert_placement(words, layer.placement), config)
+    if layer.offset is not None:
+        codes = codes.astype(jnp.int32) - layer.offset
+    if layer.correction is not None:
+        per_output = codes.reshape(layer.matrix.outputs, layer.matrix.inputs)
+        codes = per_output.astype(jnp.float32) - layer.correction[:, None]
+    held = dequantize(from_output(codes, layer.matrix), layer.scale, weights.dtype)
+    fixed = jax.lax.stop_gradient(weights)
+    # what is no number is held as none: a network that diverged must not look healthy
+    held = jnp.where(jnp.isfinite(fixed), jax.lax.stop_gradient(held), fixed)
+    # straight-through; not w + stop_gradient(held - w), which rounds
+    quotients = rounded_quotient(fixed, layer.scale)
+    unclipped = (jnp.abs(quotients) <= config.max_code).astype(weights.dtype)
+    moved = jnp.where(unclipped > 0, weights - fixed, jnp.zeros_like(weights))
+    return held + moved
+
+
+def stucking_of(layers: Sequence[LayerPlan], config: CrossbarConfig) -> Stucking:
+    """Bit stucking of consecutive layers, in the form that the kernel takes."""
+    masks = [config.low_mask(low) for low in range(config.bits + 1)]
+    low_columns = _stack([layer.low_columns for layer in layers])
+    return Stucking(
+        reprogram=_stack([layer.reprogram for layer in layers]),
+        low_mask=jnp.asarray(masks, config.word_dtype)[low_columns],
+        fixed=_stack([layer.fixed for layer in layers]),
+    )
+
+
+def _stack(scalars: Sequence[Any]) -> Array:
+    """Scalars side by side; on the host where that is possible: nothing to compile."""
+    if any(isinstance(scalar, jax.core.Tracer) for scalar in scalars):
+        return join([jnp.asarray(scalar)[None] for scalar in scalars])
+    return jnp.asarray(np.stack([np.asarray(scalar) for scalar in scalars]))
+
+
+def join(parts: Sequence[Shaped[Array, "_ ..."]]) -> Shaped[Array, "sections ..."]:
+    """Arrays one after another along their first axis, however many there are."""
+    while len(parts) > 1:
+        groups = range(0, len(parts), _JOINED_AT_ONCE)
+        parts = [jnp.concatenate(parts[i : i + _JOINED_AT_ONCE]) for i in groups]
+    return parts[0]
+
+
+def anonymous(layer: LayerPlan) -> LayerPlan:
+    """The plan of a layer as that of a tensor by itself: slices of a stack are alike."""
+    matrix = layer.matrix
+    alone = Matrix(shape=matrix.slice_shape, axes=matrix.slice_axes)
+    return layer._replace(matrix=alone)
+
+
+def sections_of(layers: Sequence[LayerPlan]) -> list[int]:
+    """Sections of each layer."""
+    return [layer.placement.used_rows.shape[0] for layer in layers]
+
+
+def first_sections(layers: Sequence[LayerPlan]) -> list[int]:
+    """Number of the first section of each layer; sections are numbered through."""
+    return [0, *np.cumsum(sections_of(layers))[:-1].tolist()]
+
+
+def split(values: Shaped[Array, "sections ..."], layers: Sequence[LayerPlan]) -> list[Array]:
+    """Cuts values of every section of the network into those of each layer."""
+    return [
+        jax.lax.dynamic_slice_in_dim(values, start, count)
+        for start, count in zip(first_sections(layers), sections_of(layers), strict=True)
+    ]
+
+
+def put_back(layers: dict[str, LayerPlan], held: Sequence[Array]) -> dict[str, Array]:
+    """The tensors that hold the matrices of layers, each in one piece."""
+    parts: dict[str, dict[tuple[int, ...], Array]] = {}
+    matrices = {}
+    for (name, layer), part in zip(layers.items(), held, strict=True):
+        tensor = tensor_name(name, layer.matrix)
+        parts.setdefault(tensor, {})[layer.matrix.index] = part
+        matrices[tensor] = layer.matrix
+    return {
+        tensor: from_slices([of_tensor[place] for place in sorted(of_tensor)], matrices[tensor])
+        for tensor, of_tensor in parts.items()
+    }
+
+
+def enable_words(plan: Plan, chip: Chip) -> dict[str, UInt[Array, "sections rows"]]:
+    """The write-enable words of the chip's next pass: bit b is 1 where that bit may change.
+
+    Returns:
+      By layer, words [sections, physical_rows], sections in programming order. Unused rows,
+      stuck-at cells and cells left alone by bit stucking are 0.
+
+    Raises:
+      ValueError: a chip that belongs to another network.
+    """
+    check_kind("plan", plan, Plan, "give (plan, chip), the plan from `memsim.plan`")
+    check_kind("chip", chip, Chip, "give one that `memsim.sample_chip` drew from a key")
+    check_chip(plan, chip)
+    layers = [plan.layers[name] for name in plan.names]
+    enable = _enable_sections(
+        plan.schedule, plan.slots, stucking_of(layers, plan.config), chip, plan.config
+    )
+    return dict(zip(plan.names, split(enable, layers), strict=True))
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _enable_sections(
+    schedule: Schedule, slots: Slots, stucking: Stucking, chip: Chip, config: CrossbarConfig
+) -> UInt[Array, "sections rows"]:
+    return invert_schedule(enable_slots(slots, stucking, chip, chip.passes, config), schedule)
 
 
 def check_belongs(name: str, leaf: Any, layer: LayerPlan) -> None:
     """Checks that a tensor is the one a plan was made for.
 
     Raises:
-      ValueError: it is missing or has another shape.
+      ValueError: it is missing or has another shape, or is no floating array.
     """
-    shape = None if leaf is None else tuple(leaf.shape)
+    shape = None if leaf is None else tuple(np.shape(leaf))
     if shape != layer.matrix.shape:
         found = "there is no such tensor" if leaf is None else f"the tensor is {shape}"
         raise ValueError(
             f"`plan` belongs to another network: it has `{name}` of shape {layer.matrix.shape}, "
             f"but {found}; plan this network."
         )
+    if not is_floating(leaf):
+        kind = getattr(leaf, "dtype", type(leaf).__name__)
+        raise ValueError(f"`params` has `{name}` of {kind}; give weights of a floating dtype.")
 
 
 def check_chip(plan: Plan, chip: Chip) -> None:
@@ -135,132 +363,3 @@ def check_chip(plan: Plan, chip: Chip) -> None:
             f"{chip.state.shape}, the plan needs {plan.config.word_dtype} {needed} "
             "([crossbars, rows]); sample a chip for this plan."
         )
-
-
-@functools.partial(jax.jit, static_argnames=("config", "passes", "wear", "words"))
-def _program_layers(
-    weights: list[Float[Array, "..."]],
-    layers: list[LayerPlan],
-    schedule: Schedule,
-    slots: Slots,
-    chip: Chip,
-    config: CrossbarConfig,
-    passes: int,
-    wear: bool,
-    words: bool,
-) -> tuple[list[Float[Array, "..."]], list[UInt[Array, "sections rows"]], Programming]:
-    # Nothing slow to compile is there once per layer.
-    quotients = [
-        rounded_quotient(jax.lax.stop_gradient(w), layer.scale)
-        for w, layer in zip(weights, layers, strict=True)
-    ]
-    target = target_words(quotients, layers, schedule, config)
-    stucking = stucking_of(layers, config)
-    done = program_steps(target, slots, stucking, chip, config, passes, wear)
-    counts = jax.tree.map(
-        jax.vmap(lambda count: sum_per_layer(count, slots.layer, len(layers))),
-        done.counts,
-    )
-    achieved = _split(invert_schedule(done.achieved, schedule), layers)
-    effective = [
-        _effective(w, q, words, layer, config)
-        for w, q, words, layer in zip(weights, quotients, achieved, layers, strict=True)
-    ]
-    after = chip._replace(state=done.state, passes=chip.passes + passes)
-    return effective, achieved if words else [], Programming(counts, done.wear, None, after)
-
-
-def target_words(
-    quotients: list[Float32[Array, "..."]],
-    layers: list[LayerPlan],
-    schedule: Schedule,
-    config: CrossbarConfig,
-) -> UInt[Array, "steps crossbars rows"]:
-    """The words to program at every step, from the rounded quotients of consecutive layers."""
-
-    def sections(quotients: Array, layer: LayerPlan) -> Array:
-        codes = by_output(to_codes(quotients, config), layer.matrix.axes).reshape(-1)
-        added = layer.offset if layer.delta is None else layer.delta
-        if added is not None:  # weights may have moved since: within what a word can hold
-            moved = codes.astype(jnp.int32) + added.astype(jnp.int32)
-            codes = jnp.clip(moved, config.min_code, config.max_code)
-        words = apply_placement(encode(codes, config), layer.placement)
-        if layer.flips is None:
-            return words
-        flips = jnp.asarray(layer.flips)
-        stored = words ^ flips
-        return jnp.concatenate([stored, flips], 1) if config.flags == "section" else stored
-
-    every = [sections(q, layer) for q, layer in zip(quotients, layers, strict=True)]
-    return apply_schedule(jnp.concatenate(every), schedule)
-
-
-def _effective(
-    weights: Float[Array, "*shape"],
-    quotients: Float32[Array, "*shape"],
-    achieved: UInt[Array, "sections rows"],
-    layer: LayerPlan,
-    config: CrossbarConfig,
-) -> Float[Array, "*shape"]:
-    if config.flags == "section":  # as the flag cells say, wrong ones too
-        achieved = achieved[:, : config.rows] ^ achieved[:, config.rows :]
-    codes = decode(invert_placement(achieved, layer.placement), config)
-    if layer.offset is not None:
-        codes = codes.astype(jnp.int32) - layer.offset
-    if layer.correction is not None:
-        per_output = codes.reshape(layer.matrix.outputs, layer.matrix.inputs)
-        codes = per_output.astype(jnp.float32) - layer.correction[:, None]
-    codes = from_output(codes, layer.matrix.shape, layer.matrix.axes)
-    held = dequantize(codes, layer.scale, weights.dtype)
-    # straight-through; not w + stop_gradient(held - w), which rounds
-    unclipped = (jnp.abs(quotients) <= config.max_code).astype(weights.dtype)
-    return jax.lax.stop_gradient(held) + unclipped * (weights - jax.lax.stop_gradient(weights))
-
-
-def stucking_of(layers: list[LayerPlan], config: CrossbarConfig) -> Stucking:
-    """Bit stucking of consecutive layers, in the form that the kernel takes."""
-    masks = [config.low_mask(low) for low in range(config.bits + 1)]
-    low_columns = jnp.stack([layer.low_columns for layer in layers])
-    return Stucking(
-        reprogram=jnp.stack([layer.reprogram for layer in layers]),
-        low_mask=jnp.asarray(masks, config.word_dtype)[low_columns],
-        fixed=jnp.stack([layer.fixed for layer in layers]),
-    )
-
-
-def _sections(layers: list[LayerPlan]) -> list[int]:
-    return [layer.placement.used_rows.shape[0] for layer in layers]
-
-
-def _split(values: Shaped[Array, "sections ..."], layers: list[LayerPlan]) -> list[Array]:
-    """Cuts values of every section of the network into those of each layer."""
-    return jnp.split(values, np.cumsum(_sections(layers))[:-1])
-
-
-def sum_per_layer(
-    counts: Int32[Array, "steps crossbars *shape"],
-    layer: Int32[AnyArray, "steps crossbars"],
-    layers: int,
-) -> Int32[Array, "layers *shape"]:
-    """Counts of every slot, summed over the slots of each layer."""
-    flat = counts.reshape(-1, *counts.shape[2:])
-    return jax.ops.segment_sum(flat, layer.reshape(-1), layers)
-
-
-@jax.jit
-def enable_words(plan: Plan, chip: Chip) -> dict[str, UInt[Array, "sections rows"]]:
-    """The write-enable words of the chip's next pass: bit b is 1 where that bit may change.
-
-    Returns:
-      By layer, words [sections, physical_rows], sections in programming order. Unused rows,
-      stuck-at cells and cells left alone by bit stucking are 0.
-
-    Raises:
-      ValueError: a chip that belongs to another network.
-    """
-    check_chip(plan, chip)
-    names = plan.names
-    layers = [plan.layers[name] for name in names]
-    stucking = stucking_of(layers, plan.config)
-    enable = enable_slots(plan.slots, stucking, chip, chip.passes, plan.config)
-    return dict(zip(names, _split(invert_schedule(enable, plan.schedule), layers), strict=True))

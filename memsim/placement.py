@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Array, Int32, Shaped
 
 from memsim.codes import AnyArray
-from memsim.config import COMPETITORS, CrossbarConfig, Policy
 
 
 class Placement(NamedTuple):
@@ -89,34 +88,6 @@ def inverse_positions(weights: np.ndarray, size: int) -> np.ndarray:
     return positions[:size]
 
 
-def place(policy: Policy, config: CrossbarConfig, codes: np.ndarray) -> Placement:
-    """The placement `policy` gives a layer with these codes, signed integers [outputs, inputs]."""
-    if policy.placement in ("unsorted", *COMPETITORS):
-        outputs, inputs = codes.shape
-        return unsorted_placement(outputs, inputs, config.rows)
-    scope = "output" if policy.placement == "sws" else "layer"
-    return sorted_placement(codes, config.rows, scope)
-
-
-def index_bits(policy: Policy, config: CrossbarConfig, inputs: int, outputs: int) -> float:
-    """Bits of routing memory per weight that tell each input which row it goes to.
-
-    For `matched` with the order of the outputs, one number of ceil(log2 outputs) bits per output,
-    and their corrections, 16 bits per output. For `flip-n-write` its flag cells per weight, for
-    `aras` an offset of bits + 1 bits per layer.
-    """
-    if policy.placement == "aras":
-        return (config.bits + 1) / (inputs * outputs)
-    if policy.placement == "flip-n-write":
-        columns = policy.stored_on(config).columns
-        return 1 if policy.flags == "word" else columns * -(-inputs // config.rows) / inputs
-    pool = min(config.rows, inputs) if policy.pool == "section" else inputs
-    reach = {"unsorted": 1, "sws": inputs, "sws-layer": inputs * outputs, "matched": pool}
-    per_output = (outputs - 1).bit_length() if policy.placement == "matched" else 0
-    per_output += 16 if policy.correction == "mean" else 0
-    return (reach[policy.placement] - 1).bit_length() + per_output / inputs
-
-
 def apply_placement(
     values: Shaped[Array, " weights"], placement: Placement
 ) -> Shaped[Array, "sections rows"]:
@@ -132,3 +103,60 @@ def invert_placement(
 ) -> Shaped[Array, " weights"]:
     """The inverse of `apply_placement`: one value per weight, in the order of their indices."""
     return sections.reshape(-1)[jnp.asarray(placement.positions)]
+
+
+def check_placement(placement: Placement, inputs: int, outputs: int, rows: int) -> None:
+    """Checks that a placement is one: every weight of a layer in exactly one row; host arrays.
+
+    Raises:
+      ValueError: it is not.
+    """
+    count = inputs * outputs
+    weights, positions, used = (np.asarray(part) for part in placement)
+    shape = (used.size, rows)
+    what = f"`placement` of {count:,} weights"
+    if weights.shape != shape or positions.shape != (count,) or used.ndim != 1:
+        raise ValueError(
+            f"{what} has weights {weights.shape}, positions {positions.shape} and used_rows "
+            f"{used.shape}; give [sections, {rows}], [{count}] and [sections]."
+        )
+    if any(part.dtype != np.int32 for part in (weights, positions, used)):
+        raise ValueError(
+            f"{what} is of {weights.dtype}, {positions.dtype} and {used.dtype}; give int32."
+        )
+    if (
+        used.size == 0
+        or used.min() < 1
+        or used.max() > rows
+        or int(used.sum(dtype=np.int64)) != count
+    ):
+        raise ValueError(
+            f"{what} uses rows that are not 1 to {rows} per section, {count:,} in all."
+        )
+    # rows 0 to k - 1 hold weights, the others the number one past the last
+    filled = np.arange(rows, dtype=np.int32) < used[:, None]
+    if np.any(weights[~filled] != count):
+        raise ValueError(
+            f"{what} has unused rows that do not hold {count}, one past the last weight."
+        )
+    placed = weights[filled]
+    if placed.min() < 0 or placed.max() >= count or np.bincount(placed, minlength=count).max() > 1:
+        raise ValueError(f"{what} is no permutation: a weight is missing, or in two rows.")
+    if not np.array_equal(positions[placed], np.flatnonzero(filled)):
+        raise ValueError(f"{what} has positions that are not the inverse of its weights.")
+
+
+def check_one_output(placement: Placement, inputs: int, policy: object) -> None:
+    """Checks that every section holds weights of one output only; host arrays.
+
+    Raises:
+      ValueError: one mixes outputs.
+    """
+    weights, used = np.asarray(placement.weights), np.asarray(placement.used_rows)
+    filled = np.arange(weights.shape[1], dtype=np.int32) < used[:, None]
+    output = weights // inputs
+    if np.any((output != output[:, :1]) & filled):
+        raise ValueError(
+            f"`policy` {policy} says that it is analog-valid, but a section holds weights of "
+            "several outputs; place each output by itself, or let `analog_valid` say False."
+        )

@@ -1,47 +1,32 @@
-"""How a network is programmed: scales, placements, schedules. Offline, on the host."""
+"""How a network is programmed: `plan` works out scales, placements, schedules, on the host."""
 
-import dataclasses
-import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float32, Int8, Int16, Int32, PyTree, UInt
 
+from memsim._checks import check_kind
 from memsim.chip import Chip, Stuck
 from memsim.codes import AnyArray, quantization_scale
-from memsim.config import CrossbarConfig, Policy, validate
-from memsim.placement import Placement, index_bits, place
+from memsim.config import CrossbarConfig
+from memsim.placement import Placement, check_one_output, check_placement
+from memsim.policies.base import Held, LayerCodes, Policy
 from memsim.schedule import Schedule, Slots, network_schedule
 from memsim.selection import (
+    Matrix,
     Select,
     by_output,
     in_natural_order,
     named_leaves,
-    output_axes,
     select_by_name,
+    select_layers,
+    slice_of,
 )
-
-
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class Matrix:
-    """The weight matrix that a tensor is: static.
-
-    Attributes:
-      shape: of the tensor.
-      axes: its output axes; all others are inputs.
-      inputs, outputs: shape of the matrix.
-    """
-
-    shape: tuple[int, ...]
-    axes: tuple[int, ...]
-    inputs: int
-    outputs: int
 
 
 class LayerPlan(NamedTuple):
@@ -94,6 +79,11 @@ class Plan(NamedTuple):
     schedule: Schedule
     slots: Slots
 
+    def __repr__(self) -> str:
+        """In one line: a plan holds an index of every weight."""
+        weights = sum(layer.placement.positions.shape[-1] for layer in self.layers.values())
+        return f"Plan({self.config}, {len(self.layers)} layers of {weights:,} weights)"
+
     @property
     def names(self) -> list[str]:
         """Layers in the order they are programmed in."""
@@ -117,52 +107,63 @@ def plan(
 
     Args:
       params: any pytree of host or device arrays (not traced).
-      config, policy: the crossbars and how they are programmed; a policy for every selected tensor
-        by name where they differ (in all but the placement).
+      config, policy: the crossbars and how they are programmed; a policy for every layer by name
+        where they differ (in all but their kind).
       select: `(name, tensor) -> number of output axes`, or None to leave a tensor digital; the
         default goes by the names, see `select_by_name`.
       chip: whose stuck cells a policy with `faults=avoid` avoids; others do without. Weight
         stationary, sample it for an `unsorted` plan: the crossbars are as many.
 
     Returns:
-      The plan. Its shapes depend on the network, the config and the placement's scope alone, so
-      that other p, low or placements never recompile what takes it.
+      The plan. Its shapes depend on the network, the config and the policy's kind alone, so that
+      other p, low or placements never recompile what takes it.
 
     Raises:
       ValueError: nothing selected; an empty or scalar tensor selected; NaN or infinite weights;
-        more low columns than bits; policies of other tensors, or of several placements; words that
+        more low columns than bits; policies of other tensors, or of several kinds; words that
         the policy cannot store; stuck cells to avoid, but no chip, or one with other crossbars.
+
+    >>> import numpy as np, memsim
+    >>> params = {"dense": {"kernel": np.eye(4, 3, dtype=np.float32)}}
+    >>> made = memsim.plan(params, memsim.CrossbarConfig(rows=2), memsim.Policy.parse("sws"))
+    >>> made.names, made.crossbars
+    (['dense/kernel'], 1)
     """
+    check_kind("config", config, CrossbarConfig, "give a memsim.CrossbarConfig")
     leaves = named_leaves(params)
-    axes = select_layers(leaves, select or select_by_name())
-    policies = policy_of_layers(policy, axes)
+    selected = select_layers(leaves, select or select_by_name())
+    policies = policy_of_layers(policy, selected)
     for one in set(policies.values()):
-        validate(config, one)
+        one.check(config)
     config = next(iter(policies.values())).stored_on(config)
+    matrices = {name: matrix for name, (_, matrix) in selected.items()}
     stuck: Mapping[str, Stuck] = {}
-    if any(one.faults == "avoid" for one in policies.values()):
+    if any(one.avoids_faults for one in policies.values()):
         if chip is None:
             raise ValueError(
                 "`policy` avoids the stuck cells of one `chip` (faults=avoid); give it "
                 "(`sample_chip` draws one for an unsorted plan; command line: --chip or --faults)."
             )
-        stuck = stuck_cells(chip.stuck_at_0, chip.stuck_at_1, leaves, axes, config)
-    for name in axes:
-        if isinstance(leaves[name], jax.core.Tracer):
+        check_kind("chip", chip, Chip, "give one that `sample_chip` drew")
+        stuck = stuck_cells(chip.stuck_at_0, chip.stuck_at_1, matrices, config)
+    for name, (tensor, _) in selected.items():
+        if isinstance(leaves[tensor], jax.core.Tracer):
             raise ValueError(f"`{name}` is traced; call `plan` outside `jit`, `grad` and `vmap`.")
 
-    def plan_one(name: str) -> LayerPlan:
-        tensor, one = np.asarray(leaves[name]), policies[name]
-        avoided = stuck[name] if one.faults == "avoid" else None
-        return plan_layer(name, tensor, axes[name], config, one, avoided)
+    def prepare_one(name: str) -> Prepared:
+        tensor, matrix = selected[name]
+        one = policies[name]
+        avoided = stuck[name] if one.avoids_faults else None
+        return prepare_layer(name, np.asarray(leaves[tensor]), matrix, config, one, avoided)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy sorts without the interpreter's lock
         layers: dict[str, LayerPlan] = {}
         held: Held = {}
-        for name, layer in zip(axes, pool.map(plan_one, axes), strict=True):
-            layers[name], held = settle_layer(name, layer, held, config, policies[name])
+        for name, prepared in zip(selected, pool.map(prepare_one, selected), strict=True):
+            layers[name], held = prepared(held)
     used_rows = [layer.placement.used_rows for layer in layers.values()]
-    return jax.tree.map(jnp.asarray, Plan(config, layers, *network_schedule(used_rows, config)))
+    made = Plan(config, layers, *network_schedule(used_rows, config))
+    return Plan(*jax.tree.map(jnp.asarray, made))
 
 
 def policy_of_layers(
@@ -171,84 +172,51 @@ def policy_of_layers(
     """The policy of each layer.
 
     Raises:
-      ValueError: policies of other layers than these, or of several placements.
+      ValueError: policies of other layers than these, or of several kinds.
     """
     if isinstance(policy, str):
         raise ValueError(f"`policy` is {policy!r}, a text; give Policy.parse({policy!r}).")
+    check_kind("policy", policy, (Policy, Mapping), "give a memsim.Policy, or one for every layer")
     if isinstance(policy, Policy):
         return dict.fromkeys(names, policy)
+    for name, one in policy.items():
+        check_kind(f"policy[{name!r}]", one, Policy, "give a memsim.Policy")
     different = sorted(set(policy) ^ set(names))
     if different:
         raise ValueError(
             f"`policy` names {len(policy)} tensors, but not the ones that are programmed: "
             f"{', '.join(different[:5])} differ; give one for every selected tensor."
         )
-    placements = sorted(
-        {str(Policy(placement=x.placement, flags=x.flags)) for x in policy.values()}
-    )
-    if len(placements) > 1:
+    kinds = sorted({_kind_text(one) for one in policy.values()})
+    if len(kinds) > 1:
         raise ValueError(
-            f"`policy` mixes placements ({', '.join(placements)}); give all layers the same one."
+            f"`policy` mixes placements ({', '.join(kinds)}); give all layers the same one."
         )
     return {name: policy[name] for name in names}
 
 
-def select_layers(leaves: Mapping[str, Any], select: Select) -> dict[str, tuple[int, ...]]:
-    """The output axes of every tensor that `select` chooses, in natural order of the names.
-
-    Raises:
-      ValueError: none is chosen, or one that cannot be a weight matrix.
-    """
-    axes = {
-        name: output_axes(name, leaves[name], chosen)
-        for name in in_natural_order(leaves)
-        if (chosen := select(name, leaves[name])) is not None
-    }
-    if not axes:
-        some = ", ".join(list(leaves)[:4]) + (", ..." if len(leaves) > 4 else "")
-        raise ValueError(
-            f"None of {len(leaves)} tensors ({some}) is chosen as a weight matrix: by default "
-            "names end in `weight` or `kernel` and have two or more dimensions. Rename, or choose "
-            "others with `select`; `include` and `exclude` (--include, --exclude) only narrow the "
-            "choice."
-        )
-    return axes
-
-
-def sections_by_output(
-    tensors: Mapping[str, Any], axes: Mapping[str, tuple[int, ...]], config: CrossbarConfig
-) -> dict[str, int]:
-    """Sections of each layer when its outputs are placed one by one.
-
-    Args:
-      tensors: by name, anything with their `shape`.
-      axes: output axes of each layer.
-    """
-    shapes = {name: tensors[name].shape for name in axes}
-    outputs = {name: math.prod(shapes[name][axis] for axis in axes[name]) for name in axes}
-    return {
-        name: outputs[name] * -(-math.prod(shapes[name]) // (outputs[name] * config.rows))
-        for name in axes
-    }
+def _kind_text(policy: Policy) -> str:
+    """What layers of one plan share: the kind of policy, and its flag cells."""
+    flags = policy.stored_on(CrossbarConfig()).flags
+    return policy.name if flags in ("none", "word") else f"{policy.name}:flags={flags}"
 
 
 def stuck_cells(
     stuck_at_0: AnyArray,
     stuck_at_1: AnyArray,
-    tensors: Mapping[str, Any],
-    axes: Mapping[str, tuple[int, ...]],
+    matrices: Mapping[str, Matrix],
     config: CrossbarConfig,
 ) -> dict[str, Stuck]:
     """The stuck cells that each layer meets when its outputs are placed one by one.
 
     Args:
       stuck_at_0, stuck_at_1: of a chip, words [crossbars, rows].
-      tensors, axes: see `sections_by_output`.
+      matrices: of the layers, in order.
 
     Raises:
       ValueError: another number of crossbars or rows than the network needs.
     """
-    sections = sections_by_output(tensors, axes, config)
+    sections = sections_by_output(matrices, config)
     needed = (config.crossbars or sum(sections.values()), config.rows)
     low, high = np.asarray(stuck_at_0), np.asarray(stuck_at_1)
     if low.shape != needed or high.shape != needed:
@@ -257,116 +225,94 @@ def stuck_cells(
             f"config take {needed} ([crossbars, rows]); sample a chip for an unsorted plan of them."
         )
     if config.crossbars is not None:
-        return dict.fromkeys(axes, Stuck(low, high))
+        return dict.fromkeys(matrices, Stuck(low, high))
     ends = np.cumsum(list(sections.values()))[:-1]
-    return dict(zip(axes, map(Stuck, np.split(low, ends), np.split(high, ends)), strict=True))
+    return dict(zip(matrices, map(Stuck, np.split(low, ends), np.split(high, ends)), strict=True))
 
 
-def plan_layer(
+def sections_by_output(matrices: Mapping[str, Matrix], config: CrossbarConfig) -> dict[str, int]:
+    """Sections of each layer when its outputs are placed one by one."""
+    return {
+        name: matrix.outputs * -(-matrix.inputs // config.rows) for name, matrix in matrices.items()
+    }
+
+
+# The rest of planning a layer, once it is known what the layers before it left.
+Prepared = Callable[[Held], tuple[LayerPlan, Held]]
+
+
+def prepare_layer(
     name: str,
     tensor: np.ndarray,
-    axes: tuple[int, ...],
+    matrix: Matrix,
     config: CrossbarConfig,
     policy: Policy,
     stuck: Stuck | None = None,
-) -> LayerPlan:
-    """Plans one layer; host arrays. Where `policy.settles` it is still to be settled, see
-    `settle_layer`.
+) -> Prepared:
+    """Plans one layer as far as it can be without the others; host arrays.
 
     Args:
-      axes: output axes of the tensor.
+      tensor: the one that the layer's matrix is in.
       config: with the flag cells that the policy needs.
       stuck: cells to avoid, see `stuck_cells`.
 
+    Returns:
+      What does the rest, called in the order of programming.
+
     Raises:
-      ValueError: NaN or infinite weights; too many weights for 32-bit positions.
+      ValueError: NaN or infinite weights; too many weights for 32-bit positions; a placement that
+        is none.
     """
-    scale = layer_scale(name, tensor, axes, config)
-    if policy.placement == "unsorted":
-        codes = np.broadcast_to(np.int8(0), tensor.shape)  # only their number matters
-    else:
-        codes = tensor.astype(np.float32, copy=False) / scale
+    weights = slice_of(tensor, matrix)
+    scale = layer_scale(name, weights, matrix, config)
+    rows = matrix.outputs * -(-matrix.inputs // config.rows) * config.rows
+    if rows >= 2**31:
+        raise ValueError(f"`{name}` fills {rows} rows; the limit is 2**31 - 1.")
+    if policy.uses_codes:
+        codes = weights.astype(np.float32, copy=False) / scale
         np.clip(np.rint(codes, out=codes), -config.max_code, config.max_code, out=codes)
         codes = codes.astype(config.code_dtype)
-    codes = by_output(codes, axes)
-    outputs, inputs = codes.shape
-    groups = 1 if policy.placement == "sws-layer" else outputs  # sorted and cut into sections apart
-    filled = groups * -(-outputs * inputs // (groups * config.rows)) * config.rows
-    if filled >= 2**31:
-        raise ValueError(f"`{name}` fills {filled} rows; the limit is 2**31 - 1.")
-    if policy.placement == "matched":
-        from memsim.policies._matching import matching  # compiles: slow to import
-
-        placement: Any = matching.trace(codes, config, policy, stuck)
     else:
-        placement = place(policy, config, codes)
-        if policy.settles:
-            from memsim.policies import competitors
-
-            placement = competitors.Coded(placement, codes.reshape(-1))
-    return LayerPlan(
-        matrix=Matrix(tensor.shape, axes, inputs, outputs),
-        scale=scale,
-        placement=placement,
-        low_columns=np.asarray(policy.low_columns, np.int32),
-        reprogram=np.asarray(policy.reprogram, np.float32),
-        fixed=np.asarray(policy.draws == "fixed"),
-        index_bits=np.asarray(index_bits(policy, config, inputs, outputs), np.float32),
-        analog_valid=np.asarray(config.flags != "word" and (groups == outputs)),
-    )
-
-
-# What crossbars hold, in the form that the policy needs: under "" those that all layers share,
-# under its name those of a layer that has its own. Erased ones are missing.
-Held = dict[str, np.ndarray]
-
-
-def settle_layer(
-    name: str, layer: LayerPlan, held: Held, config: CrossbarConfig, policy: Policy
-) -> tuple[LayerPlan, Held]:
-    """Plans a layer on what the crossbars hold, where `policy.settles`; others pass through.
-
-    Args:
-      layer: from `plan_layer`.
-      held: from the layer before.
-
-    Returns:
-      The layer's plan, and what the crossbars hold after it.
-    """
-    unsettled: Any = layer.placement
-    if policy.placement == "matched":
-        from memsim.policies._matching import matching
-
-        before = held.get("", np.zeros(config.rows, np.int32))
-        placement, delta, error, after = matching.settle(unsettled, before, config, policy)
-        layer = layer._replace(placement=placement, delta=delta)
-        if policy.correction == "mean":
-            # 8 of its 16 bits are a fraction
-            layer = layer._replace(correction=np.asarray(np.rint(256 * error) / 256, np.float32))
-        return layer, {"": after}
-    if not policy.settles:
-        return layer, held
-    from memsim.policies import competitors
-
+        codes = np.broadcast_to(np.int8(0), weights.shape)  # only their number matters
     pool = name if config.crossbars is None else ""
-    layer = layer._replace(placement=unsettled.placement)
-    if policy.placement == "aras":
-        offset, after = competitors.choose_offset(unsettled, held.get(pool), config)
-        return layer._replace(offset=offset), {**held, pool: after}
-    flips, after = competitors.choose_flips(unsettled, held.get(pool), config)
-    return layer._replace(flips=flips), {**held, pool: after}
+    follow = policy.prepare(LayerCodes(by_output(codes, matrix), pool, stuck), config)
+    own = type(policy).__module__.split(".")[0] == "memsim"
+
+    def finish(held: Held) -> tuple[LayerPlan, Held]:
+        arrangement, after = follow(held)
+        if not own:  # what comes from outside is not believed
+            check_placement(arrangement.placement, matrix.inputs, matrix.outputs, config.rows)
+            if policy.analog_valid(matrix.outputs):
+                check_one_output(arrangement.placement, matrix.inputs, policy)
+        p, low, draws = policy.stucking
+        planned = LayerPlan(
+            matrix=matrix,
+            scale=scale,
+            low_columns=np.asarray(low, np.int32),
+            reprogram=np.asarray(p, np.float32),
+            fixed=np.asarray(draws == "fixed"),
+            index_bits=np.asarray(
+                policy.index_bits(matrix.inputs, matrix.outputs, config), np.float32
+            ),
+            analog_valid=np.asarray(policy.analog_valid(matrix.outputs)),
+            **arrangement._asdict(),
+        )
+        return planned, after
+
+    return finish
 
 
 def layer_scale(
-    name: str, tensor: np.ndarray, axes: tuple[int, ...], config: CrossbarConfig
+    name: str, weights: np.ndarray, matrix: Matrix, config: CrossbarConfig
 ) -> Float32[np.ndarray, "..."]:
-    """The quantization scale of a layer, broadcastable to the tensor.
+    """The quantization scale of a layer, broadcastable to its part of the tensor.
 
     Raises:
       ValueError: NaN or infinite weights.
     """
-    weights = tensor.astype(np.float32, copy=False)
-    scale = quantization_scale(weights, config.bits, axes if config.scale_per == "output" else ())
+    narrow = weights.astype(np.float32, copy=False)
+    per_output = matrix.slice_axes if config.scale_per == "output" else ()
+    scale = quantization_scale(narrow, config.bits, per_output)
     if not np.all(np.isfinite(scale)):
         raise ValueError(f"`{name}` holds NaN or infinite weights; mend them before planning.")
     return scale
@@ -378,23 +324,24 @@ def with_stucking(plan: Plan, policy: Policy) -> Plan:
     Raises:
       ValueError: more low columns than bits; bit stucking of a plan that stores words exactly.
     """
-    validate(plan.config, policy)
+    check_kind("plan", plan, Plan, "give what `memsim.plan` returns")
+    check_kind("policy", policy, Policy, "give a memsim.Policy")
+    policy.check(plan.config)
+    p, low, draws = policy.stucking
     chosen = any(
         layer.flips is not None or layer.offset is not None for layer in plan.layers.values()
     )
-    if policy.low_columns and chosen:
+    if low and chosen:
         raise ValueError(
-            f"`low` is {policy.low_columns}, but this plan of flip-n-write or aras takes no bit "
+            f"`low` is {low}, but this plan of flip-n-write or aras takes no bit "
             "stucking; plan again with another policy."
         )
-    stucked = {name: restuck(layer, policy) for name, layer in plan.layers.items()}
-    return plan._replace(layers=jax.tree.map(jnp.asarray, stucked))
 
+    def stucked(layer: LayerPlan) -> LayerPlan:
+        return layer._replace(
+            low_columns=jnp.asarray(low, jnp.int32),
+            reprogram=jnp.asarray(p, jnp.float32),
+            fixed=jnp.asarray(draws == "fixed"),
+        )
 
-def restuck(layer: LayerPlan, policy: Policy) -> LayerPlan:
-    """One layer's plan with the bit stucking of `policy`."""
-    return layer._replace(
-        low_columns=np.asarray(policy.low_columns, np.int32),
-        reprogram=np.asarray(policy.reprogram, np.float32),
-        fixed=np.asarray(policy.draws == "fixed"),
-    )
+    return plan._replace(layers={name: stucked(layer) for name, layer in plan.layers.items()})

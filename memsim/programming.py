@@ -41,20 +41,24 @@ class Counts(NamedTuple):
     Attributes:
       sets, resets: int32 [..., columns], cells whose level rose, or fell.
       row_operations: int32 [...], rows of which at least one cell changed.
+      set_rows, reset_rows: int32 [...], rows of which at least one cell was SET, or RESET: the
+        phases that they take.
     """
 
     sets: Int32[AnyArray, "*shape columns"]
     resets: Int32[AnyArray, "*shape columns"]
     row_operations: Int32[AnyArray, "*shape"]
+    set_rows: Int32[AnyArray, "*shape"]
+    reset_rows: Int32[AnyArray, "*shape"]
 
 
 class Programmed(NamedTuple):
-    """What `program_steps` leaves.
+    """What `program_sections` leaves.
 
     Attributes:
       achieved: words [steps, crossbars, rows] of the last pass, right after each step.
       state: words [crossbars, rows] at the end.
-      counts: of each pass, step and crossbar.
+      counts: of each pass and layer.
       wear: unsigned [crossbars, rows, columns], writes per cell over all passes, in the smallest
         dtype that cannot overflow; None if not asked.
     """
@@ -116,7 +120,7 @@ def program_words(
     return achieved.swapaxes(0, 1).reshape(blocks * block, *state.shape)[:steps]
 
 
-def program_steps(
+def program_sections(
     target: UInt[Array, "steps crossbars rows"],
     slots: Slots,
     stucking: Stucking,
@@ -125,12 +129,15 @@ def program_steps(
     passes: int = 1,
     wear: bool = False,
 ) -> Programmed:
-    """Programs a whole network's steps `passes` times onto one chip.
+    """Programs sections step after step, `passes` times, onto one chip, and counts.
+
+    The one engine of `program`, `compare` and sweeps: the sections are those of a whole network, or
+    the next ones of a long stream.
 
     Args:
       target: words to program at each step, in programming order.
       slots: what they are.
-      stucking: by `slots.layer`.
+      stucking: of every layer of the network; `slots.layer` says which.
       chip: the chip before.
       config, passes, wear: static; `wear` asks for writes per cell.
     """
@@ -154,9 +161,11 @@ def program_steps(
         words = program_words(targets[here], enable, state)
         sets, resets = cell_changes(jnp.concatenate([state[None], words[:-1]]), words, config)
         counts = Counts(
-            column_counts(sets, config),
-            column_counts(resets, config),
-            jnp.sum((sets | resets) != 0, axis=-1, dtype=jnp.int32),
+            sets=column_counts(sets, config),
+            resets=column_counts(resets, config),
+            row_operations=_marked_rows(sets | resets),
+            set_rows=_marked_rows(sets),
+            reset_rows=_marked_rows(resets),
         )
         achieved = jax.lax.dynamic_update_index_in_dim(achieved, words, here, axis=0)
         if wear:
@@ -170,11 +179,19 @@ def program_steps(
         program_tile, start, jnp.arange(passes * tiles, dtype=jnp.int32)
     )
 
-    def join(x: Array) -> Array:  # [passes * tiles, tile, ...] to [passes, steps, ...]
-        return x.reshape(passes, tiles * tile, *x.shape[2:])[:, :steps]
+    layer, layers = jnp.asarray(slots.layer).reshape(-1), stucking.fixed.shape[0]
+
+    def per_layer(x: Array) -> Array:  # [passes * tiles, tile, crossbars, ...]
+        every = x.reshape(passes, tiles * tile, *x.shape[2:])[:, :steps]
+        flat = every.reshape(passes, steps * crossbars, *x.shape[3:])
+        return jax.vmap(lambda of_pass: jax.ops.segment_sum(of_pass, layer, layers))(flat)
 
     achieved = achieved.reshape(tiles * tile, crossbars, rows)[:steps]
-    return Programmed(achieved, state, jax.tree.map(join, counts), cell_writes)
+    return Programmed(achieved, state, jax.tree.map(per_layer, counts), cell_writes)
+
+
+def _marked_rows(words: UInt[Array, "*shape rows"]) -> Int32[Array, "*shape"]:
+    return jnp.sum(words != 0, axis=-1, dtype=jnp.int32)
 
 
 def enable_slots(

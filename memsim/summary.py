@@ -35,12 +35,14 @@ class Summary:
       writes, sets, resets: cells that changed, rose, fell.
       writes_per_pass: writes of each pass.
       row_operations: rows programmed of which at least one cell changed.
+      set_rows, reset_rows: of these, rows of which at least one cell was SET, or RESET.
       reduction: writes of `unsorted` divided by these; None without a baseline or any writes.
       index_bits_per_weight: routing memory, mean over weights.
       analog_valid: whether every section holds weights of one output only.
       max_cell_writes: writes of the most written cell; None if `program` ran without `wear`.
       writes_per_column: column 0 (low order) first.
       layers: by name, in the order they are programmed.
+      cell_bits: bits of a cell.
       chips: chips that the figures are means over (counts are rounded to integers).
       intervals: 95 % confidence interval (Student's t) of the mean of `writes` and `reduction`.
     """
@@ -50,12 +52,15 @@ class Summary:
     resets: int
     writes_per_pass: list[int]
     row_operations: int
+    set_rows: int
+    reset_rows: int
     reduction: float | None
     index_bits_per_weight: float
     analog_valid: bool
     max_cell_writes: int | None
     writes_per_column: list[int]
     layers: dict[str, LayerSummary]
+    cell_bits: int = 1
     chips: int = 1
     intervals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
 
@@ -81,7 +86,7 @@ def summarize(programming: Programming, plan: Plan, baseline: Summary | None = N
     layers = {name: plan.layers[name] for name in names}
     counts = jax.tree.map(lambda x: np.asarray(x, np.int64), programming.counts)
     worst = None if programming.wear is None else int(programming.wear.max())
-    summary = summarize_counts(counts, layer_facts(layers), worst)
+    summary = summarize_counts(counts, layer_facts(layers), worst, plan.config.cell_bits)
     return summary if baseline is None else with_reduction(summary, baseline)
 
 
@@ -105,6 +110,7 @@ def summarize_counts(
     counts: Counts,
     layers: Mapping[str, LayerSummary],
     max_cell_writes: int | None,
+    cell_bits: int,
 ) -> Summary:
     """A summary from host counts (int64, [passes, layers, ...]) of these layers."""
     writes = counts.sets + counts.resets  # [passes, layers, columns]
@@ -124,12 +130,15 @@ def summarize_counts(
         resets=int(counts.resets.sum()),
         writes_per_pass=writes.sum(axis=(1, 2)).tolist(),
         row_operations=int(counts.row_operations.sum()),
+        set_rows=int(counts.set_rows.sum()),
+        reset_rows=int(counts.reset_rows.sum()),
         reduction=None,
         index_bits_per_weight=index_bits / weights,
         analog_valid=all(layer.analog_valid for layer in layers.values()),
         max_cell_writes=max_cell_writes,
         writes_per_column=writes.sum(axis=(0, 1)).tolist(),
         layers=counted,
+        cell_bits=cell_bits,
     )
 
 

@@ -54,14 +54,14 @@ def config():
 def found(network, examples, config):
     seen = []
     found = memsim.budget(
-        network, config, loss_fn, accuracy_fn, examples, 0.03, progress=seen.append
+        network, config, memsim.Judge(loss_fn, accuracy_fn, examples), 0.03, progress=seen.append
     )
     assert seen == found.trials
     return found
 
 
 def test_the_plan_takes_fewer_writes_within_the_budget(network, examples, config, found):
-    exact = memsim.plan(network, config, memsim.Policy.matched())
+    exact = memsim.plan(network, config, memsim.policies.Matched())
     held, counted = memsim.program(network, exact, memsim.sample_chip(jax.random.key(0), exact))
     chosen = found.chosen
     assert chosen.summary.writes < 0.7 * memsim.summarize(counted, exact).writes
@@ -89,7 +89,9 @@ def test_examples_held_out_have_no_say(network, examples, config, found):
     order = np.random.default_rng(0).permutation(500)
     labels = examples[1].copy()
     labels[order[250:]] = -1
-    other = memsim.budget(network, config, loss_fn, accuracy_fn, (examples[0], labels), 0.03)
+    other = memsim.budget(
+        network, config, memsim.Judge(loss_fn, accuracy_fn, (examples[0], labels)), 0.03
+    )
     jax.tree.map(np.testing.assert_array_equal, other.plan, found.plan)
     assert other.float_accuracy == 0
     assert found.float_accuracy > 0.9
@@ -118,29 +120,34 @@ def test_sensitivity_is_half_the_mean_squared_gradient_of_a_code(network, exampl
 
 
 def test_low_columns_are_shared_out_for_bit_stucking(network, examples, config):
-    policy = memsim.Policy.sws(reprogram=0.5)
+    policy = memsim.policies.Sws(p=0.5)
     found = memsim.budget(
-        network, config, loss_fn, accuracy_fn, examples, 0.05, policy=policy, chips=2
+        network, config, memsim.Judge(loss_fn, accuracy_fn, examples), 0.05, policy=policy, chips=2
     )
-    sws = memsim.plan(network, config, memsim.Policy.sws())
+    sws = memsim.plan(network, config, memsim.policies.Sws())
     _, counted = memsim.program(network, sws, memsim.sample_chip(jax.random.key(0), sws))
     assert found.chosen.summary.writes < memsim.summarize(counted, sws).writes
-    low = {name: policy.low_columns for name, policy in found.chosen.policies.items()}
+    low = {name: policy.stucking.low for name, policy in found.chosen.policies.items()}
     low_first, low_last = sorted(low, key=found.sensitivity.get)
     assert low[low_first] >= low[low_last]
     assert low[low_first] > 0
-    assert all(policy.reprogram == 0.5 for policy in found.chosen.policies.values())
+    assert all(policy.stucking.p == 0.5 for policy in found.chosen.policies.values())
 
 
 def test_a_budget_for_one_chip_avoids_its_stuck_cells(network, examples, config):
-    plain = memsim.plan(network, config, memsim.Policy.unsorted())
+    plain = memsim.plan(network, config, memsim.policies.Unsorted())
     signs = jnp.zeros((1, 32), jnp.uint8).at[0, ::8].set(128)  # of four rows: stuck at 1
     chip = memsim.with_faults(jax.random.key(1), jnp.zeros_like(signs), signs)
     held, _ = memsim.program(network, plain, chip)
     broken = np.asarray(accuracy_fn(held, examples)).mean()
-    policy = memsim.Policy.matched(correction="mean", faults="avoid")
+    policy = memsim.policies.Matched(correction="mean", faults="avoid")
     found = memsim.budget(
-        network, config, loss_fn, accuracy_fn, examples, 0.04, policy=policy, chip=chip
+        network,
+        config,
+        memsim.Judge(loss_fn, accuracy_fn, examples),
+        0.04,
+        policy=policy,
+        chip=chip,
     )
     held, _ = memsim.program(network, found.plan, chip)
     assert np.asarray(accuracy_fn(held, examples)).mean() > max(broken + 0.05, 0.9)
@@ -151,13 +158,13 @@ def test_a_budget_for_one_chip_avoids_its_stuck_cells(network, examples, config)
     ("options", "message"),
     [
         ({"max_drop": 1.5}, "`max_drop` is 1.5; a drop of accuracy is a share"),
-        ({"policy": memsim.Policy.sws()}, "`policy` sws has nothing to share out"),
+        ({"policy": memsim.policies.Sws()}, "`policy` sws has nothing to share out"),
         (
             {"data": (np.zeros((4, 8, 8, 1)), np.zeros(3))},
             r"`data` has leaves of \[3, 4\] examples",
         ),
         (
-            {"accuracy_fn": lambda p, b: accuracy_fn(p, b).mean()},
+            {"accuracy": lambda p, b: accuracy_fn(p, b).mean()},
             r"`accuracy_fn` gives float32 \(\)",
         ),
         ({"config": memsim.CrossbarConfig(bits=12)}, "`tolerance` is 1 at 12 `bits`"),
@@ -165,11 +172,11 @@ def test_a_budget_for_one_chip_avoids_its_stuck_cells(network, examples, config)
     ],
 )
 def test_wrong_budgets_say_what_is_wrong(network, examples, config, options, message):
-    arguments = {
-        "config": config, "loss_fn": loss_fn, "accuracy_fn": accuracy_fn, "data": examples,
-    }  # fmt: skip
+    judge = {"loss": loss_fn, "accuracy": accuracy_fn, "data": examples}
+    judge |= {name: options[name] for name in judge if name in options}
+    others = {name: value for name, value in options.items() if name not in judge}
     with pytest.raises(ValueError, match=message):
-        memsim.budget(network, **(arguments | options))
+        memsim.budget(network, others.pop("config", config), memsim.Judge(**judge), **others)
 
 
 def test_the_search_is_reported(found):
@@ -232,8 +239,7 @@ def test_a_trained_network_takes_twenty_times_fewer_writes_within_a_point(assets
     found = memsim.budget(
         tensors,
         memsim.CrossbarConfig(),
-        *classification(network.apply),
-        (test["image"], test["label"]),
+        memsim.Judge(*classification(network.apply), (test["image"], test["label"])),
         max_drop=0.01,
     )
     assert found.examples == (1000, 1000)

@@ -18,12 +18,12 @@ SHARED = memsim.CrossbarConfig(crossbars=2)
 
 @pytest.fixture(scope="module")
 def stationary():
-    return memsim.plan(WIDE, STATIONARY, memsim.Policy.unsorted(3, 0.5))
+    return memsim.plan(WIDE, STATIONARY, memsim.policies.Unsorted(low=3, p=0.5))
 
 
 @pytest.fixture(scope="module")
 def shared():
-    return memsim.plan(WIDE, SHARED, memsim.Policy.unsorted(3, 0.5))
+    return memsim.plan(WIDE, SHARED, memsim.policies.Unsorted(low=3, p=0.5))
 
 
 def drawn_cells(plan, chip, policy):
@@ -41,7 +41,7 @@ def agrees(count, total, p):
 @pytest.mark.parametrize("p", [0.0, 0.01, 0.25, 0.3, 0.5, 0.9, 1.0])
 def test_low_cells_are_reprogrammed_with_probability_p(stationary, key, p, draws):
     chip = memsim.sample_chip(key, stationary)
-    cells = drawn_cells(stationary, chip, memsim.Policy.unsorted(3, p, draws))
+    cells = drawn_cells(stationary, chip, memsim.policies.Unsorted(low=3, p=p, draws=draws))
     assert cells[..., 3:].all()
     if p in (0, 1):
         assert (cells[..., :3] == p).all()
@@ -52,7 +52,7 @@ def test_low_cells_are_reprogrammed_with_probability_p(stationary, key, p, draws
 @pytest.mark.parametrize(("p", "low"), [(0.3, 8), (0.5, 8), (0.3, 3), (0.7, 2), (0.4, 1)])
 def test_draws_of_different_cells_are_independent(stationary, key, p, low):
     chip = memsim.sample_chip(key, stationary)
-    cells = drawn_cells(stationary, chip, memsim.Policy.unsorted(low, p))[..., :low]
+    cells = drawn_cells(stationary, chip, memsim.policies.Unsorted(low=low, p=p))[..., :low]
     for column in range(low):
         assert agrees(cells[..., column].sum(), cells[..., column].size, p)
     for a, b in itertools.combinations(range(low), 2):
@@ -72,7 +72,7 @@ def test_a_wide_cell_is_drawn_as_a_whole(key):
         rows=64, bits=8, cell_bits=4, encoding="differential", crossbars=None
     )
     params = {"kernel": np.ones((64, 512), np.float32)}
-    plan = memsim.plan(params, config, memsim.Policy.unsorted(2, 0.3))
+    plan = memsim.plan(params, config, memsim.policies.Unsorted(low=2, p=0.3))
     words = memsim.enable_words(plan, memsim.sample_chip(key, plan))["kernel"]
     levels = np.asarray(memsim.bit_slice(words, config))
     assert ((levels == 0) | (levels == oracles.top_levels(config))).all()
@@ -84,7 +84,7 @@ def test_low_cells_rise_as_often_as_they_are_drawn(key):
     weights = np.full((128, 2048), -1, np.float32)  # code -1: all cells of the word are to rise
     weights[0] = 127
     config = memsim.CrossbarConfig(crossbars=None)
-    plan = memsim.plan({"kernel": weights}, config, memsim.Policy.unsorted(3, 0.3))
+    plan = memsim.plan({"kernel": weights}, config, memsim.policies.Unsorted(low=3, p=0.3))
     _, programming = memsim.program({"kernel": weights}, plan, memsim.sample_chip(key, plan))
     sets = np.asarray(programming.counts.sets[0, 0])
     assert all(agrees(count, weights.size, 0.3) for count in sets[:3])
@@ -93,7 +93,7 @@ def test_low_cells_rise_as_often_as_they_are_drawn(key):
 
 def test_fresh_draws_differ_by_pass_and_section_and_repeat_by_chip(shared, key):
     chip, other = memsim.sample_chip(key, shared), memsim.sample_chip(jax.random.key(1), shared)
-    policy = memsim.Policy.unsorted(3, 0.5)
+    policy = memsim.policies.Unsorted(low=3, p=0.5)
     cells = drawn_cells(shared, chip, policy)
     np.testing.assert_array_equal(cells, drawn_cells(shared, chip, policy))
     for different in (
@@ -108,7 +108,7 @@ def test_fresh_draws_differ_by_pass_and_section_and_repeat_by_chip(shared, key):
 
 def test_fresh_draws_differ_by_layer(key):
     params = {name: np.ones((128, 64), np.float32) for name in ("a.kernel", "b.kernel")}
-    plan = memsim.plan(params, SHARED, memsim.Policy.unsorted(3, 0.5))
+    plan = memsim.plan(params, SHARED, memsim.policies.Unsorted(low=3, p=0.5))
     a, b = memsim.enable_words(plan, memsim.sample_chip(key, plan)).values()
     same = np.asarray(memsim.bit_slice(a, SHARED) == memsim.bit_slice(b, SHARED))[..., :3]
     assert agrees(same.sum(), same.size, 0.5)
@@ -116,7 +116,7 @@ def test_fresh_draws_differ_by_layer(key):
 
 def test_fixed_draws_belong_to_the_physical_cell(shared, key):
     chip, other = memsim.sample_chip(key, shared), memsim.sample_chip(jax.random.key(1), shared)
-    policy = memsim.Policy.unsorted(3, 0.5, "fixed")
+    policy = memsim.policies.Unsorted(low=3, p=0.5, draws="fixed")
     cells = drawn_cells(shared, chip, policy)
     for crossbar in (cells[:2048], cells[2048:]):
         np.testing.assert_array_equal(crossbar, np.broadcast_to(crossbar[0], crossbar.shape))
@@ -128,13 +128,13 @@ def test_fixed_draws_belong_to_the_physical_cell(shared, key):
 
 def test_fixed_draws_are_the_same_in_every_layer_on_a_crossbar(key):
     params = {name: np.ones((128, 2), np.float32) for name in ("a.kernel", "b.kernel")}
-    plan = memsim.plan(params, SHARED, memsim.Policy.unsorted(3, 0.5, "fixed"))
+    plan = memsim.plan(params, SHARED, memsim.policies.Unsorted(low=3, p=0.5, draws="fixed"))
     a, b = memsim.enable_words(plan, memsim.sample_chip(key, plan)).values()
     np.testing.assert_array_equal(a, b)
 
 
 def test_low_columns_that_are_never_reprogrammed_stay_erased(params, config, key):
-    plan = memsim.plan(params, config, memsim.Policy.sws(3, 0.0))
+    plan = memsim.plan(params, config, memsim.policies.Sws(low=3, p=0.0))
     _, programming = memsim.program(params, plan, memsim.sample_chip(key, plan), passes=2)
     np.testing.assert_array_equal(programming.chip.state & 0b111, 0)
     assert programming.counts.sets[..., :3].sum() == 0
@@ -193,14 +193,14 @@ def test_certain_faults_are_certain(stationary, key, low_rate, high_rate):
 @pytest.mark.parametrize("crossbars", [1, 3, 63, 64, 65, 200])
 def test_a_crossbar_has_its_faults_however_many_there_are(stationary, key, crossbars):
     config = memsim.CrossbarConfig(crossbars=crossbars)
-    few = memsim.sample_chip(key, memsim.plan(WIDE, config, memsim.Policy.unsorted()), 0.02, 0.03)
+    few = memsim.sample_chip(key, memsim.plan(WIDE, config, memsim.policies.Unsorted()), 0.02, 0.03)
     many = memsim.sample_chip(key, stationary, 0.02, 0.03)
     np.testing.assert_array_equal(few.stuck_at_0, many.stuck_at_0[:crossbars])
     np.testing.assert_array_equal(few.stuck_at_1, many.stuck_at_1[:crossbars])
 
 
 def test_many_chips_at_many_rates_are_a_loop_over_them(key):
-    plan = memsim.plan(WIDE, memsim.CrossbarConfig(crossbars=200), memsim.Policy.unsorted())
+    plan = memsim.plan(WIDE, memsim.CrossbarConfig(crossbars=200), memsim.policies.Unsorted())
     keys = jax.random.split(key, 6)
     rates = jnp.array([0, 1e-4, 0.003, 0.07, 0.4, 0.5], jnp.float32)
     draw = jax.jit(lambda key, rate: memsim.sample_chip(key, plan, rate, rate))
@@ -218,7 +218,7 @@ def test_many_chips_at_many_rates_are_a_loop_over_them(key):
 
 def test_a_wide_cell_is_stuck_as_a_whole(key):
     config = memsim.CrossbarConfig(bits=7, cell_bits=4, encoding="differential", crossbars=100)
-    plan = memsim.plan(WIDE, config, memsim.Policy.unsorted())
+    plan = memsim.plan(WIDE, config, memsim.policies.Unsorted())
     chip = memsim.sample_chip(key, plan, 0.1, 0.2)
     for words, rate in ((chip.stuck_at_0, 0.1), (chip.stuck_at_1, 0.2)):
         levels = np.asarray(memsim.bit_slice(words, config))
@@ -296,7 +296,7 @@ def test_stuck_cells_hold_their_level_whatever_is_programmed(encoding, cell_bits
         rows=8, bits=7, cell_bits=cell_bits, encoding=encoding, crossbars=3
     )
     weights = np.random.default_rng(0).standard_normal((30, 9)).astype(np.float32)
-    plan = memsim.plan({"kernel": weights}, config, memsim.Policy.sws(2, 0.5))
+    plan = memsim.plan({"kernel": weights}, config, memsim.policies.Sws(low=2, p=0.5))
     chip = memsim.sample_chip(key, plan, 0.2, 0.2)
     low, high = memsim.fault_cells(chip, config)
     assert low.any()
@@ -341,7 +341,7 @@ def test_rates_may_be_traced(stationary, key):
     ],
 )
 def test_wrong_rates_are_refused(params, config, key, low, high, message):
-    plan = memsim.plan(params, config, memsim.Policy.sws())
+    plan = memsim.plan(params, config, memsim.policies.Sws())
     with pytest.raises(ValueError, match=message):
         memsim.sample_chip(key, plan, low, high)
 

@@ -264,7 +264,7 @@ def test_program_and_report_count_the_same_chip(run, checkpoint, tmp_path):
         (["--chips", 0], "`chips` is 0; give at least 1"),
         (["--stuck-at-0", 0.6, "--stuck-at-1", 0.6], "the rates sum to at most 1"),
         (["--stuck-at-0", -1], "`stuck_at_0` is -1.0; a probability lies in 0..1"),
-        (["--layout", "keras"], "`layout` is 'keras'; choose one of auto, torch, flax"),
+        (["--map", "a=keras"], "`map` has the layout 'keras'; give a word for each axis"),
         (["--include", "("], "`include` is '(', not a regular expression"),
         (["--include", "nothing"], "is chosen as a weight matrix"),
         (["--faults", "none.npz"], "`checkpoint` none.npz is not a file"),

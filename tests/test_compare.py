@@ -41,7 +41,7 @@ def one_by_one(tensors, config, policies, passes, keys, make_chip):
         _, programming = memsim.program(tensors, plan, chip, passes=passes, wear=True)
         return memsim.summarize(programming, plan, baseline)
 
-    baselines = [summary(memsim.Policy.unsorted(), key) for key in keys]
+    baselines = [summary(memsim.policies.Unsorted(), key) for key in keys]
     return {
         name: memsim.mean_over_chips(
             [summary(policy, key, base) for key, base in zip(keys, baselines, strict=True)]
@@ -70,17 +70,16 @@ def one_by_one(tensors, config, policies, passes, keys, make_chip):
 def test_streamed_counts_equal_the_whole_network(
     monkeypatch, tensors, config, passes, chips, rates, chunk_words
 ):
-    monkeypatch.setattr(importlib.import_module("memsim.compare"), "_CHUNK_WORDS", chunk_words)
+    monkeypatch.setattr(importlib.import_module("memsim._stream"), "_CHUNK_WORDS", chunk_words)
     low, high = rates
     result = memsim.compare(
         tensors,
         config,
         POLICIES,
         passes=passes,
-        chips=chips,
-        seed=5,
-        stuck_at_0=low,
-        stuck_at_1=high,
+        chips=memsim.Chips(
+            number=memsim.Chips(number=chips, seed=5, stuck_at_0=low, stuck_at_1=high)
+        ),
     )
     expected = one_by_one(
         tensors,
@@ -104,7 +103,9 @@ def test_a_fault_map_is_that_of_every_chip(tensors):
     drawn = np.random.default_rng(0).random((2, 4, 8))
     faults = drawn < 0.1, drawn > 0.8
     policies = {name: POLICIES[name] for name in ("sws", "sws+stuck:p=0.5,low=3")}
-    result = memsim.compare(tensors, config, policies, chips=2, faults=faults)
+    result = memsim.compare(
+        tensors, config, policies, chips=memsim.Chips(number=memsim.Chips(number=2, faults=faults))
+    )
     words = [memsim.fault_words(cells, 2, config) for cells in faults]
     keys = jax.random.split(jax.random.key(0), 2)
     expected = one_by_one(
@@ -115,15 +116,22 @@ def test_a_fault_map_is_that_of_every_chip(tensors):
 
 def test_reduction_is_unsorted_writes_over_these_on_the_same_chips(tensors):
     config = memsim.CrossbarConfig(rows=4)
-    result = memsim.compare(tensors, config, POLICIES, stuck_at_0=0.1).policies
+    result = memsim.compare(
+        tensors, config, POLICIES, chips=memsim.Chips(number=memsim.Chips(stuck_at_0=0.1))
+    ).policies
     for summary in result.values():
         assert summary.reduction == result["unsorted"].writes / summary.writes
-    alone = memsim.compare(tensors, config, {"sws": POLICIES["sws"]}, stuck_at_0=0.1).policies
+    alone = memsim.compare(
+        tensors,
+        config,
+        {"sws": POLICIES["sws"]},
+        chips=memsim.Chips(number=memsim.Chips(stuck_at_0=0.1)),
+    ).policies
     assert alone == {"sws": result["sws"]}
 
 
 def test_one_policy_may_have_two_names(tensors):
-    policies = {"a": memsim.Policy.sws(), "b": memsim.Policy.sws()}
+    policies = {"a": memsim.policies.Sws(), "b": memsim.policies.Sws()}
     result = memsim.compare(tensors, memsim.CrossbarConfig(rows=4), policies).policies
     assert result["a"] == result["b"]
 
@@ -137,7 +145,7 @@ def test_tensors_may_be_loaded_one_at_a_time(tensors):
         return tensors[name]
 
     config = memsim.CrossbarConfig(rows=4)
-    result = memsim.compare(shapes, config, POLICIES, load=load)
+    result = memsim.compare(memsim.files.Checkpoint(shapes, load, {}, {}), config, POLICIES)
     assert result == memsim.compare(tensors, config, POLICIES)
     assert sorted(asked) == sorted(set(tensors) - {"bias"})
 
@@ -161,7 +169,13 @@ def newer(tensors):
 def test_deploying_counts_what_follows_the_older_version(tensors, newer, keep):
     config = memsim.CrossbarConfig(rows=4, crossbars=None)
     result = memsim.compare(
-        newer, config, POLICIES, old=tensors, keep_placement=keep, passes=2, chips=2, stuck_at_1=0.1
+        newer,
+        config,
+        POLICIES,
+        old=tensors,
+        keep_placement=keep,
+        passes=2,
+        chips=memsim.Chips(number=memsim.Chips(number=2, stuck_at_1=0.1)),
     )
 
     def deploy(policy, key, baseline=None):
@@ -178,7 +192,7 @@ def test_deploying_counts_what_follows_the_older_version(tensors, newer, keep):
         return memsim.summarize(programming, plan, baseline)
 
     keys = jax.random.split(jax.random.key(0), 2)
-    baselines = [deploy(memsim.Policy.unsorted(), key) for key in keys]
+    baselines = [deploy(memsim.policies.Unsorted(), key) for key in keys]
     for name, policy in POLICIES.items():
         of_chips = [deploy(policy, key, base) for key, base in zip(keys, baselines, strict=True)]
         assert result.policies[name] == memsim.mean_over_chips(of_chips)
@@ -235,11 +249,17 @@ def test_trained_weights_cost_what_others_count(assets, network, bits, writes, s
     ("arguments", "message"),
     [
         ({"passes": 0}, "`passes` is 0; give at least 1"),
-        ({"chips": -1}, "`chips` is -1; give at least 1"),
-        ({"stuck_at_0": 2.0}, "`stuck_at_0` is 2.0; a probability lies in 0..1"),
-        ({"stuck_at_0": 0.6, "stuck_at_1": 0.6}, "the rates sum to at most 1"),
-        ({"faults": (np.zeros((2, 4, 8), bool),) * 2}, r"`faults` has shape \(2, 4, 8\)"),
-        ({"keep_placement": True}, "are of `old`; give the older version too"),
+        ({"chips": memsim.Chips(-1)}, "`chips` is -1; give at least 1"),
+        (
+            {"chips": memsim.Chips(stuck_at_0=2.0)},
+            "`stuck_at_0` is 2.0; a probability lies in 0..1",
+        ),
+        ({"chips": memsim.Chips(stuck_at_0=0.6, stuck_at_1=0.6)}, "the rates sum to at most 1"),
+        (
+            {"chips": memsim.Chips(faults=(np.zeros((2, 4, 8), bool),) * 2)},
+            r"`faults` has shape \(2, 4, 8\)",
+        ),
+        ({"keep_placement": True}, "keeps the places of an older version; give `old` too"),
         ({"select": lambda name, leaf: None}, "None of 4 tensors"),
     ],
 )

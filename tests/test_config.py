@@ -76,26 +76,27 @@ def test_column_weights_read_one_bit_words_as_codes():
 
 
 @given(
-    placement=st.sampled_from(["unsorted", "sws", "sws-layer"]),
+    kind=st.sampled_from([memsim.policies.Unsorted, memsim.policies.Sws, memsim.policies.SwsLayer]),
     p=st.floats(0, 1),
     low=st.integers(1, 16),
     draws=st.sampled_from(["fresh", "fixed"]),
 )
-def test_a_policy_reads_back_what_it_prints(placement, p, low, draws):
-    policy = memsim.Policy(placement=placement, reprogram=p, low_columns=low, draws=draws)
+def test_a_policy_reads_back_what_it_prints(kind, p, low, draws):
+    policy = kind(p=p, low=low, draws=draws)
     assert memsim.Policy.parse(str(policy)) == policy
-    printed = str(dataclasses.replace(policy, reprogram=np.float64(p)))
+    printed = str(dataclasses.replace(policy, p=np.float64(p)))
     assert memsim.Policy.parse(printed) == policy
 
 
 def test_policies_parse_as_they_are_typed():
-    parse, policy = memsim.Policy.parse, memsim.Policy
-    assert parse("unsorted") == policy.unsorted()
-    assert parse("sws") == policy.sws()
-    assert parse("sws-layer") == policy.sws_layer()
-    assert parse("sws+stuck:p=0.5,low=3") == policy.sws(low_columns=3, reprogram=0.5)
-    assert parse("sws-layer+stuck:low=2,p=.25") == policy.sws_layer(2, 0.25)
-    assert parse("unsorted+stuck:p=1,low=3,draws=fixed") == policy.unsorted(3, 1.0, "fixed")
+    parse, policies = memsim.Policy.parse, memsim.policies
+    assert parse("unsorted") == policies.Unsorted()
+    assert parse("sws") == policies.Sws()
+    assert parse("sws-layer") == policies.SwsLayer()
+    assert parse("sws+stuck:p=0.5,low=3") == policies.Sws(low=3, p=0.5)
+    assert parse("sws-layer+stuck:low=2,p=.25") == policies.SwsLayer(low=2, p=0.25)
+    stucked = policies.Unsorted(low=3, p=1.0, draws="fixed")
+    assert parse("unsorted+stuck:p=1,low=3,draws=fixed") == stucked
 
 
 @pytest.mark.parametrize(
@@ -122,18 +123,17 @@ def test_a_wrong_config_says_what_is_wrong(arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"placement": "sorted"}, "`policy` is 'sorted'; choose one of 'unsorted', 'sws'"),
-        ({"low_columns": -1}, "`low` is -1; bit stucking takes 0 to"),
-        ({"low_columns": 17}, "`low` is 17"),
-        ({"low_columns": 1.5}, "`low` is 1.5"),
-        ({"reprogram": 1.5}, "`p` is 1.5; a probability lies in 0..1"),
-        ({"reprogram": float("nan")}, "`p` is nan"),
+        ({"low": -1}, "`low` is -1; bit stucking takes 0 to"),
+        ({"low": 17}, "`low` is 17"),
+        ({"low": 1.5}, "`low` is 1.5"),
+        ({"p": 1.5}, "`p` is 1.5; a probability lies in 0..1"),
+        ({"p": float("nan")}, "`p` is nan"),
         ({"draws": "once"}, "`draws` is 'once'; choose one of 'fresh', 'fixed'"),
     ],
 )
 def test_a_wrong_policy_says_what_is_wrong(arguments, message):
     with pytest.raises(ValueError, match=message):
-        memsim.Policy(**arguments)
+        memsim.policies.Sws(**arguments)
 
 
 @pytest.mark.parametrize(
@@ -163,10 +163,10 @@ def test_more_low_columns_than_bits_are_refused():
     params = {"weight": np.ones((2, 3), np.float32)}
     config = memsim.CrossbarConfig(bits=4)
     message = "`low` is 5, more than the 4 `bits` of a weight; use low <= 4"
-    plan = memsim.plan(params, config, memsim.Policy.sws(4, 0.5))
+    plan = memsim.plan(params, config, memsim.policies.Sws(low=4, p=0.5))
     with pytest.raises(ValueError, match=message):
-        memsim.plan(params, config, memsim.Policy.sws(5, 0.5))
+        memsim.plan(params, config, memsim.policies.Sws(low=5, p=0.5))
     with pytest.raises(ValueError, match=message):
-        memsim.with_stucking(plan, memsim.Policy.sws(5, 0.5))
+        memsim.with_stucking(plan, memsim.policies.Sws(low=5, p=0.5))
     with pytest.raises(ValueError, match=message):
-        memsim.compare(params, config, {"stuck": memsim.Policy.sws(5, 0.5)})
+        memsim.compare(params, config, {"stuck": memsim.policies.Sws(low=5, p=0.5)})

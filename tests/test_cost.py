@@ -95,7 +95,7 @@ def test_lifetimes_and_costs_are_those_of_the_counted_wear(key):
     rng = np.random.default_rng(0)
     weights = {"kernel": rng.standard_normal((30, 20)).astype(np.float32)}
     config = memsim.CrossbarConfig(rows=16)
-    policies = {"sws": memsim.Policy.sws()}
+    policies = {"sws": memsim.policies.Sws()}
     last = memsim.compare(weights, config, policies, passes=2, steady=True).steady["sws"]
     plan = memsim.plan(weights, config, policies["sws"])
     chip = memsim.sample_chip(key, plan)
@@ -124,7 +124,7 @@ def test_lifetimes_and_costs_are_those_of_the_counted_wear(key):
 def steady_pass():
     weights = {"kernel": np.random.default_rng(0).standard_normal((30, 20)).astype(np.float32)}
     config = memsim.CrossbarConfig(rows=16, crossbars=2)
-    policies = {"sws": memsim.Policy.sws()}
+    policies = {"sws": memsim.policies.Sws()}
     return memsim.compare(weights, config, policies, passes=2, steady=True).steady["sws"]
 
 
@@ -179,7 +179,7 @@ def test_how_a_chip_is_kept_is_checked(steady_pass, kept, message):
 def test_what_is_never_written_lasts_for_ever():
     weights = {"kernel": np.eye(4, dtype=np.float32)}
     config = memsim.CrossbarConfig(rows=4, crossbars=None)
-    policies = {"sws": memsim.Policy.sws()}
+    policies = {"sws": memsim.policies.Sws()}
     last = memsim.compare(weights, config, policies, passes=2, steady=True).steady["sws"]
     document = json.loads(json.dumps(worth_json(worth(*last, assume())), allow_nan=False))
     assert document["writes"] == 0
@@ -198,7 +198,14 @@ def test_chips_that_draw_differ(file):
     weights = {"kernel": np.random.default_rng(0).standard_normal((30, 20)).astype(np.float32)}
     policies = {"stuck": memsim.Policy.parse("sws+stuck:p=0.5,low=3")}
     config = memsim.CrossbarConfig(rows=16)
-    last = memsim.compare(weights, config, policies, passes=2, chips=3, steady=True).steady["stuck"]
+    last = memsim.compare(
+        weights,
+        config,
+        policies,
+        passes=2,
+        steady=True,
+        chips=memsim.Chips(number=memsim.Chips(number=3)),
+    ).steady["stuck"]
     assert len(last.wear) == last.summary.chips == 3
     assert last.summary.writes == round(np.mean([wear.sum() for wear in last.wear]))
     years = worth(*last, read_assumptions(file)).years

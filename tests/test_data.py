@@ -6,7 +6,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from training.data import Arrays, Images, digits, open_images, read_batches, training_batches
-from training.preprocessing import (
+from training.data.preprocessing import (
     CIFAR,
     DEIT,
     TORCHVISION,

@@ -26,7 +26,7 @@ def test_each_network_is_tested_on_every_image_in_any_batches():
 
 
 def test_chips_are_programmed_as_one_by_one(key, config, params):
-    plan = memsim.plan(params, config, memsim.Policy.sws(low_columns=3, reprogram=0.5))
+    plan = memsim.plan(params, config, memsim.policies.Sws(low=3, p=0.5))
     chips = jax.vmap(lambda key: memsim.sample_chip(key, plan, 0.1, 0.1))(jax.random.split(key, 3))
     networks = [jax.tree.map(lambda w, i=i: w * (1 + i / 8), params) for i in range(3)]
     held, programmings = program_chips(networks, [plan] * len(networks), chips, passes=2)

@@ -50,7 +50,7 @@ def test_it_is_the_mean_of_plain_counts_over_dithered_weights(width, cell_bits):
     config = memsim.CrossbarConfig(rows=4, bits=5, cell_bits=cell_bits)
     rng = np.random.default_rng(0)
     params = {"kernel": rng.standard_normal((6, 3)).astype(np.float32)}
-    plan = memsim.plan(params, config, memsim.Policy.sws())
+    plan = memsim.plan(params, config, memsim.policies.Sws())
     chip = memsim.sample_chip(jax.random.key(0), plan)
     scale = np.asarray(plan.layers["kernel"].scale)
     codes = params["kernel"] / scale
@@ -125,7 +125,7 @@ def test_gradients_are_those_of_finite_differences(key):
 
 def test_following_the_gradient_lowers_what_program_counts(key):
     params = {"kernel": jax.random.normal(key, (64, 12))}
-    plan = memsim.plan(params, memsim.CrossbarConfig(rows=16), memsim.Policy.sws())
+    plan = memsim.plan(params, memsim.CrossbarConfig(rows=16), memsim.policies.Sws())
     chip = memsim.sample_chip(key, plan)
 
     def penalty(params):
@@ -172,12 +172,12 @@ def test_transforms_agree_and_compile_once(key):
 def test_errors_name_the_argument(key):
     params = {"kernel": jax.random.normal(key, (9, 4))}
     config = memsim.CrossbarConfig(rows=4)
-    plan = memsim.plan(params, config, memsim.Policy.sws())
+    plan = memsim.plan(params, config, memsim.policies.Sws())
     chip = memsim.sample_chip(key, plan)
     with pytest.raises(ValueError, match=re.escape("`width` is 0.5; dither by at least 1")):
         memsim.expected_writes(params, plan, chip, width=0.5)
     with pytest.raises(ValueError, match="`plan` belongs to another network"):
         memsim.expected_writes({"other": params["kernel"]}, plan, chip)
-    flipping = memsim.plan(params, config, memsim.Policy.flip_n_write())
+    flipping = memsim.plan(params, config, memsim.policies.FlipNWrite())
     with pytest.raises(ValueError, match="`plan` is one of flip-n-write"):
         memsim.expected_writes(params, flipping, memsim.sample_chip(key, flipping))

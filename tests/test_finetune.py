@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 import memsim
 from tests import processes
 from training import finetune
-from training.finetune import complete, learned
-from training.loop import METRICS
+from training.finetune import command, complete, learned
 from training.progress import progress_bar
+from training.runs import METRICS
 
 SMALL = ("--epochs", 2, "--steps", 6, "--chips", 2, "--log-every", 2, "--save-every", 2)
 STUCK = "sws+stuck:p=0.5,low=4"
@@ -100,9 +100,9 @@ def test_it_goes_on_from_weights_that_an_earlier_run_left(run, tmp_path):
 
 def test_chips_take_turns_in_groups_and_have_plans_of_their_own(run, tmp_path):
     options = ("--refresh", 4, "--policy", "matched:faults=avoid", "--crossbars", 1)
-    for together in (1, 2):
-        out = tmp_path / str(together)
-        result = run("--together", together, *options, "--out", out)
+    for at_once in (1, 2):
+        out = tmp_path / str(at_once)
+        result = run("--chips-at-once", at_once, *options, "--out", out)
         assert result.exit_code == 0, result.output
     tuned = [memsim.open_checkpoint(tmp_path / f"{n}/finetuned.safetensors") for n in (1, 2)]
     start = memsim.open_checkpoint(tmp_path / "1/trained.safetensors")
@@ -134,7 +134,7 @@ def test_a_dry_run_says_what_would_happen_and_leaves_nothing(run, tmp_path):
         (["--robust", "--policy", "matched:faults=avoid"], "needs to know its chip"),
         (["--policy", "sorted"], "`policy` is 'sorted'"),
         (["--policy", "flip-n-write"], "fine-tuning takes unsorted, sws, sws-layer, matched"),
-        (["--robust", "--together", 2], "`--together` is of chips that each have a network"),
+        (["--robust", "--chips-at-once", 2], "`--chips-at-once` goes with a network for each chip"),
         (["--start", "nothing.safetensors"], "`--start` nothing.safetensors is not a file"),
         (["--policy", "sws+stuck:p=0.5,low=9"], "more than the 8 `bits`"),
     ],
@@ -230,7 +230,7 @@ def test_a_run_that_starts_afresh_and_is_killed_can_go_on(run, tmp_path, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(finetune, "fine_tune", killed)
+        patched.setattr(command, "fine_tune", killed)
         run("--out", tmp_path, "--seed", 1, "--force")
     assert not (tmp_path / "report.json").exists()
     assert run("--out", tmp_path, "--seed", 1).exit_code == 0

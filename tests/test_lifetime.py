@@ -152,7 +152,7 @@ def test_spare_rows_take_over_one_after_another(spares, wear):
 
 
 def test_wear_is_that_of_the_second_pass(params, config, key):
-    plan = memsim.plan(params, config, memsim.Policy.sws())
+    plan = memsim.plan(params, config, memsim.policies.Sws())
     chip = memsim.sample_chip(key, plan)
     _, both = memsim.program(params, plan, chip, passes=2, wear=True)
     _, first = memsim.program(params, plan, chip, wear=True)
@@ -249,7 +249,7 @@ def test_levelling_unequal_crossbars_gives_the_life_of_their_mean():
 
 
 def test_worn_cells_are_stuck_and_the_rest_wears_on_as_before(params, config, key):
-    plan = memsim.plan(params, config, memsim.Policy.sws())
+    plan = memsim.plan(params, config, memsim.policies.Sws())
     chip = memsim.sample_chip(key, plan, 0.05, 0.05)
     wear = memsim.steady_wear(params, plan, chip)
     lives = memsim.sample_lives(key, wear.shape, memsim.Lognormal(median=100))

@@ -4,15 +4,40 @@ import itertools
 import hypothesis
 import hypothesis.strategies as st
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.optimize
 
 import memsim
-from memsim.policies._matching import matching
+from memsim.codes import encode, hamming_distance
+from memsim.policies._matching import lines
 from memsim.policies._matching.flow import word_graph
-from memsim.policies._matching.tour import tour
+from memsim.policies._matching.tour import find_tour
 
 ENCODINGS = ("twos_complement", "offset_binary", "sign_magnitude", "differential")
+
+
+def transport_bound(
+    old: np.ndarray, new: np.ndarray, config: memsim.CrossbarConfig, tolerance: int = 0
+) -> int:
+    """The least writes with which the words of one output can be overwritten by those of another.
+
+    Exact, by an assignment solver that knows nothing of graphs of words: for tests and small
+    layers.
+
+    Args:
+      old, new: codes [inputs].
+      tolerance: largest error of a new code.
+    """
+    held = encode(jnp.asarray(old), config)
+    cost = np.full((old.size, new.size), config.columns)
+    for error in range(-tolerance, tolerance + 1):
+        near = np.clip(new.astype(np.int32) + error, config.min_code, config.max_code)
+        words = encode(jnp.asarray(near), config)
+        changes = hamming_distance(held[:, None], words[None], config)
+        cost = np.minimum(cost, np.asarray(changes))
+    return int(cost[scipy.optimize.linear_sum_assignment(cost)].sum())
 
 
 def random_codes(seed, outputs, inputs, config):
@@ -36,11 +61,11 @@ def test_every_output_is_matched_to_the_one_before_as_well_as_can_be(
 ):
     config = memsim.CrossbarConfig(rows=8, encoding=encoding, bits=bits, cell_bits=cell_bits)
     codes = random_codes(seed, 2, inputs, config)
-    policy = memsim.Policy.matched(tolerance, price=10**4 if tolerance else None)
-    traced = matching.trace(codes, config, policy)
-    old, new = codes[traced.tour]
-    changes = traced.graph.changes[traced.words[0], traced.words[1]].sum()
-    assert changes == matching.transport_bound(old, new, config, tolerance)
+    rules = lines.Rules(tolerance=tolerance, price=10**4 if tolerance else None)
+    led = lines.lead_through_outputs(codes, config, rules)
+    old, new = codes[led.tour]
+    changes = led.graph.changes[led.words[0], led.words[1]].sum()
+    assert changes == transport_bound(old, new, config, tolerance)
 
 
 def test_the_bound_is_that_of_all_assignments():
@@ -55,7 +80,7 @@ def test_the_bound_is_that_of_all_assignments():
                 near = [c for c in range(new[j] - tolerance, new[j] + tolerance + 1) if -8 <= c < 8]
                 writes += min(bin((old[i] ^ c) & 15).count("1") for c in near)
             best = min(best, writes)
-        assert matching.transport_bound(old, new, config, tolerance) == best
+        assert transport_bound(old, new, config, tolerance) == best
 
 
 @pytest.mark.parametrize("price", [1, 7, 400])
@@ -64,16 +89,16 @@ def test_a_price_trades_writes_for_errors_at_the_best_rate(price):
 
     config = memsim.CrossbarConfig(bits=6)
     codes = random_codes(3, 2, 30, config)
-    traced = matching.trace(codes, config, memsim.Policy.matched(3, price))
-    old, new = codes[traced.tour]
+    led = lines.lead_through_outputs(codes, config, lines.Rules(tolerance=3, price=price))
+    old, new = codes[led.tour]
     errors = np.arange(-3, 4)
     near = new[:, None] + errors
     allowed = (near >= -32) & (near <= 31)
     changes = np.bitwise_count((old[:, None, None] ^ near[None]) & 63).astype(int)
     cost = np.where(allowed, price * changes + errors**2, 10**6).min(axis=-1)
     rows, columns = scipy.optimize.linear_sum_assignment(cost)
-    held = traced.graph.code_of_node[traced.words[1]] - traced.codes[1]
-    moved = traced.graph.changes[traced.words[0], traced.words[1]].sum()
+    held = led.graph.code_of_node[led.words[1]] - led.codes[1]
+    moved = led.graph.changes[led.words[0], led.words[1]].sum()
     assert price * moved + np.sum(held**2) == cost[rows, columns].sum()
 
 
@@ -102,7 +127,7 @@ def test_every_weight_sits_in_one_row_within_the_tolerance(
         f"layer{i}.weight": rng.standard_normal(shape).astype(np.float32)
         for i, shape in enumerate(layers)
     }
-    plan = memsim.plan(params, config, memsim.Policy.matched(tolerance, pool=pool))
+    plan = memsim.plan(params, config, memsim.policies.Matched(tolerance=tolerance, pool=pool))
     chip = memsim.sample_chip(jax.random.key(0), plan)
     held, _ = memsim.program(params, plan, chip)
     for name, weights in params.items():
@@ -142,9 +167,9 @@ def test_counts_are_those_of_plain_loops(key):
     rng = np.random.default_rng(0)
     params = {f"layer{i}.weight": rng.standard_normal((5, 20)).astype(np.float32) for i in (1, 2)}
     policies = {
-        "matched": memsim.Policy.matched(),
-        "near": memsim.Policy.matched(3, 8),
-        "stucked": memsim.Policy.matched(1, low_columns=2, reprogram=0.5),
+        "matched": memsim.policies.Matched(),
+        "near": memsim.policies.Matched(tolerance=3, price=8),
+        "stucked": memsim.policies.Matched(tolerance=1, low=2, p=0.5),
     }
     compared = memsim.compare(params, config, policies, passes=2).policies
     for name, policy in policies.items():
@@ -152,7 +177,7 @@ def test_counts_are_those_of_plain_loops(key):
         chip = memsim.sample_chip(jax.random.split(key, 1)[0], plan)
         _, programming = memsim.program(params, plan, chip, passes=2, wear=True)
         assert memsim.summarize(programming, plan).writes == compared[name].writes
-        if policy.low_columns:
+        if policy.stucking.low:
             continue
         state, writes = np.zeros((2, 8), int), 0
         words = {}
@@ -181,7 +206,7 @@ def test_a_row_takes_the_cheapest_words_for_its_weights():
         codes = rng.integers(1, 15, 5).astype(np.int32)  # from the lowest
         held = int(rng.integers(16))
         words = np.empty(5, np.int32)
-        matching._polish(codes, held, graph, words)
+        lines._polish(codes, held, graph, words)
 
         def cost(path, codes=codes, held=held):
             nodes = [held, *path]
@@ -198,8 +223,10 @@ def test_a_row_takes_the_cheapest_words_for_its_weights():
 
 def test_a_tolerance_may_be_as_wide_as_a_word():
     config = memsim.CrossbarConfig(bits=3)
-    traced = matching.trace(random_codes(0, 5, 6, config), config, memsim.Policy.matched(15))
-    assert np.all(traced.words[1:] == traced.words[0])  # nothing ever needs to change
+    led = lines.lead_through_outputs(
+        random_codes(0, 5, 6, config), config, lines.Rules(tolerance=15)
+    )
+    assert np.all(led.words[1:] == led.words[0])  # nothing ever needs to change
 
 
 def test_outputs_that_resemble_each_other_are_neighbours(monkeypatch):
@@ -208,17 +235,17 @@ def test_outputs_that_resemble_each_other_are_neighbours(monkeypatch):
     kinds = rng.integers(-100, 100, (4, 64))  # four kinds of outputs, six of each, shuffled
     codes = np.concatenate([kinds] * 6)[rng.permutation(24)].astype(np.int32)
     graph = word_graph(config)
-    order = tour(codes - graph.lowest, graph)
+    order = find_tour(codes - graph.lowest, graph)
     assert sorted(order) == list(range(24))
     changes = np.any(np.diff(codes[order], axis=0) != 0, axis=1).sum()
     assert changes == 3
     monkeypatch.setattr("memsim.policies._matching.tour._TOUR_OUTPUTS", 10)
-    assert sorted(tour(codes - graph.lowest, graph)) == list(range(24))
+    assert sorted(find_tour(codes - graph.lowest, graph)) == list(range(24))
 
 
 def test_gradients_pass_straight_through_a_tolerance(key):
     params = {"kernel": jax.random.normal(key, (20, 4))}
-    plan = memsim.plan(params, memsim.CrossbarConfig(rows=8), memsim.Policy.matched(2))
+    plan = memsim.plan(params, memsim.CrossbarConfig(rows=8), memsim.policies.Matched(tolerance=2))
     chip = memsim.sample_chip(key, plan)
 
     @jax.jit
@@ -235,8 +262,8 @@ def test_gradients_pass_straight_through_a_tolerance(key):
 def test_a_correction_takes_the_mean_error_off_each_output(key):
     params = {"kernel": jax.random.normal(key, (200, 6))}
     config = memsim.CrossbarConfig(rows=16, scale_per="output")
-    plain = memsim.plan(params, config, memsim.Policy.matched(4))
-    corrected = memsim.plan(params, config, memsim.Policy.matched(4, correction="mean"))
+    plain = memsim.plan(params, config, memsim.policies.Matched(tolerance=4))
+    corrected = memsim.plan(params, config, memsim.policies.Matched(tolerance=4, correction="mean"))
     chip = memsim.sample_chip(key, plain)
     held, programming = memsim.program(params, plain, chip)
     mended, same = memsim.program(params, corrected, chip)
@@ -257,7 +284,7 @@ def test_layers_may_have_policies_of_their_own(key):
     rng = np.random.default_rng(0)
     params = {f"layer{i}.weight": rng.standard_normal((6, 40)).astype(np.float32) for i in (1, 2)}
     config = memsim.CrossbarConfig(rows=8)
-    exact, near = memsim.Policy.matched(), memsim.Policy.matched(3)
+    exact, near = memsim.policies.Matched(), memsim.policies.Matched(tolerance=3)
     plan = memsim.plan(params, config, {"layer1.weight": exact, "layer2.weight": near})
     jax.tree.map(
         np.testing.assert_array_equal,
@@ -269,13 +296,15 @@ def test_layers_may_have_policies_of_their_own(key):
     with pytest.raises(ValueError, match=r"layer2[.]weight differ; give one for every"):
         memsim.plan(params, config, {"layer1.weight": exact})
     with pytest.raises(ValueError, match=r"mixes placements \(matched, sws\)"):
-        memsim.plan(params, config, {"layer1.weight": exact, "layer2.weight": memsim.Policy.sws()})
+        memsim.plan(
+            params, config, {"layer1.weight": exact, "layer2.weight": memsim.policies.Sws()}
+        )
 
 
 @pytest.mark.parametrize("correction", ["none", "mean"])
 def test_a_plan_with_a_tolerance_is_saved_whole(tmp_path, key, correction):
     params = {"kernel": jax.random.normal(key, (20, 4))}
-    policy = memsim.Policy.matched(2, correction=correction)
+    policy = memsim.policies.Matched(tolerance=2, correction=correction)
     plan = memsim.plan(params, memsim.CrossbarConfig(rows=8), policy)
     memsim.save_plan(tmp_path / "plan.safetensors", plan)
     loaded = memsim.load_plan(tmp_path / "plan.safetensors")
@@ -285,16 +314,19 @@ def test_a_plan_with_a_tolerance_is_saved_whole(tmp_path, key, correction):
 @pytest.mark.parametrize(
     ("text", "policy"),
     [
-        ("matched", memsim.Policy.matched()),
-        ("matched:tolerance=3", memsim.Policy.matched(3)),
-        ("matched:tolerance=3,price=8,pool=section", memsim.Policy.matched(3, 8, pool="section")),
+        ("matched", memsim.policies.Matched()),
+        ("matched:tolerance=3", memsim.policies.Matched(tolerance=3)),
+        (
+            "matched:tolerance=3,price=8,pool=section",
+            memsim.policies.Matched(tolerance=3, price=8, pool="section"),
+        ),
         (
             "matched:tolerance=3,correction=mean",
-            memsim.Policy.matched(3, correction="mean"),
+            memsim.policies.Matched(tolerance=3, correction="mean"),
         ),
         (
             "matched+stuck:p=0.5,low=1,tolerance=1",
-            memsim.Policy.matched(1, low_columns=1, reprogram=0.5),
+            memsim.policies.Matched(tolerance=1, low=1, p=0.5),
         ),
     ],
 )
@@ -315,16 +347,25 @@ def test_policies_are_read_as_they_are_written(text, policy):
             lambda: memsim.Policy.parse("matched:tolerance=x"),
             "tolerance is .x., give a whole number",
         ),
-        (lambda: memsim.Policy.matched(-1), "`tolerance` is -1; a weight may be 0 to 15"),
-        (lambda: memsim.Policy.matched(16), "`tolerance` is 16; a weight may be 0 to 15"),
-        (lambda: memsim.Policy.matched(1, 0), "`price` is 0; a write is worth 1 to 10000"),
-        (lambda: memsim.Policy.matched(pool="layer"), "`pool` is 'layer'; choose one of"),
-        (lambda: dataclasses.replace(memsim.Policy.sws(), tolerance=1), "sws takes no tolerance"),
+        (
+            lambda: memsim.policies.Matched(tolerance=-1),
+            "`tolerance` is -1; a weight may be 0 to 15",
+        ),
+        (
+            lambda: memsim.policies.Matched(tolerance=16),
+            "`tolerance` is 16; a weight may be 0 to 15",
+        ),
+        (
+            lambda: memsim.policies.Matched(tolerance=1, price=0),
+            "`price` is 0; a write is worth 1 to 10000",
+        ),
+        (lambda: memsim.policies.Matched(pool="layer"), "`pool` is 'layer'; choose one of"),
+        (lambda: dataclasses.replace(memsim.policies.Sws(), tolerance=1), "sws takes no tolerance"),
         (
             lambda: memsim.plan(
                 {"kernel": np.ones((3, 3))},
                 memsim.CrossbarConfig(bits=12),
-                memsim.Policy.matched(1),
+                memsim.policies.Matched(tolerance=1),
             ),
             "`tolerance` is 1 at 12 `bits`; it takes at most 10 bits",
         ),
@@ -339,7 +380,7 @@ def test_the_index_has_its_price():
     config = memsim.CrossbarConfig(rows=128)
     weights = {"kernel": np.ones((300, 50), np.float32)}
     for pool, bits in (("output", 9), ("section", 7)):
-        policy = memsim.Policy.matched(pool=pool)
+        policy = memsim.policies.Matched(pool=pool)
         summary = memsim.compare(weights, config, {"x": policy}).policies["x"]
         np.testing.assert_allclose(summary.index_bits_per_weight, bits + 6 / 300, rtol=1e-6)
         assert summary.analog_valid
@@ -357,9 +398,7 @@ def test_trained_weights_take_fewer_writes_than_by_any_published_method(
     assets, network, exact, near
 ):
     checkpoint = memsim.open_checkpoint(assets / f"{network}.safetensors")
-    policies = {"exact": memsim.Policy.matched(), "near": memsim.Policy.matched(3)}
-    result = memsim.compare(
-        checkpoint.tensors, memsim.CrossbarConfig(), policies, load=checkpoint.load
-    ).policies
+    policies = {"exact": memsim.policies.Matched(), "near": memsim.policies.Matched(tolerance=3)}
+    result = memsim.compare(checkpoint, memsim.CrossbarConfig(), policies).policies
     assert result["exact"].reduction > exact
     assert result["near"].reduction > near

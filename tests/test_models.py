@@ -18,11 +18,11 @@ from flax import nnx
 import memsim
 from memsim.planning import select_layers
 from memsim.selection import named_leaves
+from training.data.preprocessing import CIFAR, DEIT, TORCHVISION, VIT, Preprocessing, normalise
 from training.models import CifarResNet, ResNet, VisionTransformer
 from training.models.cnn import convolve_patches
 from training.models.pretrained import MODELS, build, open_network, torch_shapes
 from training.models.resnet import BasicBlock
-from training.preprocessing import CIFAR, DEIT, TORCHVISION, VIT, Preprocessing, normalise
 
 
 def shapes(model):
@@ -257,7 +257,7 @@ def test_a_vit_of_torchvision_loads_by_its_own_names(monkeypatch, tmp_path):
     network = open_network("vit", tmp_path / "vit.npz")
     assert network.preprocessing == TORCHVISION
     assert network.classes == 10
-    plan = memsim.plan(network.tensors, memsim.CrossbarConfig(), memsim.Policy.unsorted())
+    plan = memsim.plan(network.tensors, memsim.CrossbarConfig(), memsim.policies.Unsorted())
     assert len(plan.layers) == 50  # all four of every block among them
     images = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
     called = {

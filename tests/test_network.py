@@ -99,7 +99,7 @@ def assert_equals_oracle(params, planned, network, config, policy, chip, passes)
         output_axes(network),
         config,
         policy.placement,
-        enable=enabled_cells(plan, chip, passes) if policy.low_columns else None,
+        enable=enabled_cells(plan, chip, passes) if policy.stucking.low else None,
         stuck=(np.asarray(chip.stuck_at_0 | chip.stuck_at_1), np.asarray(chip.stuck_at_1)),
         state=np.asarray(chip.state),
         passes=passes,
@@ -130,10 +130,10 @@ def test_everything_counted_equals_the_oracle(config, network, passes, placement
     planned = draw_weights(network, rng, kind)
     moved = data.draw(st.booleans(), label="moved")
     params = draw_weights(network, rng) if moved else planned
-    policy = memsim.Policy(
-        placement=data.draw(st.sampled_from(placements), label="placement"),
-        low_columns=data.draw(st.integers(0, config.bits), label="low"),
-        reprogram=data.draw(st.sampled_from([0.5, 0.3, 0.0, 1.0]), label="p"),
+    policy = memsim.Policy.parse(data.draw(st.sampled_from(placements), label="placement"))
+    policy = policy.stucked(
+        low=data.draw(st.integers(0, config.bits), label="low"),
+        p=data.draw(st.sampled_from([0.5, 0.3, 0.0, 1.0]), label="p"),
         draws=data.draw(st.sampled_from(["fresh", "fixed"]), label="draws"),
     )
     faults = data.draw(st.sampled_from([(0, 0), (0.1, 0.1), (0, 0.4)]), label="faults")
@@ -144,12 +144,12 @@ def test_everything_counted_equals_the_oracle(config, network, passes, placement
 
 def test_a_network_larger_than_a_tile_equals_the_oracle(monkeypatch):
     # shapes of its own: what is compiled for another size of tile cannot serve it
-    monkeypatch.setattr(importlib.import_module("memsim.program"), "_TILE_WORDS", 64)
+    monkeypatch.setattr(importlib.import_module("memsim.programming"), "_TILE_WORDS", 64)
     network = {"weight": ((7, 33), np.float32, (0,))}
     rng = np.random.default_rng(0)
     for crossbars, policy in [
-        (2, memsim.Policy.sws(3, 0.5)),
-        (None, memsim.Policy.unsorted(8, 0.5)),
+        (2, memsim.policies.Sws(low=3, p=0.5)),
+        (None, memsim.policies.Unsorted(low=8, p=0.5)),
     ]:
         config = memsim.CrossbarConfig(rows=3, crossbars=crossbars)
         params = draw_weights(network, rng)
@@ -173,14 +173,14 @@ def test_without_stucking_weights_are_exactly_the_dequantized_ones(key):
     weights = np.random.default_rng(0).standard_normal((11, 3)).astype(np.float32)
     config = memsim.CrossbarConfig(rows=4)
     scale = np.abs(weights).max() / np.float32(127)
-    for policy in (memsim.Policy.unsorted(), memsim.Policy.sws(3, 1.0)):
+    for policy in (memsim.policies.Unsorted(), memsim.policies.Sws(low=3, p=1.0)):
         plan = memsim.plan({"kernel": weights}, config, policy)
         effective, _ = memsim.program({"kernel": weights}, plan, memsim.sample_chip(key, plan))
         np.testing.assert_array_equal(effective["kernel"], np.rint(weights / scale) * scale)
 
 
 def test_digital_tensors_pass_through_unchanged(params, config, key):
-    plan = memsim.plan(params, config, memsim.Policy.sws())
+    plan = memsim.plan(params, config, memsim.policies.Sws())
     effective, _ = memsim.program(params, plan, memsim.sample_chip(key, plan))
     assert plan.names == ["layer2/kernel", "layer10/kernel"]
     assert effective["bias"] is params["bias"]
@@ -189,7 +189,7 @@ def test_digital_tensors_pass_through_unchanged(params, config, key):
 def test_cells_carry_over_from_layer_to_layer(key):
     weights = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
     params = {"layer2.weight": weights[:1], "layer10.weight": weights[:1] * 7}
-    plan = memsim.plan(params, memsim.CrossbarConfig(rows=4), memsim.Policy.unsorted())
+    plan = memsim.plan(params, memsim.CrossbarConfig(rows=4), memsim.policies.Unsorted())
     _, programming = memsim.program(params, plan, memsim.sample_chip(key, plan))
     writes = programming.counts.sets + programming.counts.resets
     assert plan.names == ["layer2.weight", "layer10.weight"]
@@ -199,7 +199,7 @@ def test_cells_carry_over_from_layer_to_layer(key):
 
 
 def test_a_pass_over_stationary_weights_overwrites_nothing(params, key):
-    plan = memsim.plan(params, memsim.CrossbarConfig(rows=4, crossbars=None), memsim.Policy.sws())
+    plan = memsim.plan(params, memsim.CrossbarConfig(rows=4, crossbars=None), memsim.policies.Sws())
     _, programming = memsim.program(params, plan, memsim.sample_chip(key, plan), passes=3)
     assert plan.crossbars == 13
     assert programming.counts.resets.sum() == 0
@@ -209,10 +209,10 @@ def test_a_pass_over_stationary_weights_overwrites_nothing(params, key):
 
 def test_a_redeployment_writes_what_differs_from_the_old_model(params, key):
     config = memsim.CrossbarConfig(rows=4, crossbars=None)
-    plan = memsim.plan(params, config, memsim.Policy.sws())
+    plan = memsim.plan(params, config, memsim.policies.Sws())
     _, old = memsim.program(params, plan, memsim.sample_chip(key, plan))
     new_params = jax.tree.map(lambda w: w[::-1].copy(), params)
-    new_plan = memsim.plan(new_params, config, memsim.Policy.sws())
+    new_plan = memsim.plan(new_params, config, memsim.policies.Sws())
     _, new = memsim.program(new_params, new_plan, old.chip)
     differing = memsim.hamming_distance(old.chip.state, new.chip.state, config)
     assert memsim.summarize(new, new_plan).writes == np.sum(differing, dtype=int)
@@ -222,7 +222,7 @@ def test_a_redeployment_writes_what_differs_from_the_old_model(params, key):
 
 @pytest.mark.parametrize("draws", ["fresh", "fixed"])
 def test_programming_twice_is_programming_two_passes(params, config, key, draws):
-    plan = memsim.plan(params, config, memsim.Policy.sws(3, 0.5, draws))
+    plan = memsim.plan(params, config, memsim.policies.Sws(low=3, p=0.5, draws=draws))
     chip = memsim.sample_chip(key, plan, 0.05, 0.05)
     effective, both = memsim.program(params, plan, chip, passes=2)
     _, first = memsim.program(params, plan, chip)
@@ -235,7 +235,7 @@ def test_programming_twice_is_programming_two_passes(params, config, key, draws)
 
 
 def test_wear_is_off_by_default_and_sums_to_the_writes(params, config, key):
-    plan = memsim.plan(params, config, memsim.Policy.unsorted())
+    plan = memsim.plan(params, config, memsim.policies.Unsorted())
     chip = memsim.sample_chip(key, plan)
     assert memsim.program(params, plan, chip)[1].wear is None
     _, programming = memsim.program(params, plan, chip, wear=True)
@@ -246,14 +246,14 @@ def test_wear_is_off_by_default_and_sums_to_the_writes(params, config, key):
 
 def test_wear_past_255_writes_does_not_wrap(key):
     params = {"kernel": np.tile(np.array([1, -1], np.float32), 200)[None]}
-    plan = memsim.plan(params, memsim.CrossbarConfig(rows=1), memsim.Policy.unsorted())
+    plan = memsim.plan(params, memsim.CrossbarConfig(rows=1), memsim.policies.Unsorted())
     _, programming = memsim.program(params, plan, memsim.sample_chip(key, plan), wear=True)
     np.testing.assert_array_equal(programming.wear[0, 0], [1, *[400] * 6, 399])
 
 
 def test_idle_crossbars_stay_erased(key):
     params = {"kernel": np.ones((4, 2), np.float32)}
-    plan = memsim.plan(params, memsim.CrossbarConfig(rows=4, crossbars=5), memsim.Policy.sws())
+    plan = memsim.plan(params, memsim.CrossbarConfig(rows=4, crossbars=5), memsim.policies.Sws())
     _, programming = memsim.program(params, plan, memsim.sample_chip(key, plan), wear=True)
     np.testing.assert_array_equal(programming.chip.state[:, 0], [127, 127, 0, 0, 0])
     np.testing.assert_array_equal(programming.wear[2:], 0)
@@ -266,13 +266,16 @@ def test_only_low_cells_that_work_are_ever_left_alone(encoding, cell_bits):
         rows=4, bits=7, cell_bits=cell_bits, encoding=encoding, crossbars=2
     )
     params = {"kernel": np.ones((6, 3), np.float32)}
-    plan = memsim.plan(params, config, memsim.Policy.sws())
+    plan = memsim.plan(params, config, memsim.policies.Sws())
     chip = draw_chip(np.random.default_rng(0), plan, (0.1, 0.1), used=False)
     low, high = memsim.fault_cells(chip, config)
     broken = low | high
     half = config.columns // len(oracles.part_bits(config))
     full = oracles.top_levels(config)
-    for policy in (memsim.Policy.sws(1, 0.5), memsim.Policy.sws(1, 0.5, "fixed")):
+    for policy in (
+        memsim.policies.Sws(low=1, p=0.5),
+        memsim.policies.Sws(low=1, p=0.5, draws="fixed"),
+    ):
         words = memsim.enable_words(memsim.with_stucking(plan, policy), chip)["kernel"]
         left_alone = 0
         for (s, row), word in np.ndenumerate(words):
@@ -289,15 +292,15 @@ def test_only_low_cells_that_work_are_ever_left_alone(encoding, cell_bits):
 
 
 def test_new_stucking_on_a_plan_is_the_plan_with_that_stucking(params, config):
-    policy = memsim.Policy.sws(3, 0.25, "fixed")
+    policy = memsim.policies.Sws(low=3, p=0.25, draws="fixed")
     expected = memsim.plan(params, config, policy)
-    plan = memsim.with_stucking(memsim.plan(params, config, memsim.Policy.sws()), policy)
+    plan = memsim.with_stucking(memsim.plan(params, config, memsim.policies.Sws()), policy)
     assert jax.tree.structure(plan) == jax.tree.structure(expected)
     jax.tree.map(np.testing.assert_array_equal, plan, expected)
 
 
 def test_jax_and_numpy_tensors_are_planned_alike(params, config):
-    policy = memsim.Policy.sws(2, 0.5)
+    policy = memsim.policies.Sws(low=2, p=0.5)
     plans = [
         memsim.plan(tree, config, policy) for tree in (params, jax.tree.map(jnp.asarray, params))
     ]
@@ -309,7 +312,7 @@ def test_scales_are_float32_whatever_the_dtype(dtype):
     weights = np.random.default_rng(0).standard_normal((6, 3)).astype(dtype)
     for scale_per, axis in [("tensor", None), ("output", 0)]:
         config = memsim.CrossbarConfig(scale_per=scale_per)
-        plan = memsim.plan({"kernel": weights}, config, memsim.Policy.sws())
+        plan = memsim.plan({"kernel": weights}, config, memsim.policies.Sws())
         largest = np.abs(weights.astype(np.float32)).max(axis)
         scale = plan.layers["kernel"].scale
         assert scale.dtype == jnp.float32
@@ -320,7 +323,7 @@ def test_scales_are_float32_whatever_the_dtype(dtype):
 def test_weights_that_are_no_numbers_are_refused(value):
     params = {"a.weight": np.array([[1, value]], np.float32)}
     message = "`a.weight` holds NaN or infinite weights; mend them before planning"
-    for policy in (memsim.Policy.unsorted(), memsim.Policy.sws()):
+    for policy in (memsim.policies.Unsorted(), memsim.policies.Sws()):
         for config in (memsim.CrossbarConfig(), memsim.CrossbarConfig(scale_per="output")):
             with pytest.raises(ValueError, match=message):
                 memsim.plan(params, config, policy)
@@ -328,7 +331,7 @@ def test_weights_that_are_no_numbers_are_refused(value):
 
 def test_planning_traced_tensors_is_refused(params, config):
     with pytest.raises(ValueError, match="`layer2/kernel` is traced; call `plan` outside `jit`"):
-        jax.jit(lambda tree: memsim.plan(tree, config, memsim.Policy.sws()))(params)
+        jax.jit(lambda tree: memsim.plan(tree, config, memsim.policies.Sws()))(params)
 
 
 @pytest.mark.parametrize("policy", ["unsorted", "sws", "matched"])
@@ -340,7 +343,7 @@ def test_too_many_rows_for_32_bits_are_refused(policy):
 
 
 def test_another_network_or_chip_is_refused(params, config, key):
-    plan = memsim.plan(params, config, memsim.Policy.sws())
+    plan = memsim.plan(params, config, memsim.policies.Sws())
     chip = memsim.sample_chip(key, plan)
     program = memsim.program
     with pytest.raises(ValueError, match="`passes` is 0; program the network at least once"):
@@ -355,7 +358,7 @@ def test_another_network_or_chip_is_refused(params, config, key):
         memsim.CrossbarConfig(rows=4, crossbars=3),
         memsim.CrossbarConfig(rows=4, crossbars=2, bits=9),
     ):
-        stranger = memsim.sample_chip(key, memsim.plan(params, config, memsim.Policy.sws()))
+        stranger = memsim.sample_chip(key, memsim.plan(params, config, memsim.policies.Sws()))
         message = r"`chip` belongs to another network or config: .* the plan needs uint8 \(2, 4\)"
         with pytest.raises(ValueError, match=message):
             program(params, plan, stranger)

@@ -7,12 +7,12 @@ import pytest
 import memsim
 from memsim import plot
 from memsim.plot.policies import _spread
-from training.reproduce import grid
+from training.reproduce import list_policies
 
 
 @pytest.fixture(scope="module")
 def policies():
-    names = grid([0.5, 0.25], [1, 2, 3], [1, 2, 3]) | {
+    names = list_policies([0.5, 0.25], [1, 2, 3], [1, 2, 3]) | {
         name: memsim.Policy.parse(name) for name in ("matched:pool=section", "sws+stuck:p=.1,low=5")
     }
     return names
@@ -215,7 +215,7 @@ def test_wear_of_few_cells_and_of_none():
 
 
 def test_wear_is_of_one_crossbar(params, config, key):
-    plan = memsim.plan(params, config, memsim.Policy.sws())
+    plan = memsim.plan(params, config, memsim.policies.Sws())
     chip = memsim.sample_chip(key, plan)
     _, programming = memsim.program(params, plan, chip, wear=True)
     plot.wear_map({"sws": programming.wear[0]})

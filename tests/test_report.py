@@ -15,11 +15,12 @@ LIMIT = 2**31 - 1
 
 @pytest.fixture
 def plan(params, config):
-    return memsim.plan(params, config, memsim.Policy.sws())
+    return memsim.plan(params, config, memsim.policies.Sws())
 
 
 def programming_of(plan, sets, resets, row_operations, wear=None):
-    counts = memsim.Counts(*(jnp.asarray(x, jnp.int32) for x in (sets, resets, row_operations)))
+    rows = (row_operations,) * 3  # as if each were SET and RESET
+    counts = memsim.Counts(*(jnp.asarray(x, jnp.int32) for x in (sets, resets, *rows)))
     chip = memsim.sample_chip(jax.random.key(0), plan)
     return memsim.Programming(counts, wear, None, chip)
 
@@ -48,17 +49,20 @@ def test_figures_are_python_integers(plan):
 
 
 def test_a_summary_sums_the_counts_of_the_programming(params, config, key):
-    plan = memsim.plan(params, config, memsim.Policy.sws_layer(2, 0.5))
+    plan = memsim.plan(params, config, memsim.policies.SwsLayer(low=2, p=0.5))
     _, programming = memsim.program(
         params, plan, memsim.sample_chip(key, plan), passes=2, wear=True
     )
     summary = memsim.summarize(programming, plan)
-    sets, resets, row_operations = (np.asarray(count, int) for count in programming.counts)
+    counts = programming.counts
+    sets, resets, row_operations = (np.asarray(count, int) for count in counts[:3])
     assert (summary.sets, summary.resets) == (sets.sum(), resets.sum())
     assert summary.writes == summary.sets + summary.resets == programming.wear.sum()
     assert summary.writes_per_pass == (sets + resets).sum((1, 2)).tolist()
     assert summary.writes_per_column == (sets + resets).sum((0, 1)).tolist()
     assert summary.row_operations == row_operations.sum()
+    assert summary.set_rows == counts.set_rows.sum()
+    assert summary.reset_rows == counts.reset_rows.sum()
     assert summary.max_cell_writes == programming.wear.max()
     assert not summary.analog_valid
     assert summary.index_bits_per_weight == (30 * 5 + 9 * 4) / 39
@@ -162,7 +166,7 @@ def test_a_programming_of_many_chips_or_another_plan_is_refused(params, plan, ke
         memsim.summarize(programming, plan)
     first = jax.tree.map(lambda x: x[0], programming)
     assert memsim.summarize(first, plan).writes > 0
-    other = memsim.plan({"kernel": np.ones((2, 2))}, plan.config, memsim.Policy.sws())
+    other = memsim.plan({"kernel": np.ones((2, 2))}, plan.config, memsim.policies.Sws())
     with pytest.raises(ValueError, match=r"shape \(1, 2\), expected \[passes, 1 layers\]"):
         memsim.summarize(first, other)
 

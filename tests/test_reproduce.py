@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import memsim
 from memsim import plot
-from training.reproduce import grid, main
+from training.reproduce import list_policies, main
 from training.tasks import open_task
 
 
@@ -28,8 +28,8 @@ def test_policies_are_those_published_and_our_own():
         "sws-layer", "sws-layer+stuck:p=0.5,low=3", "sws-layer+stuck:p=0.25,low=3",
         "matched", "matched:tolerance=1", "matched:tolerance=1,correction=mean",
     ]  # fmt: skip
-    assert list(grid([0.5, 0.25], [3], [1])) == blind
-    assert list(grid([0.5, 0.25], [3], [1], avoid=True)) == [
+    assert list(list_policies([0.5, 0.25], [3], [1])) == blind
+    assert list(list_policies([0.5, 0.25], [3], [1], avoid=True)) == [
         *blind, "matched:faults=avoid", "matched:tolerance=1,correction=mean,faults=avoid",
     ]  # fmt: skip
 
@@ -66,7 +66,7 @@ def test_without_arguments_it_is_the_digits_cnn(run, tmp_path):
     policies = report["policies"]
     for entry in policies.values():
         assert f"<td>{100 * entry['accuracy']:.2f} %</td>" in page
-    assert list(policies) == list(grid([0.25], [5], [12]))
+    assert list(policies) == list(list_policies([0.25], [5], [12]))
     near = policies["matched:tolerance=12"]
     assert near["reduction"] > policies["matched"]["reduction"] > policies["sws"]["reduction"]
     assert near["accuracy"] != policies["unsorted"]["accuracy"]
@@ -102,7 +102,7 @@ def test_resnet20_on_real_images(run, assets, tmp_path):
     policies = report["policies"]
     tensors = memsim.open_checkpoint(assets / "resnet20_cifar10.safetensors")
     names = {name: memsim.Policy.parse(name) for name in ("unsorted", "sws", "sws-layer")}
-    counted = memsim.compare(tensors.tensors, memsim.CrossbarConfig(), names, load=tensors.load)
+    counted = memsim.compare(tensors, memsim.CrossbarConfig(), names)
     for name, summary in counted.policies.items():
         assert policies[name]["writes"] == summary.writes  # as `memsim report` on the same file
 

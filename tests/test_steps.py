@@ -10,15 +10,16 @@ from flax import linen, nnx
 import memsim
 from training.data import digits
 from training.evaluation import distillation
-from training.models import CNN
-from training.steps import (
-    TrainState,
+from training.finetune.steps import (
+    Objective,
     robust_step,
     stuck_aware_loss,
     stuck_aware_step,
     weight_limits,
     within,
 )
+from training.float_training import TrainState
+from training.models import CNN
 
 
 class LinenCNN(linen.Module):
@@ -51,9 +52,11 @@ def test_the_same_step_serves_nnx_and_linen():
     optimizer = optax.sgd(0.1)
     results = {}
     for name, (params, apply) in models.items():
-        plan = memsim.plan(params, config, memsim.Policy.sws(low_columns=5, reprogram=0.25))
+        plan = memsim.plan(params, config, memsim.policies.Sws(low=5, p=0.25))
         chip = memsim.sample_chip(jax.random.key(0), plan, 0.005, 0.005)
-        step = jax.jit(functools.partial(stuck_aware_step, apply=apply, optimizer=optimizer))
+        objective = Objective(apply=apply)
+        one = functools.partial(stuck_aware_step, objective=objective, optimizer=optimizer)
+        step = jax.jit(one)
         state, losses = TrainState(params, optimizer.init(params)), []
         for _ in range(2):
             state, loss = step(state, plan, chip, images, labels)
@@ -68,7 +71,7 @@ def test_the_same_step_serves_nnx_and_linen():
 
 def test_the_loss_sees_what_the_chip_holds(key):
     params = {"dense": {"kernel": jax.random.normal(key, (30, 4))}}
-    plan = memsim.plan(params, memsim.CrossbarConfig(rows=16), memsim.Policy.unsorted())
+    plan = memsim.plan(params, memsim.CrossbarConfig(rows=16), memsim.policies.Unsorted())
     every_cell = jnp.full((1, 16), 255, jnp.uint8)
     dead = memsim.with_faults(key, every_cell, jnp.zeros_like(every_cell))
     optimizer = optax.sgd(1.0)
@@ -76,7 +79,7 @@ def test_the_loss_sees_what_the_chip_holds(key):
     images, labels = jnp.ones((5, 30)), jnp.zeros(5, jnp.int32)
     _, losses = stuck_aware_step(
         state, plan, dead, images, labels,
-        apply=lambda p, x: x @ p["dense"]["kernel"], optimizer=optimizer,
+        objective=Objective(apply=lambda p, x: x @ p["dense"]["kernel"]), optimizer=optimizer,
     )  # fmt: skip
     np.testing.assert_allclose(losses.task, np.log(4), rtol=1e-6)  # all weights held are 0
 
@@ -102,10 +105,13 @@ def linear(params, images):
     return images @ params["dense"]["kernel"] + params["dense"]["bias"][None]
 
 
+LINEAR = Objective(apply=linear)
+
+
 def test_many_chips_at_once_are_a_loop_over_chips(problem, key):
     params, plan, images, labels = problem
     optimizer = optax.adam(0.01)
-    step = functools.partial(stuck_aware_step, apply=linear, optimizer=optimizer)
+    step = functools.partial(stuck_aware_step, objective=LINEAR, optimizer=optimizer)
     chips = jax.vmap(lambda key: memsim.sample_chip(key, plan, 0.02, 0.02))(
         jax.random.split(key, 3)
     )
@@ -125,7 +131,7 @@ def test_many_chips_at_once_are_a_loop_over_chips(problem, key):
 def test_a_robust_step_is_a_step_for_the_chip_of_its_key(problem, key):
     params, plan, images, labels = problem
     optimizer = optax.sgd(0.1)
-    options = {"apply": linear, "optimizer": optimizer}
+    options = {"objective": LINEAR, "optimizer": optimizer}
     state = TrainState(params, optimizer.init(params))
     chip = memsim.sample_chip(key, plan, 0.01, 0.01)
     known, _ = stuck_aware_step(state, plan, chip, images, labels, **options)
@@ -145,17 +151,16 @@ def test_a_noise_aware_step_learns_from_weights_as_they_are_read(problem, key):
     readout = memsim.Readout(cells=memsim.Conductance.pcm(), seconds=3600.0)
     seen = memsim.read_weights(key, held, plan, programming, readout)
 
-    def loss(**options):
-        return stuck_aware_loss(
-            params, plan, chip, images, labels, apply=linear, teacher=lambda x: linear(seen, x),
-            **options,
-        )[0]  # fmt: skip
+    def loss(read_key=None):
+        objective = Objective(apply=linear, teacher=lambda x: linear(seen, x), readout=readout)
+        return stuck_aware_loss(params, plan, chip, images, labels, objective, read_key)[0]
 
-    assert abs(loss(readout=readout, read_key=key)) < 1e-5
+    assert abs(loss(key)) < 1e-5
     assert loss() > 1e-5
     optimizer = optax.sgd(0.1)
     state = TrainState(params, optimizer.init(params))
-    step = functools.partial(robust_step, apply=linear, optimizer=optimizer, readout=readout)
+    objective = Objective(apply=linear, readout=readout)
+    step = functools.partial(robust_step, objective=objective, optimizer=optimizer)
     kernels = [
         step(state, plan, other, images, labels)[0].params["dense"]["kernel"]
         for other in (key, key, jax.random.fold_in(key, 1))
@@ -169,9 +174,8 @@ def test_writes_have_their_price_in_the_loss(problem, key):
     chip = memsim.sample_chip(key, plan)
 
     def loss(price):
-        return stuck_aware_loss(
-            params, plan, chip, images, labels, apply=linear, write_price=price, write_width=3.0
-        )
+        objective = Objective(apply=linear, write_price=price, write_width=3.0)
+        return stuck_aware_loss(params, plan, chip, images, labels, objective)
 
     (free, without), (total, losses) = loss(0.0), loss(0.5)
     expected = memsim.expected_writes(params, plan, chip, width=3.0).sum() / 120
@@ -186,9 +190,8 @@ def test_the_teacher_takes_the_place_of_the_labels(problem, key):
     held, _ = memsim.program(params, plan, chip)
 
     def loss(teacher):
-        return stuck_aware_loss(
-            params, plan, chip, images, labels, apply=linear, teacher=teacher
-        )[0]  # fmt: skip
+        objective = Objective(apply=linear, teacher=teacher)
+        return stuck_aware_loss(params, plan, chip, images, labels, objective)[0]
 
     assert abs(loss(lambda images: linear(held, images))) < 1e-5
     assert loss(lambda images: linear(params, images)) > 1e-3
@@ -215,7 +218,7 @@ def test_weights_stay_within_their_limits(problem):
     optimizer = optax.chain(optax.sgd(10.0), within(limits))
     state = TrainState(params, optimizer.init(params))
     chip = memsim.sample_chip(jax.random.key(0), plan)
-    step = functools.partial(stuck_aware_step, apply=linear, optimizer=optimizer)
+    step = functools.partial(stuck_aware_step, objective=LINEAR, optimizer=optimizer)
     after, _ = step(state, plan, chip, images, labels)
     largest = np.abs(after.params["dense"]["kernel"]).max()
     np.testing.assert_allclose(largest, limits["dense"]["kernel"], rtol=1e-6)
@@ -229,7 +232,8 @@ def test_other_plans_and_chips_do_not_recompile(problem, key):
 
     def counted(*arguments):
         traces.append(1)
-        return stuck_aware_step(*arguments, apply=linear, optimizer=optimizer, write_price=0.1)
+        objective = Objective(apply=linear, write_price=0.1)
+        return stuck_aware_step(*arguments, objective=objective, optimizer=optimizer)
 
     step = jax.jit(counted)
     state = TrainState(params, optimizer.init(params))

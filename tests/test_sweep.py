@@ -1,8 +1,10 @@
 import json
+import shutil
 import socket
 
 import jax
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import rich.progress
@@ -13,8 +15,8 @@ import memsim
 from memsim.selection import named_leaves
 from tests import processes
 from tests.processes import finish
-from training import sharding, sweep
-from training.grid import grid
+from training import sweep
+from training.sweep import devices, list_combinations, list_configs, list_policies, parts
 from training.tasks import digits_task
 
 # one shape for all tests
@@ -81,7 +83,7 @@ def test_rows_are_those_of_a_plain_loop(uninterrupted, weights):
         config = memsim.CrossbarConfig(crossbars=8, bits=row["bits"], rows=row["rows"])
         key = jax.random.fold_in(jax.random.key(0), row["chip"])
         found = []
-        for planned in (memsim.Policy.unsorted(), policy):
+        for planned in (memsim.policies.Unsorted(), policy):
             plan = memsim.plan(task.params, config, planned)
             chip = memsim.sample_chip(key, plan, row["stuck_at"] / 2, row["stuck_at"] / 2)
             held, programming = memsim.program(task.params, plan, chip)
@@ -90,8 +92,8 @@ def test_rows_are_those_of_a_plain_loop(uninterrupted, weights):
         correct = int(np.sum(np.argmax(apply(held, images), -1) == labels))
         assert row == {
             "cell": row["cell"], "bits": 8, "rows": 128, "encoding": "twos_complement",
-            "policy": str(policy), "placement": policy.placement, "p": policy.reprogram,
-            "low": policy.low_columns, "tolerance": 0, "stuck_at": (0.0, 0.02)[row["cell"] % 2],
+            "policy": str(policy), "placement": policy.placement, "p": policy.stucking.p,
+            "low": policy.stucking.low, "tolerance": 0, "stuck_at": (0.0, 0.02)[row["cell"] % 2],
             "stuck_at_0": row["stuck_at"] / 2, "stuck_at_1": row["stuck_at"] / 2,
             "chip": row["chip"], "writes": summary.writes, "sets": summary.sets,
             "resets": summary.resets, "row_operations": summary.row_operations,
@@ -191,11 +193,10 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(start, uninterrupted, 
 
 
 def test_the_grid_is_every_combination_that_makes_sense():
-    def policies(*arguments, **options):
-        return [
-            str(cell.policy)
-            for cell in grid([8], [128], ["twos_complement"], *arguments, **options)
-        ]
+    def policies(*arguments):
+        configs = list_configs([8], [128], ["twos_complement"])
+        every = list_combinations(configs, list_policies(*arguments))
+        return [str(combination.policy) for combination in every]
 
     assert policies(["unsorted", "sws"]) == ["unsorted", "sws"]
     assert policies(["sws", "aras", "matched"], [0.5, 0.25], [0, 3], [0, 1]) == [
@@ -206,17 +207,18 @@ def test_the_grid_is_every_combination_that_makes_sense():
     ]  # fmt: skip
     own = ["sws+stuck:p=0.1,low=1", "matched:tolerance=2"]  # state their own
     assert policies(own, [0.5], [3], [1]) == [own[0], "matched+stuck:p=0.5,low=3,tolerance=2"]
-    cells = grid([8, 4], [64, 128], ["offset_binary"], ["sws"], stuck_at=[0, 0.1, 0.0])
+    configs = list_configs([8, 4], [64, 128], ["offset_binary"])
+    cells = list_combinations(configs, list_policies(["sws"]), [0, 0.1, 0.0])
     assert [(c.number, c.config.bits, c.config.rows, c.stuck_at) for c in cells] == [
         (2 * i + j, bits, rows, rate)
         for i, (bits, rows) in enumerate([(8, 64), (8, 128), (4, 64), (4, 128)])
         for j, rate in enumerate([0, 0.1])
     ]
-    assert [cell.drawn for cell in cells[:2]] == [False, True]
+    assert [one.chips_differ for one in cells[:2]] == [False, True]
 
 
 def test_a_failed_cell_is_reported_and_stops_no_other(run, weights, tmp_path, monkeypatch):
-    program = sharding.Engine.__call__
+    program = devices.Engine.__call__
 
     def failing(engine, plan, stuck_at, *rest, **named):
         if stuck_at == 0.25:
@@ -227,10 +229,10 @@ def test_a_failed_cell_is_reported_and_stops_no_other(run, weights, tmp_path, mo
                "sws+stuck:p=0.5,low=12", "--policy", "unsorted", "--stuck-at", 0, "--stuck-at",
                0.25]  # fmt: skip
     with monkeypatch.context() as patch:
-        patch.setattr(sharding.Engine, "__call__", failing)
+        patch.setattr(devices.Engine, "__call__", failing)
         result = run(*options)
     assert result.exit_code == 1
-    assert "sweep: 3 of 4 cells failed" in result.output
+    assert "sweep: 3 of 4 combinations failed" in result.output
     assert "FAILED sws+stuck:p=0.5,low=12, 25 %: `low` is 12, more than the 8" in result.output
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [entry["policy"] for entry in summary["cells"]] == ["unsorted"]
@@ -240,7 +242,7 @@ def test_a_failed_cell_is_reported_and_stops_no_other(run, weights, tmp_path, mo
     assert pq.read_table(tmp_path / "sweep.parquet")["cell"].to_pylist() == [2, 2]
     result = run(*options)  # only what failed is tried again
     assert result.exit_code == 1
-    assert "2 of 4 cells failed" in result.output
+    assert "2 of 4 combinations failed" in result.output
     assert pq.read_table(tmp_path / "sweep.parquet")["cell"].to_pylist() == [2, 2, 3, 3]
 
 
@@ -280,7 +282,11 @@ def test_force_starts_afresh_and_a_dry_run_does_nothing(run, weights, tmp_path):
     ]
     dry = run(*options, "--chips", 5, "--dry-run", "--low", 12, "--p", 0.5)
     assert dry.exit_code == 0, dry.output
-    for text in ("1 cells, 5 chips each", "refused: `low` is 12", "5 chips, as memory allows"):
+    for text in (
+        "1 combinations, 5 chips each",
+        "refused: `low` is 12",
+        "5 chips, as memory allows",
+    ):
         assert text in dry.output
     assert not (tmp_path / "out").exists()
     assert run(*options, "--chips", 2).exit_code == 0
@@ -352,8 +358,8 @@ def test_chips_whose_stuck_cells_are_avoided_have_plans_of_their_own(run, weight
     rows = pq.read_table(tmp_path / "sweep.parquet").to_pylist()
     accuracy = np.reshape([row["accuracy"] for row in rows], (2, 3))
     assert accuracy[1].min() > accuracy[0].max()
-    config, avoid = memsim.CrossbarConfig(crossbars=8), memsim.Policy.matched(faults="avoid")
-    blind = memsim.plan(task.params, config, memsim.Policy.unsorted())
+    config, avoid = memsim.CrossbarConfig(crossbars=8), memsim.policies.Matched(faults="avoid")
+    blind = memsim.plan(task.params, config, memsim.policies.Unsorted())
     for number, row in enumerate(rows[3:]):
         key = jax.random.fold_in(jax.random.key(0), number)
         chip = memsim.sample_chip(key, blind, 0.025, 0.025)
@@ -365,7 +371,7 @@ def test_chips_whose_stuck_cells_are_avoided_have_plans_of_their_own(run, weight
 def test_other_chips_rates_and_stucking_do_not_recompile(weights, compilations):
     with rich.progress.Progress(disable=True) as bar:
         task = digits_task(0, bar, str(weights))
-    engine = sharding.Engine(task.apply, task.params, seed=0, passes=1)
+    engine = devices.Engine(task.apply, task.params, seed=0, passes=1)
     config = memsim.CrossbarConfig(crossbars=8)
     counts = []
     for text, stuck_at, chips in (
@@ -382,11 +388,132 @@ def test_other_chips_rates_and_stucking_do_not_recompile(weights, compilations):
 def test_a_chunk_is_sized_to_memory(weights):
     with rich.progress.Progress(disable=True) as bar:
         task = digits_task(0, bar, str(weights))
-    engine = sharding.Engine(task.apply, task.params, seed=0, passes=1)
-    plan = memsim.plan(task.params, memsim.CrossbarConfig(crossbars=8), memsim.Policy.unsorted())
+    engine = devices.Engine(task.apply, task.params, seed=0, passes=1)
+    plan = memsim.plan(task.params, memsim.CrossbarConfig(crossbars=8), memsim.policies.Unsorted())
     (batch,) = task.batches()
     assert engine.chunk_in_memory(plan, batch, 10**9, most=2) == 2
     assert engine.chunk_in_memory(plan, batch, 1, most=4) == 1
     few, more = (engine._bytes(plan, batch, chips, False) for chips in (2, 4))
     assert few < more
     assert engine.chunk_in_memory(plan, batch, (few + more) // 2, most=4) == 3
+
+
+SMALL = (*SHAPE, "--policy", "sws+stuck:p=0.5,low=3", "--stuck-at", 0.02, "--chips", 3)
+
+
+@pytest.fixture(scope="module")
+def small(weights, tmp_path_factory):
+    """A finished sweep of one combination, its two parts of 2 chips and of 1."""
+    out = tmp_path_factory.mktemp("small")
+    app = typer.Typer()
+    app.command()(sweep.main)
+    result = CliRunner().invoke(app, [*map(str, (*SMALL, "--weights", weights, "--out", out))])
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def combination(of="sws+stuck:p=0.5,low=3"):
+    configs = list_configs([8], [128], ["twos_complement"], 8)
+    return list_combinations(configs, list_policies([of]), [0.02])[0]
+
+
+WRONG = {
+    "cell": 1, "bits": 7, "rows": 64, "encoding": "offset_binary", "policy": "sws",
+    "placement": "unsorted", "p": 0.25, "low": 2, "tolerance": 1, "stuck_at": 0.5,
+    "stuck_at_0": 0.5, "stuck_at_1": 0.5, "chip": 5, "writes": -1, "sets": -1, "resets": 10**9,
+    "row_operations": 10**9, "reduction": np.nan, "accuracy": np.inf, "correct": 501,
+    "images": 400, "index_bits_per_weight": -np.inf, "analog_valid": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", parts.SCHEMA.names)
+def test_a_part_is_believed_in_no_field(small, tmp_path, name):
+    path = tmp_path / "00000-00000.parquet"
+    whole = pq.read_table(small / "parts" / path.name)
+
+    def refused(table, message):
+        pq.write_table(table, path)
+        with pytest.raises(ValueError, match=r"00000-00000.parquet` .*use --force") as raised:
+            parts.check_part(path, combination(), range(2), 500)
+        assert f"`{name}`" in str(raised.value)
+        assert message in str(raised.value)
+
+    place, field = whole.schema.names.index(name), whole.schema.field(name)
+    refused(whole.drop_columns([name]), "has no single column")
+    twice = whole.append_column(field, whole[name])
+    refused(twice, "has no single column")
+    kind = pa.bool_() if field.type == pa.string() else pa.string()
+    other = pa.array([None, None], kind)
+    refused(whole.set_column(place, pa.field(name, kind), other), "not")
+    rows = whole.to_pylist()
+    refused(pa.Table.from_pylist([rows[0], rows[1] | {name: None}], parts.SCHEMA), "missing")
+    rows[1] |= {name: WRONG[name]}
+    refused(pa.Table.from_pylist(rows, parts.SCHEMA), "for chip 1")
+
+
+def test_a_part_of_another_sweep_is_refused(small, tmp_path):
+    first, last = (small / "parts" / f"00000-0000{part}.parquet" for part in range(2))
+    parts.check_part(first, combination(), range(2), 500)
+    parts.check_part(last, combination(), range(2, 3), 500)
+    cases = [
+        (first, combination("sws"), range(2), "has `policy`"),
+        (last, combination(), range(2), "has 1 rows, not one for each of 2 chips"),
+        (last, combination(), range(1), "has `chip` 2"),
+    ]
+    for path, of, chips, message in cases:
+        with pytest.raises(ValueError, match="use --force") as raised:
+            parts.check_part(path, of, chips, 500)
+        assert message in str(raised.value)
+    table = pq.read_table(first)
+    added = tmp_path / "added.parquet"
+    pq.write_table(table.append_column("more", table["chip"]), added)
+    with pytest.raises(ValueError, match="has a column `more`, which no sweep writes"):
+        parts.check_part(added, combination(), range(2))
+    for length in (0, 1, 100, first.stat().st_size - 1):
+        added.write_bytes(first.read_bytes()[:length])
+        with pytest.raises(ValueError, match=r"is truncated or no part .*use --force"):
+            parts.check_part(added, combination(), range(2))
+
+
+def test_a_sweep_goes_on_from_no_part_that_it_did_not_write(run, small, weights, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(small, out)
+    options = (*SMALL, "--weights", weights, "--out", out)
+    first, last = (out / "parts" / f"00000-0000{part}.parquet" for part in range(2))
+    for name in ("00001-00000", "00000-00002", "0-0", "notes"):
+        shutil.copy(first, out / "parts" / f"{name}.parquet")
+        refused = run(*options)
+        assert f"{name}.parquet` is no part of this sweep" in str(refused.exception)
+        (out / "parts" / f"{name}.parquet").unlink()
+    shutil.copy(last, first)
+    assert "has 1 rows" in str(run(*options).exception)
+    assert "has 1 rows" in str(run(*options, "--dry-run").exception)
+    first.unlink()  # the remedy that the error names
+    assert run(*options).exit_code == 0
+    assert results(out) == results(small)
+
+
+def test_settings_on_record_are_believed_in_no_field(run, small, weights, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(small, out)
+    record = out / "sweep.json"
+    whole = json.loads(record.read_text())
+    options = (*SMALL, "--weights", weights, "--out", out, "--dry-run")
+    assert run(*options).exit_code == 0
+    without = [{k: v for k, v in whole.items() if k != name} for name in whole]
+    for name, settings in zip(whole, without, strict=True):
+        record.write_text(json.dumps(settings))
+        message = str(run(*options).exception)
+        assert "sweep.json` lacks" in message
+        assert f"`{name}`" in message
+        assert "--force" in message
+    record.write_text(json.dumps(whole | {"more": 1}))
+    assert "has `more` 1, which this job does not know" in str(run(*options).exception)
+    unchunked = tuple(x for x in options if x not in ("--chunk", 2) or x == out)
+    for chunk in (0, -1, 1.5, True, "2", None, [2]):
+        record.write_text(json.dumps(whole | {"chunk": chunk}))
+        assert "not a whole number from 1" in str(run(*unchunked).exception)
+    for text in ("", "[]", "{}", "null", '{"chips": 3', "\x00"):
+        record.write_text(text)
+        message = str(run(*options).exception)
+        assert "sweep.json` holds no settings; use --force" in message

@@ -6,7 +6,7 @@ import pytest
 
 import memsim
 
-STUCKED = memsim.Policy.sws(3, 0.5)
+STUCKED = memsim.policies.Sws(low=3, p=0.5)
 
 
 @pytest.fixture
@@ -98,16 +98,13 @@ def test_vmap_over_p_and_low_is_a_loop_over_policies(params, plan, chip):
     settings = [(0.0, 1), (0.3, 3), (0.5, 8), (1.0, 2)]
 
     def with_settings(p, low):
-        layers = {
-            name: layer._replace(reprogram=p, low_columns=low)
-            for name, layer in plan.layers.items()
-        }
+        layers = {name: layer._replace(p=p, low_columns=low) for name, layer in plan.layers.items()}
         return memsim.program(params, plan._replace(layers=layers), chip)[1].counts
 
     p, low = (jnp.asarray(x) for x in zip(*settings, strict=True))
     counts = jax.vmap(with_settings)(p, low)
     for i, (p, low) in enumerate(settings):
-        stucked = memsim.with_stucking(plan, memsim.Policy.sws(low, p))
+        stucked = memsim.with_stucking(plan, memsim.policies.Sws(low=low, p=p))
         assert_same(pick(counts, i), memsim.program(params, stucked, chip)[1].counts)
 
 
@@ -180,7 +177,7 @@ def test_one_gradient_step_for_many_chips(params, plan, chips):
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 def test_effective_weights_are_rounded_to_their_dtype_inside_jit_too(params, config, key, dtype):
     params = jax.tree.map(lambda w: w.astype(dtype), params)
-    plan = memsim.plan(params, config, memsim.Policy.sws())
+    plan = memsim.plan(params, config, memsim.policies.Sws())
     chip = memsim.sample_chip(key, plan)
 
     def held(tree):
@@ -191,7 +188,7 @@ def test_effective_weights_are_rounded_to_their_dtype_inside_jit_too(params, con
 
 def test_64_bit_weights_stay_64_bit_and_counts_32(params, config, key):
     wide = jax.tree.map(lambda w: w.astype(np.float64), params)
-    policy = memsim.Policy.sws()
+    policy = memsim.policies.Sws()
     with jax.enable_x64(True):
         plan = memsim.plan(wide, config, policy)
         chip = memsim.sample_chip(key, plan)
@@ -211,12 +208,12 @@ def test_64_bit_weights_stay_64_bit_and_counts_32(params, config, key):
 def variations(params, config):
     """(weights, plan, chip) that differ in everything but shapes."""
     policies = [
-        memsim.Policy.sws(3, 0.5),
-        memsim.Policy.sws(3, 0.25),
-        memsim.Policy.sws(1, 0.5, "fixed"),
-        memsim.Policy.sws(),
-        memsim.Policy.unsorted(),
-        memsim.Policy.unsorted(8, 0.0),
+        memsim.policies.Sws(low=3, p=0.5),
+        memsim.policies.Sws(low=3, p=0.25),
+        memsim.policies.Sws(low=1, p=0.5, draws="fixed"),
+        memsim.policies.Sws(),
+        memsim.policies.Unsorted(),
+        memsim.policies.Unsorted(low=8, p=0.0),
     ]
     for seed, policy in enumerate(policies):
         planned = moved(params, seed)
@@ -262,17 +259,21 @@ def test_comparing_other_policies_compiles_nothing_new(params, config, compilati
             config,
             {"it": policy},
             select=lambda name, leaf: 1,
-            seed=seed,
-            stuck_at_0=rate,
-            chips=2,
             passes=2,
+            chips=memsim.Chips(number=memsim.Chips(number=2, seed=seed, stuck_at_0=rate)),
         )
 
-    run(memsim.Policy.sws(3, 0.5), 0, 0.1)
-    run(memsim.Policy.sws(3, 0.5), 0, 0.0)  # nothing is drawn for `unsorted`: one chip is enough
+    run(memsim.policies.Sws(low=3, p=0.5), 0, 0.1)
+    run(
+        memsim.policies.Sws(low=3, p=0.5), 0, 0.0
+    )  # nothing is drawn for `unsorted`: one chip is enough
     before = compilations()
     for seed, policy in enumerate(
-        [memsim.Policy.sws(2, 0.3), memsim.Policy.unsorted(1, 0.5, "fixed"), memsim.Policy.sws()]
+        [
+            memsim.policies.Sws(low=2, p=0.3),
+            memsim.policies.Unsorted(low=1, p=0.5, draws="fixed"),
+            memsim.policies.Sws(),
+        ]
     ):
         run(policy, seed, 0.01 * seed)
     assert compilations() == before

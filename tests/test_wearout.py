@@ -35,7 +35,7 @@ def test_the_bar_is_crossed_where_counting_one_failure_after_another_says(key):
         return images @ params["kernel"]
 
     config = memsim.CrossbarConfig(rows=12)
-    plan = memsim.plan(params, config, memsim.Policy.sws())
+    plan = memsim.plan(params, config, memsim.policies.Sws())
     keys = jax.random.split(key, 4)
     chips = jax.vmap(lambda key: memsim.sample_chip(key, plan))(keys)
     wear = jax.vmap(lambda chip: memsim.steady_wear(params, plan, chip))(chips)

@@ -46,20 +46,26 @@ def program_chips(
 
 
 def read_key(chip: memsim.Chip) -> Array:
-    """Key of what a chip's cells vary by when it is tested."""
+    """Returns the key of what a chip's cells vary by when it is tested."""
     return jax.random.fold_in(chip.key, 2**31 - 1)  # by none of its programmings
 
 
 def unstack(tree: PyTree) -> list[PyTree]:
-    """The parts of a tree whose leaves share a leading axis."""
+    """Takes a tree apart whose leaves share a leading axis."""
     length = len(jax.tree.leaves(tree)[0])
     return [jax.tree.map(lambda x, i=i: x[i], tree) for i in range(length)]
+
+
+def same_weights(one: PyTree, other: PyTree) -> bool:
+    """Tells whether two networks are the same to the bit."""
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return all(np.array_equal(*pair) for pair in pairs)
 
 
 def make_classify(
     apply: Apply,
 ) -> Callable[[Sequence[PyTree], Iterable[Batch]], Bool[np.ndarray, "networks images"]]:
-    """`(networks, batches) -> correct`: which images each network gets right.
+    """Makes `(networks, batches) -> correct`: which images each network gets right.
 
     Every batch is read once and goes through all networks. Networks have been programmed before:
     nothing but `apply`, `(params, images) -> logits`, runs per batch. The result compiles once for
@@ -91,7 +97,7 @@ def make_classify(
 
 
 def cross_entropy(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Array:
-    """Mean over the batch, in nats."""
+    """Computes the mean over the batch, in nats."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
@@ -100,7 +106,7 @@ def distillation(
     teacher: Float[Array, "batch classes"],
     temperature: float = 4.0,
 ) -> Array:
-    """How far the network is from its teacher: mean over the batch, in nats.
+    """Measures how far the network is from its teacher: mean over the batch, in nats.
 
     References:
       Hinton, Vinyals and Dean, Distilling the knowledge in a neural network, arXiv 1503.02531.
@@ -115,7 +121,7 @@ def distillation(
 def classification(
     apply: Apply,
 ) -> tuple[Callable[[PyTree, Any], Array], Callable[[PyTree, Any], Array]]:
-    """(loss_fn, accuracy_fn) of `memsim.budget`, for batches (images, labels).
+    """Makes (loss_fn, accuracy_fn) of `memsim.budget`, for batches (images, labels).
 
     Args:
       apply: `(params, images) -> logits`.

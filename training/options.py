@@ -1,72 +1,138 @@
-"""The options that the scripts share, and how chips are read by them."""
+"""The options that jobs share, as records that the options of each job inherit."""
 
+import dataclasses
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import memsim
 from training.models.pretrained import MODELS
 
-# what `--assets` is a folder of
+# The files of a folder of `--assets`.
 RESNET20, CIFAR10, CIFAR10_TRAIN = (
     "resnet20_cifar10.safetensors",
     "cifar10_test2000.npz",
     "cifar10_train10000.npz",
 )
-Model = Annotated[str | None, typer.Option(help=f"one of {', '.join(MODELS)}")]
-Weights = Annotated[
-    str | None,
-    typer.Option(
-        help=".safetensors, .npz or the id of a Hugging Face repository; alone: of the digits CNN"
-    ),
-]
-Data = Annotated[
-    str | None, typer.Option(help=".npz of image and label, or a set of TensorFlow Datasets")
-]
-Split = Annotated[str | None, typer.Option(help="of the data set, by default its test")]
-DataDir = Annotated[str | None, typer.Option(help="where TensorFlow Datasets are")]
-Assets = Annotated[
-    Path | None, typer.Option(help=f"a folder of {RESNET20} and {CIFAR10}: runs these")
-]
-Limit = Annotated[int | None, typer.Option(min=1, help="test on the first so many")]
-BatchSize = Annotated[int, typer.Option(min=1, help="images at once")]
-Rows = Annotated[int, typer.Option(help="of a crossbar")]
-Bits = Annotated[int, typer.Option(help="per weight, sign included")]
-Crossbars = Annotated[int, typer.Option(min=1, help="number of crossbars")]
-StuckAt = Annotated[
-    float, typer.Option(min=0, max=1, help="share of cells stuck, half at each level")
-]
-Passes = Annotated[int, typer.Option(min=1, help="times the network is programmed")]
-DigitsWeights = Annotated[str | None, typer.Option("--weights", help="of the digits CNN")]
-Epochs = Annotated[int, typer.Option(min=1, help="of training the digits CNN")]
-ShareAt1 = Annotated[
-    float, typer.Option(min=0, max=1, help="of worn cells stuck at 1; a placeholder")
-]
-OutFolder = Annotated[Path, typer.Option(help="folder of the results")]
-OutFile = Annotated[Path, typer.Option(help="file of the results")]
-Force = Annotated[bool, typer.Option("--force", help="start afresh")]
-Replace = Annotated[bool, typer.Option("--force", help="replace earlier results")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="only say what would be done")]
-
 CELLS = {
     "ideal": memsim.Conductance(),
     "hfo2": memsim.Conductance.hfo2(),
     "pcm": memsim.Conductance.pcm(),
 }
-CellKind = Annotated[str, typer.Option("--cells", help=f"read as {', '.join(CELLS)}")]
-Seconds = Annotated[float, typer.Option(min=0, help="from programming to reading")]
-Ohm = Annotated[float, typer.Option(min=0, help="resistance of a wire from cell to cell")]
+# Keys are made of 32 bits; of a larger seed JAX drops the others, so that two seeds draw the same.
+MAX_SEED = 2**32 - 1
+
+Rows = Annotated[int, typer.Option(help="rows of a crossbar")]
+Bits = Annotated[int, typer.Option(help="bits of a weight, its sign included")]
+Crossbars = Annotated[int, typer.Option(min=1, help="number of crossbars")]
+StuckAt = Annotated[
+    float, typer.Option(min=0, max=1, help="share of cells stuck, half at each level")
+]
+Passes = Annotated[int, typer.Option(min=1, help="times that the network is programmed")]
+Seed = Annotated[int, typer.Option(help=f"source of all draws, 0 to {MAX_SEED}")]
+BatchSize = Annotated[int, typer.Option(min=1, help="images tested at once")]
+Epochs = Annotated[int, typer.Option(min=1, help="epochs of training the digits CNN")]
+ShareAt1 = Annotated[
+    float, typer.Option(min=0, max=1, help="share of worn cells stuck at 1; a placeholder")
+]
+OutFolder = Annotated[Path, typer.Option(help="folder of the results")]
+OutFile = Annotated[Path, typer.Option(help="file of the results")]
+StartAfresh = Annotated[bool, typer.Option("--force", help="start afresh")]
+Replace = Annotated[bool, typer.Option("--force", help="replace earlier results")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="only say what would be done")]
 
 
-def choose_readout(cells: str, seconds: float, ohm: float) -> memsim.Readout | None:
-    """How chips are read; None where everything is ideal.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of a job.
 
     Raises:
-      ValueError: other cells.
+      ValueError: a seed that is no seed; a number that is not finite.
     """
-    if cells not in CELLS:
-        raise ValueError(f"`--cells` is {cells!r}; choose one of {', '.join(CELLS)}.")
-    if cells == "ideal" and not ohm:
-        return None
-    return memsim.Readout(cells=CELLS[cells], wires=memsim.Wires(ohm, ohm), seconds=seconds)
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            option = f"--{field.name.replace('_', '-')}"
+            for number in value if isinstance(value, (list, tuple)) else [value]:
+                # also refuses NaN, which lies in every range of typer
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise ValueError(f"`{option}` is {number}; give a finite number.")
+        seed = getattr(self, "seed", 0)
+        if not 0 <= seed <= MAX_SEED:
+            raise ValueError(f"`--seed` is {seed}; give a whole number from 0 to {MAX_SEED}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskOptions(Options):
+    """Which trained network is programmed, and the images that it is tested on."""
+
+    model: Annotated[str | None, typer.Option(help=f"one of {', '.join(MODELS)}")] = None
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help=".safetensors, .npz or the id of a Hugging Face repository; without --model, "
+            "weights of the digits CNN"
+        ),
+    ] = None
+    data: Annotated[
+        str | None, typer.Option(help=".npz of image and label, or a set of TensorFlow Datasets")
+    ] = None
+    split: Annotated[
+        str | None, typer.Option(help="split of the data set, by default its test split")
+    ] = None
+    data_dir: Annotated[str | None, typer.Option(help="where TensorFlow Datasets are")] = None
+    assets: Annotated[
+        Path | None,
+        typer.Option(help=f"a folder of {RESNET20} and {CIFAR10}: runs this network on them"),
+    ] = None
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="test on the first so many images only")
+    ] = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReadOptions(Options):
+    """How programmed chips are read."""
+
+    cells: Annotated[str, typer.Option(help=f"cells to read, one of {', '.join(CELLS)}")] = "ideal"
+    seconds: Annotated[float, typer.Option(min=0, help="time from programming to reading")] = 0.0
+    ohm: Annotated[
+        float, typer.Option(min=0, help="resistance of the wire from one cell to the next")
+    ] = 0.0
+
+    def readout(self) -> memsim.Readout | None:
+        """Returns how chips are read; None where everything is ideal.
+
+        Raises:
+          ValueError: other cells.
+        """
+        if self.cells not in CELLS:
+            raise ValueError(f"`--cells` is {self.cells!r}; choose one of {', '.join(CELLS)}.")
+        if self.cells == "ideal" and not self.ohm:
+            return None
+        wires = memsim.Wires(self.ohm, self.ohm)
+        return memsim.Readout(cells=CELLS[self.cells], wires=wires, seconds=self.seconds)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DigitsOptions(Options):
+    """How the digits CNN of a study is had, and the crossbars that it is programmed onto."""
+
+    weights: Annotated[str | None, typer.Option(help="weights of the digits CNN")] = None
+    epochs: Epochs = 40
+    share_at_1: ShareAt1 = 0.5
+    rows: Rows = 128
+    seed: Seed = 0
+
+
+def as_json(options: Options, leave_out: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Returns the options by name as JSON values, but for some of them."""
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in values.items()
+        if name not in leave_out
+    }

@@ -10,11 +10,10 @@ of cells that bit stucking reprograms by the accuracy that is monitored while th
 
 import dataclasses
 import functools
-import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,17 +24,50 @@ import typer
 from jaxtyping import Array, Float32, PyTree
 
 import memsim
-from memsim.files.writing import check_output, write_text
+from memsim.cli.records import with_options
 from memsim.report.terminal import results_console
-from training import options
+from training import options, runs
 from training.evaluation import Apply
+from training.finetune.steps import Objective, stuck_aware_step
+from training.finetune.tuning import stack
+from training.float_training import TrainState, float_step
+from training.policies import states, with_share
 from training.progress import progress_bar
-from training.steps import TrainState, float_step, stuck_aware_step
 from training.tasks import Task, digits_task
-from training.tuning import stack
 
 _BATCH = 64
 _WAYS = ("as it is", "fine-tuned", "p steered")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RedeployOptions(options.DigitsOptions):
+    """The options of `python -m training.redeploy`."""
+
+    policy: Annotated[str, typer.Option(help="policy with bit stucking")] = "sws+stuck:p=0.5,low=4"
+    chips: Annotated[int, typer.Option(min=1, help="chips, all in one vmap")] = 8
+    count: Annotated[
+        int, typer.Option("--updates", min=1, help="models deployed, the first included")
+    ] = 8
+    age: Annotated[
+        float, typer.Option(min=0, help="writes of the mean cell at the end / median endurance")
+    ] = 0.3
+    drop: Annotated[
+        float, typer.Option(help="accuracy that the control loop may lose, share of 1")
+    ] = 0.01
+    gain: Annotated[float, typer.Option(help="change of p per unit of accuracy")] = 5.0
+    steps: Annotated[
+        int, typer.Option(min=1, help="steps of training an update, and of fine-tuning it")
+    ] = 100
+    learning_rate: Annotated[float, typer.Option(help="learning rate of fine-tuning")] = 1e-3
+    median: Annotated[float, typer.Option(help="median endurance, writes")] = (
+        memsim.Lognormal().median
+    )
+    sigma_ln: Annotated[
+        float, typer.Option(help="deviation of the logarithm of endurance; a placeholder")
+    ] = memsim.Lognormal().sigma_ln
+    crossbars: options.Crossbars = 16
+    out: options.OutFile = Path("runs/redeploy.json")
+    force: options.Replace = False
 
 
 class Fleet(NamedTuple):
@@ -53,7 +85,7 @@ class Fleet(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What one update was like, of each chip.
+    """One update as it went on each chip.
 
     Attributes:
       accuracy: on images that nothing else looks at, share of 1.
@@ -73,7 +105,7 @@ class Record(NamedTuple):
 def make_deploy(
     apply: Apply, images: Array, labels: Array, endurance: memsim.CellLives, period: float
 ) -> Callable[[PyTree, memsim.Plan, Fleet], tuple[Fleet, Record]]:
-    """`(networks, plan, fleet) -> (fleet afterwards, record)`: one update, served for `period`.
+    """Makes `(networks, plan, fleet) -> (fleet, record)`: one update that serves for `period`.
 
     Args:
       images, labels: the first half is monitored, the second tells the accuracy.
@@ -85,10 +117,7 @@ def make_deploy(
     def deploy(
         params: PyTree, plan: memsim.Plan, fleet: Fleet, lives: memsim.CellLives
     ) -> tuple[Fleet, Record]:
-        layers = {
-            name: layer._replace(reprogram=fleet.share) for name, layer in plan.layers.items()
-        }
-        steered = plan._replace(layers=layers)
+        steered = with_share(plan, fleet.share)
         _, first = memsim.program(params, steered, fleet.chip)
         held, steady = memsim.program(params, steered, first.chip, wear=True)
         wear = jnp.asarray(steady.wear, jnp.float32)
@@ -111,7 +140,7 @@ def steer(
     target: float,
     gain: float,
 ) -> Float32[Array, " chips"]:
-    """Integral control of p: more cells are reprogrammed as long as accuracy is below target.
+    """Controls p by an integral: more cells are reprogrammed as long as accuracy is below target.
 
     Args:
       share: p so far.
@@ -123,7 +152,7 @@ def steer(
 
 
 def updates(task: Task, count: int, steps: int, seed: int) -> Iterator[PyTree]:
-    """The network, and versions of it that were each trained `steps` further."""
+    """Yields the network, and versions of it that were each trained `steps` further."""
     assert task.training is not None  # noqa: S101 - the digits have images to train on
     optimizer = optax.adam(1e-3)
     step = jax.jit(functools.partial(float_step, apply=task.apply, optimizer=optimizer))
@@ -140,122 +169,108 @@ def run(
     config: memsim.CrossbarConfig,
     policy: memsim.Policy,
     law: memsim.Lognormal,
+    chosen: RedeployOptions,
     bar: rich.progress.Progress,
-    *,
-    chips: int,
-    count: int,
-    age: float,
-    drop: float,
-    gain: float,
-    steps: int,
-    learning_rate: float,
-    share_at_1: float,
-    seed: int,
 ) -> dict[str, list[Record]]:
-    """Deploys `count` updates on the same chips, in each of the three ways.
+    """Deploys updates on the same chips, in each of the three ways.
 
     Args:
       law: endurance of the cells.
-      age: writes of the mean cell after the last update, as a share of the median endurance.
-      drop: accuracy that the control loop may lose, share of 1.
-      gain: see `steer`.
-      steps, learning_rate: of training an update, and of fine-tuning it for each chip.
-      share_at_1: see `memsim.sample_lives`.
 
     Returns:
       The records of all updates, by way.
     """
     assert task.training is not None  # noqa: S101 - as above
+    chips, count = chosen.chips, chosen.count
     images, labels = map(jnp.asarray, next(iter(task.batches())))
     plan = memsim.plan(task.params, config, policy)
-    chip_key, life_key = jax.random.split(jax.random.key(seed))
+    chip_key, life_key = jax.random.split(jax.random.key(chosen.seed))
     new = jax.vmap(lambda key: memsim.sample_chip(key, plan))(jax.random.split(chip_key, chips))
     one = jax.tree.map(lambda x: x[0], new)
     wear = memsim.steady_wear(task.params, plan, one)
-    period = age * law.median / float(wear.mean()) / count
-    lives = jax.vmap(lambda key: memsim.sample_lives(key, wear.shape, law, share_at_1))(
-        jax.random.split(life_key, chips)
-    )
+    # so many programmings of each update that the mean cell ends at the age asked for
+    period = chosen.age * law.median / float(wear.mean()) / count
+
+    def draw(key: Array) -> memsim.CellLives:
+        return memsim.sample_lives(key, wear.shape, law, chosen.share_at_1)
+
+    lives = jax.vmap(draw)(jax.random.split(life_key, chips))
     deploy = make_deploy(task.apply, images, labels, lives, period)
-    optimizer = optax.adam(learning_rate)
-    one_step = functools.partial(stuck_aware_step, apply=task.apply, optimizer=optimizer)
-    tune = jax.jit(jax.vmap(one_step, in_axes=(0, None, 0, None, None)))
-    batches = task.training(_BATCH, seed + 2, 0)
+    tune = make_tune(task, chosen)
     unworn = jnp.zeros((chips, *wear.shape), jnp.float32)
-    start = Fleet(new, unworn, jnp.full(chips, policy.reprogram, jnp.float32))
+    start = Fleet(new, unworn, jnp.full(chips, policy.stucking.p, jnp.float32))
     fleets = dict.fromkeys(_WAYS, start)
     records: dict[str, list[Record]] = {way: [] for way in _WAYS}
     target = None
-    for params in bar.track(updates(task, count, steps, seed), total=count, description="updates"):
+    versions = updates(task, count, chosen.steps, chosen.seed)
+    for params in bar.track(versions, total=count, description="updates"):
         plan = memsim.plan(params, config, policy)
         if target is None:
             right = jnp.argmax(task.apply(params, images), axis=-1) == labels
-            target = float(right.mean()) - drop
+            target = float(right.mean()) - chosen.drop
         for way, fleet in fleets.items():
-            state = stack([TrainState(params, optimizer.init(params))] * chips)
-            for number in range(steps if way == "fine-tuned" else 0):
-                # what is stuck stays, what is stucked is drawn afresh: later passes, not these two
-                passes = fleet.chip.passes + 2 + number
-                chip = fleet.chip._replace(passes=passes)
-                state, _ = tune(state, plan, chip, *next(batches))
-            after, record = deploy(state.params, plan, fleet)
+            steps = chosen.steps if way == "fine-tuned" else 0
+            after, record = deploy(tune(params, plan, fleet.chip, steps), plan, fleet)
             if way == "p steered":
-                share = steer(fleet.share, record.monitored, target, gain)
+                share = steer(fleet.share, record.monitored, target, chosen.gain)
                 after = after._replace(share=share)
             fleets[way] = after
             records[way].append(record)
     return records
 
 
-def main(
-    policy: Annotated[str, typer.Option(help="with bit stucking")] = "sws+stuck:p=0.5,low=4",
-    count: Annotated[int, typer.Option("--updates", min=1, help="models, the first included")] = 8,
-    age: Annotated[
-        float, typer.Option(min=0, help="writes of the mean cell at the end / median endurance")
-    ] = 0.3,
-    drop: Annotated[float, typer.Option(help="accuracy that the loop may lose, of 1")] = 0.01,
-    gain: Annotated[float, typer.Option(help="change of p per unit of accuracy")] = 5.0,
-    steps: Annotated[int, typer.Option(min=1, help="of training and of fine-tuning")] = 100,
-    learning_rate: Annotated[float, typer.Option(help="of fine-tuning")] = 1e-3,
-    median: Annotated[float, typer.Option(help="endurance, writes")] = memsim.Lognormal().median,
-    sigma_ln: Annotated[
-        float, typer.Option(help="deviation of its logarithm; a placeholder")
-    ] = memsim.Lognormal().sigma_ln,
-    share_at_1: options.ShareAt1 = 0.5,
-    weights: options.DigitsWeights = None,
-    epochs: options.Epochs = 40,
-    chips: Annotated[int, typer.Option(min=1, help="in one vmap")] = 8,
-    crossbars: options.Crossbars = 16,
-    rows: options.Rows = 128,
-    seed: Annotated[int, typer.Option(help="of weights, chips and endurance")] = 0,
-    out: options.OutFile = Path("runs/redeploy.json"),
-    force: options.Replace = False,
-) -> None:
+def make_tune(
+    task: Task, chosen: RedeployOptions
+) -> Callable[[PyTree, memsim.Plan, memsim.Chip, int], PyTree]:
+    """Makes `(params, plan, chips, steps) -> networks`: one for each chip, fine-tuned for it."""
+    assert task.training is not None  # noqa: S101 - as above
+    optimizer = optax.adam(chosen.learning_rate)
+    objective = Objective(apply=task.apply)
+    one_step = functools.partial(stuck_aware_step, optimizer=optimizer, objective=objective)
+    step = jax.jit(jax.vmap(one_step, in_axes=(0, None, 0, None, None)))
+    batches = task.training(_BATCH, chosen.seed + 2, 0)
+
+    def tune(params: PyTree, plan: memsim.Plan, chips: memsim.Chip, steps: int) -> PyTree:
+        state = stack([TrainState(params, optimizer.init(params))] * chosen.chips)
+        for number in range(steps):
+            # what is stuck stays, what is stucked is drawn afresh: later passes, not these two
+            later = chips._replace(passes=chips.passes + 2 + number)
+            state, _ = step(state, plan, later, *next(batches))
+        return state.params
+
+    return tune
+
+
+@with_options(RedeployOptions)
+def main(chosen: RedeployOptions) -> None:
     """Accuracy against model updates on chips that wear out."""
-    config = memsim.CrossbarConfig(rows=rows, crossbars=crossbars)
-    parsed, law = memsim.Policy.parse(policy), memsim.Lognormal(median=median, sigma_ln=sigma_ln)
-    if not parsed.low_columns:
-        raise ValueError(f"`--policy` {policy} has no p to steer; give one with +stuck.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    check_output(out, force)
-    settings: dict[str, Any] = {
-        "chips": chips, "count": count, "age": age, "drop": drop, "gain": gain, "steps": steps,
-        "learning_rate": learning_rate, "share_at_1": share_at_1, "seed": seed,
-    }  # fmt: skip
+    config = memsim.CrossbarConfig(rows=chosen.rows, crossbars=chosen.crossbars)
+    policy = memsim.Policy.parse(chosen.policy)
+    law = memsim.Lognormal(median=chosen.median, sigma_ln=chosen.sigma_ln)
+    if not states(policy, "p"):
+        raise ValueError(f"`--policy` {chosen.policy} has no p to steer; give one with +stuck.")
+    runs.check_file(chosen.out, chosen.force)
     with progress_bar() as bar:
-        task = digits_task(seed, bar, weights, epochs)
-        records = run(task, config, parsed, law, bar, **settings)
-    document = settings | {
-        "policy": policy, "config": dataclasses.asdict(config),
-        "endurance": dataclasses.asdict(law), "placeholders": ["endurance.sigma_ln", "share_at_1"],
+        task = digits_task(chosen.seed, bar, chosen.weights, chosen.epochs)
+        records = run(task, config, policy, law, chosen, bar)
+    names = ("chips", "count", "age", "drop", "gain", "steps", "learning_rate", "share_at_1",
+             "seed")  # fmt: skip
+    document = {name: getattr(chosen, name) for name in names}
+    document |= {
+        "policy": chosen.policy,
+        "config": dataclasses.asdict(config),
+        "endurance": dataclasses.asdict(law),
+        "placeholders": ["endurance.sigma_ln", "share_at_1"],
         "updates": {
-            way: [{name: value.tolist() for name, value in record._asdict().items()}
-                  for record in of_way]
+            way: [
+                {name: value.tolist() for name, value in record._asdict().items()}
+                for record in of_way
+            ]
             for way, of_way in records.items()
         },
-    }  # fmt: skip
-    write_text(out, json.dumps(document, indent=1), force)
-    show(policy, records)
+    }
+    runs.write_document(chosen.out, document, chosen.force)
+    show(chosen.policy, records)
 
 
 def show(policy: str, records: dict[str, list[Record]]) -> None:

@@ -10,8 +10,9 @@ demo.
 """
 
 import dataclasses
+import functools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -25,24 +26,24 @@ from matplotlib.ticker import EngFormatter
 
 import memsim
 from memsim import plot
-from memsim.config import validate
+from memsim.cli.records import with_options
 from memsim.intervals import Interval, accuracy_change
 from memsim.report.terminal import results_console
 from memsim.report.texts import index_bits_text
 from memsim.selection import named_leaves
 from memsim.summary import with_reduction
-from training import options
+from training import options, runs
 from training.data import Batch
-from training.evaluation import make_classify
+from training.evaluation import make_classify, same_weights
+from training.policies import differ
 from training.progress import progress_bar
-from training.results import check_results, write_results
 from training.tasks import Task, choose_task
 
 _PULSES = memsim.ConstantPulses()
 
 
 class Outcome(NamedTuple):
-    """What one policy came to.
+    """The writes, accuracy, time and energy under one policy.
 
     Attributes:
       summary: its writes, means over chips.
@@ -86,21 +87,13 @@ def run(
     """Programs the network under each policy and tests what the chips hold.
 
     Args:
-      policies: by name; `unsorted` first, those of one placement together.
+      policies: by name; those of one placement follow each other.
       chips: programmed where they differ, by stuck cells or bit stucking; elsewhere one stands for
         all.
       stuck_at: share of cells that are stuck, half of them at each level.
     """
     classify = make_classify(task.apply)
-    draws = [
-        stuck_at > 0 or (policy.low_columns > 0 and policy.reprogram < 1)
-        for policy in policies.values()
-    ]
-    others = sum(
-        drawn or policy.tolerance > 0
-        for drawn, policy in zip(draws, policies.values(), strict=True)
-    )
-    progress = bar.add_task("", total=task.rounds * (1 + others + (others < len(policies))))
+    progress = bar.add_task("", total=task.rounds * (1 + len(policies)))
 
     def test(what: str, networks: Sequence[PyTree]) -> Bool[np.ndarray, "networks images"]:
         def ticking() -> Iterator[Batch]:
@@ -113,48 +106,68 @@ def run(
 
     (reference,) = test("testing the float network", [task.params])
     keys = jax.random.split(jax.random.key(seed), chips)
-    unsorted = memsim.plan(task.params, config, memsim.Policy.unsorted())
-    plan, placing, exact = unsorted, memsim.Policy.unsorted(), None
-
-    def program(plan: memsim.Plan, key: Array) -> tuple[PyTree, memsim.Summary]:
-        chip = memsim.sample_chip(key, plan, stuck_at / 2, stuck_at / 2)
-        held, programming = memsim.program(task.params, plan, chip, passes=passes)
-        return held, memsim.summarize(programming, plan)
-
-    baselines = [program(unsorted, key)[1] for key in (keys if stuck_at else keys[:1])]
+    program = make_program(task, config, passes, stuck_at)
+    baselines = [
+        program(memsim.policies.Unsorted(), key)[1] for key in (keys if stuck_at else keys[:1])
+    ]
+    exact: tuple[PyTree, Bool[np.ndarray, "networks images"]] | None = None
     outcomes: dict[str, Outcome] = {}
-    for (name, policy), drawn in zip(policies.items(), draws, strict=True):
+    for name, policy in policies.items():
         bar.update(progress, description=f"programming {name}")
-        held, summaries = [], []
-        for number, key in enumerate(keys if drawn else keys[:1]):
-            if policy.faults == "avoid":  # a placement for every chip
-                chip = memsim.sample_chip(key, unsorted, stuck_at / 2, stuck_at / 2)
-                plan, placing = memsim.plan(task.params, config, policy, chip=chip), policy.placing
-            elif placing != policy.placing:
-                plan, placing = memsim.plan(task.params, config, policy), policy.placing
-            network, summary = program(memsim.with_stucking(plan, policy), key)
-            held.append(network)
-            baseline = baselines[number % len(baselines)]
-            summaries.append(with_reduction(summary, baseline))
-        summary = memsim.mean_over_chips(summaries)
-        if drawn or policy.tolerance:
+        some = keys if differ(policy, stuck_at) else keys[:1]
+        programmed = [program(policy, key) for key in some]
+        held = [network for network, _ in programmed]
+        summary = memsim.mean_over_chips(
+            [
+                with_reduction(one, baselines[number % len(baselines)])
+                for number, (_, one) in enumerate(programmed)
+            ]
+        )
+        if exact and len(held) == 1 and same_weights(held[0], exact[0]):
+            correct = exact[1]  # most placements hold the same weights: one test for all
+            bar.advance(progress, task.rounds)
+        else:
             correct = test(f"testing {name}", held)
-        else:  # every placement holds the same weights: one test for all
-            exact = correct = test(f"testing {name}", held) if exact is None else exact
+        if exact is None and len(held) == 1:
+            exact = held[0], correct
         outcomes[name] = Outcome(
             summary,
             accuracy_change(correct, reference),
             memsim.write_time(summary, pulses),
             memsim.write_energy(summary, pulses),
         )
-    digital = [name for name in named_leaves(task.params) if name not in plan.layers]
+    mapped = next(iter(outcomes.values())).summary.layers
+    digital = [name for name in named_leaves(task.params) if name not in mapped]
     return Result(reference.size, float(reference.mean()), outcomes, digital)
 
 
-def grid(
+def make_program(
+    task: Task, config: memsim.CrossbarConfig, passes: int, stuck_at: float
+) -> Callable[[memsim.Policy, Array], tuple[PyTree, memsim.Summary]]:
+    """Makes `(policy, key) -> (weights held, what they took)` of the chip of a key."""
+    unsorted = memsim.plan(task.params, config, memsim.policies.Unsorted())
+
+    @functools.lru_cache(maxsize=1)  # policies of one placement follow each other
+    def place(placing: memsim.Policy) -> memsim.Plan:
+        return memsim.plan(task.params, config, placing)
+
+    def program(policy: memsim.Policy, key: Array) -> tuple[PyTree, memsim.Summary]:
+        if policy.avoids_faults:  # a placement for every chip
+            blind = memsim.sample_chip(key, unsorted, stuck_at / 2, stuck_at / 2)
+            plan = memsim.plan(task.params, config, policy, chip=blind)
+        else:
+            plan = memsim.with_stucking(place(policy.placing), policy)
+        chip = memsim.sample_chip(key, plan, stuck_at / 2, stuck_at / 2)
+        held, programming = memsim.program(task.params, plan, chip, passes=passes)
+        return held, memsim.summarize(programming, plan)
+
+    return program
+
+
+def list_policies(
     shares: Sequence[float], low: Sequence[int], tolerances: Sequence[int], avoid: bool = False
 ) -> dict[str, memsim.Policy]:
-    """The policies of the experiment: those of the paper, others published, and our own.
+    """Lists the policies of the experiment: those of the paper, others published, and our own.
 
     Args:
       shares, low: p and low columns of bit stucking.
@@ -173,54 +186,83 @@ def grid(
     return {name: memsim.Policy.parse(name) for name in names}
 
 
-def main(
-    model: options.Model = None,
-    weights: options.Weights = None,
-    data: options.Data = None,
-    split: options.Split = None,
-    data_dir: options.DataDir = None,
-    assets: options.Assets = None,
-    limit: options.Limit = None,
-    batch: options.BatchSize = 250,
-    p: Annotated[list[float], typer.Option(help="share reprogrammed; repeatable")] = [0.5, 0.25],  # noqa: B006
-    low: Annotated[list[int], typer.Option(help="low columns; repeatable")] = [1, 2, 3],  # noqa: B006
-    tolerance: Annotated[list[int], typer.Option(help="of matched; repeatable")] = [1, 2, 3],  # noqa: B006
-    stuck_at: options.StuckAt = 0.0,
-    chips: Annotated[int, typer.Option(min=1, help="chips, where they differ")] = 8,
-    passes: options.Passes = 1,
-    rows: options.Rows = 128,
-    bits: options.Bits = 8,
-    crossbars: options.Crossbars = 1,
-    set_width: Annotated[float, typer.Option(help="seconds")] = _PULSES.set_width,
-    reset_width: Annotated[float, typer.Option(help="seconds")] = _PULSES.reset_width,
-    set_energy: Annotated[float, typer.Option(help="joules")] = _PULSES.set_energy,
-    reset_energy: Annotated[float, typer.Option(help="joules")] = _PULSES.reset_energy,
-    parallel_rows: Annotated[int, typer.Option(help="rows at once")] = _PULSES.parallel_rows,
-    seed: Annotated[int, typer.Option(help="of the chips' draws")] = 0,
-    out: options.OutFolder = Path("runs/reproduce"),
-    force: options.Replace = False,
-) -> None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReproduceOptions(options.TaskOptions):
+    """The options of `python -m training.reproduce`."""
+
+    batch: options.BatchSize = 250
+    p: Annotated[list[float], typer.Option(help="share of low cells reprogrammed; repeatable")] = (
+        dataclasses.field(default_factory=lambda: [0.5, 0.25])
+    )
+    low: Annotated[list[int], typer.Option(help="low columns; repeatable")] = dataclasses.field(
+        default_factory=lambda: [1, 2, 3]
+    )
+    tolerance: Annotated[list[int], typer.Option(help="tolerance of matched; repeatable")] = (
+        dataclasses.field(default_factory=lambda: [1, 2, 3])
+    )
+    stuck_at: options.StuckAt = 0.0
+    chips: Annotated[int, typer.Option(min=1, help="chips, where they differ")] = 8
+    passes: options.Passes = 1
+    rows: options.Rows = 128
+    bits: options.Bits = 8
+    crossbars: options.Crossbars = 1
+    set_width: Annotated[float, typer.Option(help="width of a SET pulse, seconds")] = (
+        _PULSES.set_width
+    )
+    reset_width: Annotated[float, typer.Option(help="width of a RESET pulse, seconds")] = (
+        _PULSES.reset_width
+    )
+    set_energy: Annotated[float, typer.Option(help="energy of a SET pulse, joules")] = (
+        _PULSES.set_energy
+    )
+    reset_energy: Annotated[float, typer.Option(help="energy of a RESET pulse, joules")] = (
+        _PULSES.reset_energy
+    )
+    parallel_rows: Annotated[int, typer.Option(help="rows programmed at once")] = (
+        _PULSES.parallel_rows
+    )
+    seed: options.Seed = 0
+    out: options.OutFolder = Path("runs/reproduce")
+    force: options.Replace = False
+
+    def pulses(self) -> memsim.ConstantPulses:
+        """Returns the pulses that write time and energy are of."""
+        return memsim.ConstantPulses(
+            set_width=self.set_width,
+            reset_width=self.reset_width,
+            set_energy=self.set_energy,
+            reset_energy=self.reset_energy,
+            parallel_rows=self.parallel_rows,
+        )
+
+
+@with_options(ReproduceOptions)
+def main(chosen: ReproduceOptions) -> None:
     """Writes saved, accuracy kept, write time and energy, under each policy."""
-    open_chosen = choose_task(model, weights, data, split, data_dir, assets, limit, batch)
-    config = memsim.CrossbarConfig(rows=rows, bits=bits, crossbars=crossbars)
-    policies = grid(p, low, tolerance, avoid=stuck_at > 0)
+    open_chosen = choose_task(chosen, chosen.batch)
+    config = memsim.CrossbarConfig(rows=chosen.rows, bits=chosen.bits, crossbars=chosen.crossbars)
+    policies = list_policies(chosen.p, chosen.low, chosen.tolerance, avoid=chosen.stuck_at > 0)
     for policy in policies.values():
-        validate(config, policy)
-    check_results(out, "reproduce.json", force)
-    pulses = memsim.ConstantPulses(
-        set_width=set_width, reset_width=reset_width, set_energy=set_energy,
-        reset_energy=reset_energy, parallel_rows=parallel_rows,
-    )  # fmt: skip
+        policy.check(policy.stored_on(config))
+    pulses = chosen.pulses()
+    runs.check_results(chosen.out, "reproduce.json", chosen.force)
     with progress_bar() as bar:
-        task = open_chosen(seed, bar)
-        result = run(task, config, policies, chips, seed, passes, pulses, bar, stuck_at)
+        task = open_chosen(chosen.seed, bar)
+        result = run(
+            task, config, policies, chosen.chips, chosen.seed, chosen.passes, pulses, bar,
+            chosen.stuck_at,
+        )  # fmt: skip
     settings = task.source | {
-        "images": result.images, "stuck_at": stuck_at, "chips": chips, "seed": seed,
-        "passes": passes, "pulses": dataclasses.asdict(pulses), "memsim": memsim.__version__,
-        "jax": jax.__version__,
-    }  # fmt: skip
-    save(out, task.name, config, policies, settings, result)
-    show(out, task.name, result)
+        "images": result.images,
+        "stuck_at": chosen.stuck_at,
+        "chips": chosen.chips,
+        "seed": chosen.seed,
+        "passes": chosen.passes,
+        "pulses": dataclasses.asdict(pulses),
+        **runs.versions(),
+    }
+    save(chosen.out, task.name, config, policies, settings, result)
+    show(chosen.out, task.name, result)
 
 
 def save(
@@ -255,7 +297,9 @@ def save(
         "Accuracy and reduction": "accuracy_against_reduction",
         "Reduction and its price": "reduction_against_index_bits",
     }
-    write_results(out, "reproduce.json", document, shown, figures, pictures, kinds=("png", "pdf"))
+    runs.write_results(
+        out, "reproduce.json", document, shown, figures, pictures, kinds=("png", "pdf")
+    )
 
 
 def show(out: Path, name: str, result: Result) -> None:

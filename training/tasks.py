@@ -1,9 +1,9 @@
 """What is programmed and tested: a trained network and its images."""
 
+import functools
 import hashlib
 import operator
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -26,10 +26,10 @@ from training.data import (
     training_batches,
 )
 from training.evaluation import Apply, make_classify
+from training.float_training import train
 from training.models import CNN
 from training.models.pretrained import open_network
-from training.options import CIFAR10, RESNET20
-from training.steps import train
+from training.options import CIFAR10, RESNET20, TaskOptions
 
 # Images up to this size are decoded once and kept.
 _KEEP_BYTES = 2**30
@@ -61,13 +61,7 @@ class Task(NamedTuple):
 
 
 def choose_task(
-    model: str | None,
-    weights: str | None,
-    data: str | None,
-    split: str | None,
-    data_dir: str | None,
-    assets: Path | None,
-    limit: int | None,
+    options: TaskOptions,
     batch: int,
     train_data: str | None = None,
     train_split: str | None = None,
@@ -76,19 +70,24 @@ def choose_task(
     """Checks the options that choose a task: the network of `assets`, that of `model`, `weights`
     and `data`, or the digits CNN, its `weights` given or else trained for `epochs`.
 
+    Args:
+      batch: images tested at once.
+      train_data, train_split: images to train on, see `open_task`.
+
     Returns:
       `(seed, bar) -> Task`, which opens it.
 
     Raises:
       ValueError: options that do not go together.
     """
+    model, weights, data, assets = options.model, options.weights, options.data, options.assets
     network = {"--model": model, "--weights": weights, "--data": data}
     if assets and any(network.values()):
         raise ValueError("`--assets` brings its own model, weights and data; leave these out.")
     if assets:
         model, weights, data = "resnet20", str(assets / RESNET20), str(assets / CIFAR10)
     elif not model and not data:
-        if limit or split or data_dir or train_data or train_split:
+        if options.limit or options.split or options.data_dir or train_data or train_split:
             raise ValueError(
                 "`--limit`, `--split`, `--data-dir`, `--train-data` and `--train-split` go with "
                 "`--data`; the digits have none."
@@ -97,14 +96,17 @@ def choose_task(
     if not (model and weights and data):
         missing = [option for option, value in network.items() if value is None]
         raise ValueError(f"{', '.join(missing)} missing; a network takes {', '.join(network)}.")
-    task = (model, weights, data, split, data_dir, limit, batch, train_data, train_split)
-    return lambda seed, bar: open_task(*task)
+    chosen = functools.partial(
+        open_task, model, weights, data, options.split, options.data_dir, options.limit, batch,
+        train_data, train_split,
+    )  # fmt: skip
+    return lambda seed, bar: chosen()
 
 
 def digits_task(
     seed: int, bar: rich.progress.Progress, weights: str | None = None, epochs: int = 40
 ) -> Task:
-    """The CNN of the demo, trained on the spot.
+    """Opens the CNN of the demo, trained on the spot.
 
     Args:
       seed: of the weights and the batches.
@@ -137,7 +139,7 @@ def digits_task(
 
 
 def load_like(argument: str, path: str, params: PyTree) -> PyTree:
-    """The tensors of a checkpoint in place of those of `params`.
+    """Loads the tensors of a checkpoint in place of those of `params`.
 
     Args:
       argument: that gave `path`, for the error.
@@ -167,7 +169,7 @@ def open_task(
     train_data: str | None = None,
     train_split: str | None = None,
 ) -> Task:
-    """A public checkpoint on a data set.
+    """Opens a public checkpoint and the data set that it is tested on.
 
     Args:
       model, weights: see `open_network`.
@@ -226,7 +228,7 @@ def check_classes(argument: str, data: str, images: Images, weights: str, classe
 
 
 def measure_float(task: Task) -> tuple[int, float, dict[str, str]]:
-    """Images, accuracy of the float network, and fingerprints of its weights and the images."""
+    """Counts the images, tests the float network, and fingerprints its weights and the images."""
     weights, images = hashlib.sha256(), hashlib.sha256()
     for name, leaf in named_leaves(task.params).items():
         weights.update(f"{name} {leaf.dtype} {leaf.shape}".encode())

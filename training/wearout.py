@@ -8,7 +8,6 @@ failure is rarely the end: a chip serves until its accuracy falls below a bar.
 
 import dataclasses
 import functools
-import json
 import math
 import sys
 from collections.abc import Callable
@@ -23,7 +22,7 @@ import typer
 from jaxtyping import Array, Float, Float32, Int32, PyTree
 
 import memsim
-from memsim.files.writing import check_output, write_text
+from memsim.cli.records import with_options
 from memsim.report.terminal import results_console
 from memsim.report.texts import number_text, quantity_text, time_text
 from memsim.service.costs import (
@@ -36,7 +35,7 @@ from memsim.service.costs import (
     total_cost,
 )
 from memsim.service.ownership import Worth, worth, worth_json
-from training import options
+from training import options, runs
 from training.evaluation import Apply, unstack
 from training.progress import progress_bar
 from training.tasks import Task, digits_task
@@ -45,6 +44,26 @@ _POLICIES = ["unsorted", "sws", "matched", "matched:tolerance=1,correction=mean"
 
 # Passes whose wear is averaged, where bit stucking draws afresh in each.
 _AVERAGED = 16
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WearoutOptions(options.DigitsOptions):
+    """The options of `python -m training.wearout`."""
+
+    policy: Annotated[list[str], typer.Option(help="policy to wear chips out by; repeatable")] = (
+        dataclasses.field(default_factory=lambda: list(_POLICIES))
+    )
+    drop: Annotated[
+        float, typer.Option(min=0, max=1, help="accuracy that may be lost, share of 1")
+    ] = 0.02
+    cost: Annotated[
+        Path | None, typer.Option(help=".toml of endurance and prices, see memsim report")
+    ] = None
+    chips: Annotated[int, typer.Option(min=1, help="chips to wear out")] = 16
+    crossbars: options.Crossbars = 1
+    bits: options.Bits = 8
+    out: options.OutFile = Path("runs/wearout.json")
+    force: options.Replace = False
 
 
 class Decline(NamedTuple):
@@ -60,7 +79,7 @@ class Decline(NamedTuple):
 
 
 class Service(NamedTuple):
-    """What one policy comes to.
+    """The service of chips under one policy.
 
     Attributes:
       accuracy: of new chips, share of 1.
@@ -81,7 +100,7 @@ class Service(NamedTuple):
 def make_accuracy(
     apply: Apply, params: PyTree, plan: memsim.Plan, images: Array, labels: Array
 ) -> Callable[[memsim.Chip], Float32[Array, " chips"]]:
-    """`chips -> share of images right` on each; compiles once."""
+    """Makes `chips -> share of images right` on each; compiles once."""
 
     def accuracy(chip: memsim.Chip) -> Array:
         held, _ = memsim.program(params, plan, chip)
@@ -98,7 +117,7 @@ def until_accuracy(
     wear: Float32[Array, "chips crossbars rows columns"],
     config: memsim.CrossbarConfig,
 ) -> Decline:
-    """Programmings until the accuracy of each chip falls below `bar`.
+    """Counts programmings until the accuracy of each chip falls below `bar`.
 
     Bisects over the cells of all chips at once, in the order in which they fail. Where accuracy
     goes up and down about the bar, it is one of the times at which it falls below.
@@ -137,21 +156,19 @@ def serve(
     policy: memsim.Policy,
     assumptions: Assumptions,
     bar: float,
-    chips: int,
-    seed: int,
-    share_at_1: float,
+    chosen: WearoutOptions,
 ) -> Service:
     """Wears chips out under one policy.
 
     Args:
       bar: accuracy, share of 1, below which a chip is replaced.
-      chips: drawn.
-      share_at_1: see `memsim.sample_lives`.
     """
     ((images, labels),) = task.batches()
     plan = memsim.plan(task.params, config, policy)
-    chip_key, life_key = jax.random.split(jax.random.key(seed))
-    fresh = jax.vmap(lambda key: memsim.sample_chip(key, plan))(jax.random.split(chip_key, chips))
+    chip_key, life_key = jax.random.split(jax.random.key(chosen.seed))
+    fresh = jax.vmap(lambda key: memsim.sample_chip(key, plan))(
+        jax.random.split(chip_key, chosen.chips)
+    )
 
     def steady(chip: memsim.Chip) -> memsim.Programming:
         _, first = memsim.program(task.params, plan, chip)
@@ -159,20 +176,20 @@ def serve(
 
     passes = jax.vmap(steady)(fresh)
     wear = jnp.asarray(passes.wear, jnp.float32)
-    if policy.low_columns and policy.draws == "fresh":  # other cells in every pass
+    if policy.stucking.drawn and policy.stucking.draws == "fresh":  # other cells in every pass
         averaged = functools.partial(memsim.steady_wear, task.params, plan, passes=_AVERAGED)
         wear = jax.vmap(averaged)(fresh)
 
     def draw(key: Array) -> memsim.CellLives:
-        return memsim.sample_lives(key, wear.shape[1:], assumptions.endurance, share_at_1)
+        return memsim.sample_lives(key, wear.shape[1:], assumptions.endurance, chosen.share_at_1)
 
-    lives = jax.vmap(draw)(jax.random.split(life_key, chips))
+    lives = jax.vmap(draw)(jax.random.split(life_key, chosen.chips))
     accuracy = make_accuracy(
         task.apply, task.params, plan, jnp.asarray(images), jnp.asarray(labels)
     )
     decline = until_accuracy(accuracy, bar, fresh, lives, wear, config)
     summary = memsim.mean_over_chips([memsim.summarize(one, plan) for one in unstack(passes)])
-    first = worth(summary, list(np.asarray(wear)), assumptions, seed)
+    first = worth(summary, list(np.asarray(wear)), assumptions, chosen.seed)
     costs, median = assumptions.costs, float(np.median(decline.programmings))
     written = first.write_joules, first.write_seconds
     figures = total_cost(median, *written, costs) if median else {}
@@ -181,53 +198,39 @@ def serve(
     return Service(float(jnp.mean(accuracy(fresh))), first, years, decline.failures, figures)
 
 
-def main(
-    policy: Annotated[list[str], typer.Option(help="repeatable")] = _POLICIES,
-    drop: Annotated[
-        float, typer.Option(min=0, max=1, help="accuracy that may be lost, share of 1")
-    ] = 0.02,
-    cost: Annotated[
-        Path | None, typer.Option(help=".toml of endurance and prices, see memsim report")
-    ] = None,
-    share_at_1: options.ShareAt1 = 0.5,
-    weights: options.DigitsWeights = None,
-    epochs: options.Epochs = 40,
-    chips: Annotated[int, typer.Option(min=1, help="chips to wear out")] = 16,
-    crossbars: options.Crossbars = 1,
-    rows: options.Rows = 128,
-    bits: options.Bits = 8,
-    seed: Annotated[int, typer.Option(help="of weights, chips and endurance")] = 0,
-    out: options.OutFile = Path("runs/wearout.json"),
-    force: options.Replace = False,
-) -> None:
+@with_options(WearoutOptions)
+def main(chosen: WearoutOptions) -> None:
     """Writes, accuracy, energy, write time, years and cost of the digits CNN by policy."""
-    config = memsim.CrossbarConfig(rows=rows, bits=bits, crossbars=crossbars)
-    policies = {name: memsim.Policy.parse(name) for name in policy}
-    assumptions = read_assumptions(cost) if cost else assume()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    check_output(out, force)
+    config = memsim.CrossbarConfig(rows=chosen.rows, bits=chosen.bits, crossbars=chosen.crossbars)
+    policies = {name: memsim.Policy.parse(name) for name in chosen.policy}
+    assumptions = read_assumptions(chosen.cost) if chosen.cost else assume()
+    runs.check_file(chosen.out, chosen.force)
     with progress_bar() as bar:
-        task = digits_task(seed, bar, weights, epochs)
+        task = digits_task(chosen.seed, bar, chosen.weights, chosen.epochs)
         ((images, labels),) = task.batches()
         right = jnp.argmax(task.apply(task.params, jnp.asarray(images)), axis=-1) == labels
         trained = float(jnp.mean(right))
         services = {
-            name: serve(task, config, each, assumptions, trained - drop, chips, seed, share_at_1)
+            name: serve(task, config, each, assumptions, trained - chosen.drop, chosen)
             for name, each in bar.track(policies.items(), description="wearing chips out")
         }
     document: dict[str, Any] = {
-        "float_accuracy": trained, "drop": drop, "share_at_1": share_at_1, "chips": chips,
-        "config": dataclasses.asdict(config), "lifetime": assumptions_json(assumptions),
+        "float_accuracy": trained,
+        "drop": chosen.drop,
+        "share_at_1": chosen.share_at_1,
+        "chips": chosen.chips,
+        "config": dataclasses.asdict(config),
+        "lifetime": assumptions_json(assumptions),
         "policies": {name: service_json(service) for name, service in services.items()},
-    }  # fmt: skip
-    if share_at_1 == 0.5:
+    }
+    if chosen.share_at_1 == 0.5:
         document["lifetime"]["placeholders"].append("share_at_1")
-    write_text(out, json.dumps(document, indent=1), force)
-    show(document, services, assumptions, out)
+    runs.write_document(chosen.out, document, chosen.force)
+    show(document, services, assumptions, chosen.out)
 
 
 def service_json(service: Service) -> dict[str, Any]:
-    """As JSON values; None where a chip never falls below the bar."""
+    """Puts a service down as JSON values; None where a chip never falls below the bar."""
     return worth_json(service.worth) | {
         "accuracy": service.accuracy,
         "years_to_bar": [year if math.isfinite(year) else None for year in service.years.tolist()],

@@ -1,4 +1,4 @@
-"""What writing costs in time and energy, and what it leaves wrong, from how a cell is pulsed.
+"""How a cell is pulsed, and what one write of it then takes and leaves wrong.
 
 A scheme says how a cell is written: constant-amplitude pulses without feedback, write-verify, or
 ramps. `HFO2` and `PCM` hold the schemes of two kinds of cell, with the figures that are published.
@@ -6,22 +6,32 @@ ramps. `HFO2` and `PCM` hold the schemes of two kinds of cell, with the figures 
 
 import dataclasses
 import functools
-import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import scipy.optimize
 from jaxtyping import Float64
-from scipy.special import ndtr, ndtri
 
-from memsim.summary import Summary
+from memsim._checks import check_number, check_positive, check_round
+
+__all__ = [
+    "HFO2",
+    "PCM",
+    "CellWrite",
+    "ConstantPulses",
+    "RampedPulses",
+    "Scheme",
+    "WriteVerify",
+    "cell_writes",
+    "check_scheme",
+    "pulse_survival",
+]
 
 
 @functools.cache
 def pulse_survival(mean: float, p99: int, cap: int) -> Float64[np.ndarray, "pulses"]:
-    """Probability that a write is not done after k pulses, for k = 0 to `cap`.
+    """Finds the probability that a write is not done after k pulses, for k = 0 to `cap`.
 
     A write takes ceil(X) pulses, ln X normal, and stops at the cap. The two parameters are fitted
     to the mean and the 99th percentile, which is what is published. The tail is heavy: a geometric
@@ -37,17 +47,25 @@ def pulse_survival(mean: float, p99: int, cap: int) -> Float64[np.ndarray, "puls
 
     Raises:
       ValueError: a `p99` above the `cap`, a broken number, a mean that the law cannot have.
+
+    Examples:
+      >>> [round(float(left), 3) for left in pulse_survival(1.5, 4, 4)]
+      [1.0, 0.378, 0.094, 0.028, 0.01]
     """
-    for name, value in (("p99", p99), ("cap", cap)):
-        if value != int(value):
-            raise ValueError(f"`{name}` is {value!r}; give a whole number.")
-    if not 1 <= p99 <= cap:
-        raise ValueError(f"`p99` is {p99!r}; give 1 to the `cap`, {cap}.")
+    from scipy.optimize import brentq
+    from scipy.special import ndtr, ndtri
+
+    check_number("mean", mean, "give a number of pulses")
+    check_round("cap", cap, "give a whole number of pulses from 1 to 1e6", 1, 10**6)
+    check_round("p99", p99, f"give 1 to the `cap`, {cap}, a whole number", 1, cap)
+    p99, cap = int(p99), int(cap)
+    # ln X has its 99th percentile at ln p99, so that sigma alone is left to be fitted
     with np.errstate(divide="ignore"):
         distance = np.log(np.arange(cap + 1) / p99)
 
     def survival(sigma: float) -> Float64[np.ndarray, "pulses"]:
-        return ndtr(-ndtri(0.99) - distance / sigma)
+        left: Float64[np.ndarray, "pulses"] = ndtr(-ndtri(0.99) - distance / sigma)
+        return left
 
     def mean_of(sigma: float) -> float:
         return float(survival(sigma)[:-1].sum())
@@ -61,7 +79,7 @@ def pulse_survival(mean: float, p99: int, cap: int) -> Float64[np.ndarray, "puls
             f"`mean` is {mean!r}; with 99 % of all writes done in {p99} pulses and a cap of {cap} "
             f"give {means[lowest]:.3g} to {means[0]:.3g}."
         )
-    sigma = scipy.optimize.brentq(lambda s: mean_of(s) - mean, sigmas[0], sigmas[lowest])
+    sigma = brentq(lambda s: mean_of(s) - mean, sigmas[0], sigmas[lowest])
     left = survival(sigma)
     left.flags.writeable = False  # shared by all callers
     return left
@@ -69,7 +87,7 @@ def pulse_survival(mean: float, p99: int, cap: int) -> Float64[np.ndarray, "puls
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Pulses:
-    """What every scheme has; the defaults are for HfO2 RRAM (1T1R).
+    """Holds what every scheme has; the defaults are for HfO2 RRAM (1T1R).
 
     Voltages and widths are medians of published cells, energies follow from them as V^2 * G * t,
     2 V across the harmonic mean of 200 and 11 uS.
@@ -80,18 +98,21 @@ class _Pulses:
     set_energy: float = 8.3e-12
     reset_energy: float = 83e-12
     parallel_rows: int = 1
+    levels: int = 2
     placeholders: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        values = dataclasses.asdict(self)
-        for name in values.pop("placeholders"):
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        placeholders = values.pop("placeholders")
+        if not isinstance(placeholders, tuple):
+            raise ValueError(f"`placeholders` is {placeholders!r}; give a tuple of names.")
+        for name in placeholders:
             if name not in values:
                 raise ValueError(f"`placeholders` has {name!r}; give names of fields.")
         for name, value in values.items():
-            if not 0 < value < math.inf:  # also refuses NaN
-                raise ValueError(f"`{name}` is {value!r}; give a positive number.")
-        if self.parallel_rows != int(self.parallel_rows):
-            raise ValueError(f"`parallel_rows` is {self.parallel_rows!r}; give a whole number.")
+            check_positive(name, value, "give a positive number")
+        check_round("parallel_rows", self.parallel_rows, "give a whole number", 1)
+        check_round("levels", self.levels, "give a whole number, at least 2", 2)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,6 +127,8 @@ class ConstantPulses(_Pulses):
       set_energy, reset_energy: of a pulse, in joules.
       set_success, reset_success: probability that a pulse does what it should.
       parallel_rows: rows programmed at once.
+      levels: most levels of a cell that these figures are of; 2 is a cell of one bit. Cells of
+        more are not priced.
       placeholders: names of those of these fields that no publication stands behind.
 
     Raises:
@@ -135,7 +158,7 @@ class WriteVerify(_Pulses):
     cells of one bit: means are the middle of those published (2 to 4.4 and 4.1 to 4.6).
 
     Attributes:
-      set_width, reset_width, set_energy, reset_energy, parallel_rows, placeholders: as in
+      set_width, reset_width, set_energy, reset_energy, parallel_rows, levels, placeholders: as in
         `ConstantPulses`.
       set_mean, reset_mean: pulses of a write, on average.
       set_p99, reset_p99: pulses within which 99 % of all writes are done.
@@ -171,7 +194,8 @@ class RampedPulses(WriteVerify):
     Pulse k has the amplitude min(first + (k - 1) * step, last), and the square of it times the
     energy of a pulse. The defaults are for HfO2 RRAM: numbers of pulses are the middle of those
     published for cells of four levels (means 19 to 25, 99th percentiles 110 to 200); the law that
-    follows from them has a median of 12 (published: 10 to 12).
+    follows from them has a median of 12 (published: 10 to 12). Cells of one bit take them too, more
+    finely than they need.
 
     Attributes:
       first_amplitude, amplitude_step, last_amplitude: in units of the amplitude whose pulse takes
@@ -190,6 +214,7 @@ class RampedPulses(WriteVerify):
     reset_mean: float = 22.0
     reset_p99: int = 155
     cap: int = 300
+    levels: int = 4
     first_amplitude: float = 0.5
     amplitude_step: float = 0.025
     last_amplitude: float = 1.5
@@ -221,21 +246,23 @@ HFO2: Mapping[str, Scheme] = MappingProxyType(
     }
 )
 
-_PCM_PULSES: dict[str, Any] = {
-    "set_width": 150e-9,
-    "reset_width": 40e-9,
-    "set_energy": 13.5e-12,
-    "reset_energy": 19.2e-12,
-}
-
 # Phase change memory, pulses of 150 uA (SET) and 300 uA (RESET): NVSim; Lee et al., ISCA 2009. Over
 # 99 % of the cells of HERMES are within their band after 30 pulses. No ramp: nobody publishes how
 # many pulses one takes.
 PCM: Mapping[str, Scheme] = MappingProxyType(
     {
-        "constant": ConstantPulses(**_PCM_PULSES, placeholders=("set_success", "reset_success")),
+        "constant": ConstantPulses(
+            set_width=150e-9,
+            reset_width=40e-9,
+            set_energy=13.5e-12,
+            reset_energy=19.2e-12,
+            placeholders=("set_success", "reset_success"),
+        ),
         "write-verify": WriteVerify(
-            **_PCM_PULSES,
+            set_width=150e-9,
+            reset_width=40e-9,
+            set_energy=13.5e-12,
+            reset_energy=19.2e-12,
             set_mean=8.0,
             set_p99=30,
             reset_mean=8.0,
@@ -267,7 +294,15 @@ class CellWrite(NamedTuple):
 
 
 def cell_writes(scheme: Scheme) -> tuple[CellWrite, CellWrite]:
-    """A SET and a RESET of one cell under a scheme."""
+    """Describes a SET and a RESET of one cell under a scheme.
+
+    Examples:
+      >>> set_, reset = cell_writes(ConstantPulses(set_success=0.55))
+      >>> round(set_.residual_error, 2), reset.residual_error
+      (0.45, 0.0)
+    """
+    check_scheme(scheme)
+    # the share of writes that is not done after each pulse, and how strong each is
     if isinstance(scheme, ConstantPulses):
         read_time = read_energy = 0.0
         amplitudes = np.ones(1)
@@ -299,66 +334,14 @@ def cell_writes(scheme: Scheme) -> tuple[CellWrite, CellWrite]:
     )
 
 
-def expected_maximum(pmf: Float64[np.ndarray, "pulses"], cells: float) -> float:
-    """Pulses that the slowest of so many cells takes, on average; 1 for no cell.
+def check_scheme(scheme: Scheme) -> None:
+    """Checks that something is a scheme of writing cells.
 
-    Args:
-      pmf: of one cell, from `cell_writes`.
-      cells: independent of each other; need not be whole.
+    Raises:
+      ValueError: anything else.
     """
-    done = np.cumsum(pmf)[:-1]
-    return 1 + float(np.sum(1 - done**cells))
-
-
-def write_time(summary: Summary, scheme: Scheme) -> float:
-    """Seconds that these writes take, on average.
-
-    A row operation is a SET phase and a RESET phase, each on all its columns at once. A phase lasts
-    until the slowest cell is done, and one pulse at least, whether or not the row needs it;
-    `parallel_rows` of them run at a time, and none of these places stays empty.
-
-    Every row operation is taken to have the mean number of SETs and RESETs: exact for constant
-    pulses, elsewhere an upper bound, since the slowest of n cells grows less than n.
-
-    References:
-      Rows one after another, columns together: NeuroSim, 10.1109/TCAD.2018.2789723.
-    """
-    if not summary.row_operations:
-        return 0.0
-    steps = max(summary.row_operations / scheme.parallel_rows, 1.0)
-    changes = zip((summary.sets, summary.resets), cell_writes(scheme), strict=True)
-    return steps * sum(
-        expected_maximum(write.pmf, cells / steps) * write.pulse_time for cells, write in changes
-    )
-
-
-def write_energy(summary: Summary, scheme: Scheme) -> float:
-    """Joules that these writes take, on average."""
-    set_, reset = cell_writes(scheme)
-    return summary.sets * set_.energy + summary.resets * reset.energy
-
-
-def failed_writes(summary: Summary, scheme: Scheme) -> float:
-    """Writes that leave their cell wrong, on average.
-
-    The counts, and the weights that `program` gives, are those of writes that all succeed.
-    """
-    set_, reset = cell_writes(scheme)
-    return summary.sets * set_.residual_error + summary.resets * reset.residual_error
-
-
-def scheme_costs(
-    policies: Mapping[str, Summary], schemes: Mapping[str, Scheme]
-) -> dict[str, dict[str, dict[str, float]]]:
-    """`write_seconds`, `write_joules` and `failed_writes`, by policy and scheme."""
-    return {
-        policy: {
-            name: {
-                "write_seconds": write_time(summary, scheme),
-                "write_joules": write_energy(summary, scheme),
-                "failed_writes": failed_writes(summary, scheme),
-            }
-            for name, scheme in schemes.items()
-        }
-        for policy, summary in policies.items()
-    }
+    if not isinstance(scheme, ConstantPulses | WriteVerify):
+        raise ValueError(
+            f"`scheme` is a {type(scheme).__name__}; give a ConstantPulses, WriteVerify or "
+            "RampedPulses, such as HFO2['write-verify']."
+        )

@@ -4,149 +4,55 @@ What is linear in the inputs (variation, drift, the resistance of wires) is a ch
 `read_weights` gives those, for the forward pass of any network. What is not (the bits of the inputs
 and the range and steps of the converters) takes the product itself: `read_layer`, `read_matmul`.
 With everything ideal both are exactly what `program` says that the chip holds.
+
+Inputs and sums out of range saturate, and `count_saturated` counts them; none wraps.
 """
 
-import dataclasses
 import functools
-import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Int32, Key, PyTree, UInt
+from jaxtyping import Array, Float, Float32, Int, Int32, Key, PyTree, UInt
 
-from memsim.cells.conductance import Conductance, aimed_at, drifted, programmed, read_deviation
-from memsim.cells.wires import Wires, effective_conductance
-from memsim.codes import bit_slice, dequantize, word_constant
+from memsim._checks import as_key, check_kind
+from memsim.cells._arguments import check_arguments, checked_inputs, most_levels
+from memsim.cells._columns import (
+    column_sums,
+    negated,
+    sign_level,
+    stored_as,
+    takes_turns,
+    top_levels,
+)
+from memsim.cells.readouts import Cells, Readout, check_solved, program_cells
+from memsim.codes import bit_slice, dequantize
 from memsim.config import CrossbarConfig
-from memsim.network import Programming
+from memsim.network import Programming, put_back
 from memsim.placement import invert_placement
 from memsim.planning import LayerPlan, Plan
-from memsim.selection import by_output, from_output, named_leaves
+from memsim.selection import by_output, from_output, named_leaves, slice_of, tensor_name
 
-# Crossbars whose wires are solved at once.
-_SOLVED_TOGETHER = 64
+__all__ = ["Saturated", "count_saturated", "read_layer", "read_matmul", "read_weights"]
+
 # Bits of inputs that drive rows at once.
-_DRIVEN_TOGETHER = 2**24
+_DRIVEN_AT_ONCE = 2**24
 
 
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Readout:
-    """How crossbars are read. Hashable, static under `jit`; the default is ideal.
+class Saturated(NamedTuple):
+    """What a read of one vector of inputs left out of range; int32 counts.
 
     Attributes:
-      cells: their conductance.
-      wires: their resistance; a crossbar is as wide as a word.
-      seconds: since programming.
-      input_bits: of an input, two's complement, applied one after the other.
-      adc_bits: of the converter of each column; None for one as wide as it takes, whose step is
-        one level of one cell.
-      adc_range: levels (the sum over the rows) at which a converter of `adc_bits` saturates; None
-        for all rows at the highest level.
-
-    Raises:
-      ValueError: a value outside its range; `adc_range` without `adc_bits`.
+      inputs: outside the two's complement of `input_bits`; they drive as its nearest number.
+      above, below: conversions, one a column and bit of the inputs, of sums above the range of
+        the converter or below it.
     """
 
-    cells: Conductance = dataclasses.field(default_factory=Conductance)
-    wires: Wires = dataclasses.field(default_factory=Wires)
-    seconds: float = 0.0
-    input_bits: int = 8
-    adc_bits: int | None = None
-    adc_range: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, kind in (("cells", Conductance), ("wires", Wires)):
-            if not isinstance(getattr(self, name), kind):
-                raise ValueError(
-                    f"`{name}` is {getattr(self, name)!r}; give a {kind.__name__}, such as "
-                    f"{'Conductance.pcm()' if name == 'cells' else 'Wires(2.97, 2.97)'}."
-                )
-        for name, least, most in (("input_bits", 2, 16), ("adc_bits", 1, 24)):
-            value = getattr(self, name)
-            if value is not None and not least <= value <= most:
-                raise ValueError(f"`{name}` is {value!r}; give {least} to {most}.")
-        if self.adc_bits and self.adc_bits + self.input_bits > 32:
-            raise ValueError(
-                f"`adc_bits` is {self.adc_bits!r} and `input_bits` {self.input_bits!r}; sums take "
-                "as many bits as both, of 32: use fewer."
-            )
-        if not 0 <= self.seconds < math.inf or min(self.wires) < 0:
-            raise ValueError(
-                f"`seconds` is {self.seconds!r} and `wires` {self.wires}; none is negative."
-            )
-        if self.adc_range is not None and (self.adc_bits is None or not self.adc_range > 0):
-            raise ValueError(
-                f"`adc_range` is {self.adc_range!r}; give levels above 0, with `adc_bits`."
-            )
-
-    def adc_step(self, config: CrossbarConfig) -> float:
-        """Levels of one step of a converter."""
-        if self.adc_bits is None:
-            return 1.0
-        full = config.rows * (2**config.cell_bits - 1) if self.adc_range is None else self.adc_range
-        return full / (2**self.adc_bits - 1)
-
-
-class Cells(NamedTuple):
-    """The cells of a layer's sections and what they count as when they are read, in levels.
-
-    Attributes:
-      words: what the rows hold, rows of flags included.
-      mean: what a cell adds to the sum of its column; with ideal cells and wires its level.
-      deviation: standard deviation of that from one read to the next.
-    """
-
-    words: UInt[Array, "sections physical_rows"]
-    mean: Float32[Array, "sections rows columns"]
-    deviation: Float32[Array, "sections rows columns"]
-
-
-@functools.partial(jax.jit, static_argnames=("config", "readout"))
-def program_cells(
-    key: Key[Array, ""],
-    words: UInt[Array, "sections physical_rows"],
-    config: CrossbarConfig,
-    readout: Readout,
-) -> Cells:
-    """Programs conductances, lets them drift and puts them between their wires.
-
-    What cells at the lowest level add to a column on average, the sum of the inputs times as much,
-    is subtracted before it is converted, as a reference column of such cells does, and a level is
-    what cells at the highest add on average over their levels.
-
-    Args:
-      key: of what programming reaches and how it drifts; consumed.
-      words: of a layer, from `program(..., words=True)`.
-
-    Raises:
-      ValueError: words with flags of their own: their column currents are no meaningful sum.
-    """
-    if config.flags == "word":
-        raise ValueError(
-            "`config` has a flag per word, which no column current can tell apart; use "
-            "flip-n-write:flags=section."
-        )
-    program_key, drift_key = jax.random.split(key)
-    kind, wires = readout.cells, readout.wires
-    levels = bit_slice(words[:, : config.rows], config)
-    top = jnp.broadcast_to(jnp.asarray(_top_levels(config)), levels.shape)
-    target = aimed_at(levels, top, kind)
-    reached = programmed(program_key, target, kind)
-    seen = drifted(drift_key, reached, target, readout.seconds, kind)
-    if any(wires):
-        seen = jax.lax.map(
-            lambda one: effective_conductance(one, wires), seen, batch_size=_SOLVED_TOGETHER
-        )
-    line = kind.calibrated
-    per_level = (line.on - line.off) / top.astype(jnp.float32)
-    expected = aimed_at(levels, top, line)
-    # a difference, so that nothing is rounded where there is none
-    mean = levels.astype(jnp.float32) + (seen - expected) / per_level
-    deviation = read_deviation(target, readout.seconds, kind) * seen / per_level
-    return Cells(words, mean, deviation)
+    inputs: Int32[Array, ""]
+    above: Int32[Array, ""]
+    below: Int32[Array, ""]
 
 
 def read_weights(
@@ -156,7 +62,7 @@ def read_weights(
     programming: Programming,
     readout: Readout,
 ) -> PyTree:
-    """The weights as their crossbars read them, up to the converters.
+    """Reads the weights as their crossbars hold them, up to the converters.
 
     Runs under `jit`, `grad` and `vmap`; gradients pass straight through to `effective`. Read noise
     is drawn once per cell: give another key for another chip and another read.
@@ -165,16 +71,45 @@ def read_weights(
       key: of the cells and of the read; consumed.
       effective: pytree from `program`.
       plan, programming: its plan, and what it returned with `words=True`.
+      readout: how they are read.
 
     Returns:
-      `effective`, bit for bit where everything is ideal.
+      `effective`, bit for bit where everything is ideal. Under `jit` the weights of a layer whose
+      wires were not solved to `wire_tolerance` are NaN.
 
     Raises:
-      ValueError: a `programming` without words, or words with flags of their own.
+      ValueError: an argument of another kind, a `programming` without words, or words with flags
+        of their own.
+      ArithmeticError: a solve of the wires that missed its tolerance, outside `jit`.
+
+    Examples:
+      >>> import memsim
+      >>> params = {"kernel": np.float32([[1, -2], [3, 4]])}
+      >>> plan = memsim.plan(params, memsim.CrossbarConfig(), memsim.Policy.parse("sws"))
+      >>> chip = memsim.sample_chip(jax.random.key(0), plan)
+      >>> held, programming = memsim.program(params, plan, chip, words=True)
+      >>> readout = Readout(cells=memsim.Conductance.hfo2())
+      >>> read_weights(jax.random.key(1), held, plan, programming, readout)["kernel"].shape
+      (2, 2)
     """
+    key = as_key("key", key)
+    check_kind("plan", plan, Plan)
+    check_kind("programming", programming, Programming)
+    check_kind("readout", readout, Readout)
     if programming.words is None:
         raise ValueError("`programming` has no words; call program(..., words=True).")
-    return _read_weights(key, effective, plan, programming.words, readout)
+    leaves = named_leaves(effective)
+    for name in plan.names:
+        matrix = plan.layers[name].matrix
+        found = getattr(leaves.get(tensor_name(name, matrix)), "shape", None)
+        if found != matrix.shape:
+            raise ValueError(
+                f"`effective` has {name!r} of shape {found}, `plan` {matrix.shape}; give the "
+                "weights that `program` gave with this plan."
+            )
+    seen, residual = _read_weights(key, effective, plan, programming.words, readout)
+    check_solved(residual, readout)
+    return seen
 
 
 @functools.partial(jax.jit, static_argnames="readout")
@@ -184,37 +119,45 @@ def _read_weights(
     plan: Plan,
     words: dict[str, UInt[Array, "sections physical_rows"]],
     readout: Readout,
-) -> PyTree:
+) -> tuple[PyTree, Float32[Array, ""]]:
     config, leaves = plan.config, named_leaves(effective)
+    parts = []
+    most_left = jnp.zeros((), jnp.float32)
     for number, name in enumerate(plan.names):
-        layer, tensor = plan.layers[name], leaves[name]
+        layer = plan.layers[name]
+        tensor = slice_of(leaves[tensor_name(name, layer.matrix)], layer.matrix)
         cell_key, read_key = jax.random.split(jax.random.fold_in(key, number))
         cells = program_cells(cell_key, words[name], config, readout)
         seen = cells.mean
-        if any(readout.cells.read_noise):
+        if cells.deviation is not None:
             noise = jax.random.normal(read_key, seen.shape, seen.dtype)
             seen = seen + cells.deviation * noise
+        # what cells count too much or too little, weighed as their columns and signs count
         levels = bit_slice(cells.words[:, : config.rows], config).astype(jnp.float32)
-        complemented, negative = _stored_as(cells.words, config)
+        complemented, negative = stored_as(cells.words, config)
         weights = jnp.asarray(config.column_weights, jnp.float32)
-        signs = jnp.where(complemented, -1, 1) * jnp.where(negative, _negated(config), 1)[..., None]
+        signs = jnp.where(complemented, -1, 1) * jnp.where(negative, negated(config), 1)[..., None]
         codes = jnp.matmul((seen - levels) * signs, weights, precision="highest")
-        axes, shape = layer.matrix.axes, layer.matrix.shape
-        error = from_output(invert_placement(codes, layer.placement), shape, axes)
+        if any(readout.wires):
+            codes = jnp.where(cells.residual <= readout.wire_tolerance, codes, jnp.nan)
+            most_left = jnp.maximum(most_left, cells.residual)  # a NaN stays one
+        # back to where the weights are, added to what they are
+        error = from_output(invert_placement(codes, layer.placement), layer.matrix)
         added = dequantize(error, layer.scale, tensor.dtype)
-        leaves[name] = tensor + jax.lax.stop_gradient(added)
-    return jax.tree.unflatten(jax.tree.structure(effective), leaves.values())
+        parts.append(tensor + jax.lax.stop_gradient(added))
+    leaves |= put_back({name: plan.layers[name] for name in plan.names}, parts)
+    return jax.tree.unflatten(jax.tree.structure(effective), leaves.values()), most_left
 
 
 def read_layer(
     key: Key[Array, ""],
-    inputs: Int32[Array, " inputs"],
+    inputs: Int[Array, " inputs"],
     cells: Cells,
     layer: LayerPlan,
     config: CrossbarConfig,
     readout: Readout,
 ) -> Int32[Array, " outputs"] | Float32[Array, " outputs"]:
-    """The product of one vector of inputs with a layer's codes, bit by bit through its crossbars.
+    """Multiplies one vector of inputs with a layer's codes, bit by bit through its crossbars.
 
     Each bit of the inputs drives the rows of every section; each column sum is converted, shifted,
     added, and weighed by its column, all in integers. Rows whose words have a sign apart
@@ -224,19 +167,68 @@ def read_layer(
 
     Args:
       key: of the noise of each read; consumed.
-      inputs: two's complement of `readout.input_bits`.
+      inputs: integers; those outside the two's complement of `readout.input_bits` saturate, see
+        `count_saturated`.
       cells: from `program_cells`.
       layer: of an analog-valid plan.
+      config, readout: those of `cells`.
 
     Returns:
       int32 where a converter's step is one level and outputs have no correction, else float32: with
       ideal cells and wires exactly `inputs @ codes`.
 
     Raises:
-      ValueError: a layer whose sections mix outputs, or products that could exceed an int32.
+      ValueError: an argument of another kind or shape, a layer whose sections mix outputs, or
+        products that could exceed an int32.
+
+    Examples:
+      >>> import memsim
+      >>> params = {"kernel": np.float32([[1, -2], [3, 127]])}
+      >>> plan = memsim.plan(params, memsim.CrossbarConfig(), memsim.Policy.parse("sws"))
+      >>> chip = memsim.sample_chip(jax.random.key(0), plan)
+      >>> held, programming = memsim.program(params, plan, chip, words=True)
+      >>> cells = program_cells(chip.key, programming.words["kernel"], plan.config, Readout())
+      >>> arguments = cells, plan.layers["kernel"], plan.config, Readout()
+      >>> read_layer(chip.key, jnp.asarray([10, -1]), *arguments).tolist()
+      [7, -147]
     """
-    _check_layer(layer, config, readout)
-    return _read_layer(key, inputs, cells, layer, config, readout)
+    key, codes, _ = checked_inputs(key, inputs, cells, layer, config, readout)
+    outputs: Array
+    outputs, _ = _read_layer(key, codes, cells, layer, config, readout)
+    return outputs
+
+
+def count_saturated(
+    key: Key[Array, ""],
+    inputs: Int[Array, " inputs"],
+    cells: Cells,
+    layer: LayerPlan,
+    config: CrossbarConfig,
+    readout: Readout,
+) -> Saturated:
+    """Counts what saturates while `read_layer` reads with the same arguments.
+
+    Args:
+      key, inputs, cells, layer, config, readout: see `read_layer`.
+
+    Raises:
+      ValueError: as `read_layer`.
+
+    Examples:
+      >>> import memsim
+      >>> params = {"kernel": np.float32([[1, -2], [3, 127]])}
+      >>> plan = memsim.plan(params, memsim.CrossbarConfig(), memsim.Policy.parse("sws"))
+      >>> chip = memsim.sample_chip(jax.random.key(0), plan)
+      >>> held, programming = memsim.program(params, plan, chip, words=True)
+      >>> cells = program_cells(chip.key, programming.words["kernel"], plan.config, Readout())
+      >>> inputs = jnp.asarray([200, -1])
+      >>> layer = plan.layers["kernel"]
+      >>> int(count_saturated(chip.key, inputs, cells, layer, plan.config, Readout()).inputs)
+      1
+    """
+    key, codes, outside = checked_inputs(key, inputs, cells, layer, config, readout)
+    above, below = _read_layer(key, codes, cells, layer, config, readout)[1]
+    return Saturated(outside, above, below)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "readout"))
@@ -247,36 +239,48 @@ def _read_layer(
     layer: LayerPlan,
     config: CrossbarConfig,
     readout: Readout,
-) -> Int32[Array, " outputs"] | Float32[Array, " outputs"]:
+) -> tuple[
+    Int32[Array, " outputs"] | Float32[Array, " outputs"], tuple[Int32[Array, ""], Int32[Array, ""]]
+]:
+    """The product, and the conversions that saturated above and below."""
     matrix = layer.matrix
     index = jnp.asarray(layer.placement.weights)
     driven = jnp.where(index < matrix.inputs * matrix.outputs, inputs[index % matrix.inputs], 0)
-    complemented, negative = _stored_as(cells.words, config)
+    complemented, negative = stored_as(cells.words, config)
+    # rows by turns: all, or those without a sign and those with one
     turns = [driven]
-    if _takes_turns(config):
+    if takes_turns(config):
         turns = [jnp.where(negative, 0, driven), jnp.where(negative, driven, 0)]
-    sums = jnp.zeros(index.shape[0], jnp.int32)
+    sums: Array = jnp.zeros(index.shape[0], jnp.int32)
+    above = below = jnp.zeros((), jnp.int32)
     weights = jnp.asarray(config.column_weights, jnp.int32)
+    limit = most_levels(layer, config, readout)
     for turn, rows in enumerate(turns):
-        total = rows.sum(axis=1)
+        total = rows.sum(axis=1, dtype=jnp.int32)
         turn_key = jax.random.fold_in(key, turn)
-        columns = _column_sums(turn_key, rows, cells, config, readout)
-        top = jnp.asarray(_top_levels(config), columns.dtype)
+        read_columns = column_sums(turn_key, rows, cells, config, readout, limit)
+        columns = read_columns.total
+        above, below = above + read_columns.above, below + read_columns.below
+        # of a complemented column the sum is that of all cells at their highest level, less this
+        top = jnp.asarray(top_levels(config), columns.dtype)
         of_all = total[:, None].astype(columns.dtype) * top[None]
         columns = jnp.where(complemented[:, 0], of_all - columns, columns)
         if turn:  # the sign within its cell
-            sign = _sign_level(config) * total
+            sign = sign_level(config) * total
             columns = columns.at[:, -1].add(-sign.astype(columns.dtype))
+        # columns to one number a section
         read = jnp.matmul(columns, weights.astype(columns.dtype), precision="highest")
-        sums = sums.astype(read.dtype) + (_negated(config) * read if turn else read)
+        sums = sums.astype(read.dtype) + (negated(config) * read if turn else read)
+    # sections to outputs, and what was added to all codes taken off again
     if config.encoding == "offset_binary":
-        sums -= (1 << (config.bits - 1)) * driven.sum(axis=1).astype(sums.dtype)
+        sums -= (1 << (config.bits - 1)) * driven.sum(axis=1, dtype=jnp.int32).astype(sums.dtype)
     outputs = jax.ops.segment_sum(sums, index[:, 0] // matrix.inputs, matrix.outputs)
+    of_inputs = inputs.sum(dtype=jnp.int32)
     if layer.offset is not None:
-        outputs -= (layer.offset * inputs.sum()).astype(outputs.dtype)
+        outputs -= (layer.offset * of_inputs).astype(outputs.dtype)
     if layer.correction is not None:
-        outputs = outputs.astype(jnp.float32) - layer.correction * inputs.sum().astype(jnp.float32)
-    return outputs
+        outputs = outputs.astype(jnp.float32) - layer.correction * of_inputs.astype(jnp.float32)
+    return outputs, (above, below)
 
 
 def read_matmul(
@@ -288,112 +292,99 @@ def read_matmul(
     config: CrossbarConfig,
     readout: Readout,
 ) -> Float[Array, "*batch outputs"]:
-    """`inputs @ weights` as the crossbars of a layer compute it, for use inside a model.
+    """Computes `inputs @ weights` as the crossbars of a layer do, for use inside a model.
 
-    Inputs are quantized to `readout.input_bits` by their largest. Gradients pass straight through:
-    they are those of the product with the effective weights.
+    Each vector of inputs is quantized to `readout.input_bits` by its own largest number, as drivers
+    with a digital scale per vector do: `round_half_to_even(x / scale)`, an IEEE quotient, with
+    `scale = max|x| / (2^(input_bits - 1) - 1)`. So no input saturates, and what a vector gives does
+    not depend on those beside it. Gradients pass straight through: they are those of the product
+    with the effective weights.
 
     Args:
-      key: of the noise of each read; consumed.
-      inputs: in the order of the tensor's own inputs.
+      key: of the noise of each read; consumed. Vector i reads with `fold_in(key, i)`.
+      inputs: in the order of the tensor's own inputs. Numbers below the smallest normal one of
+        their dtype (float32 for narrower ones) count as zero where processors flush them.
       effective: the layer's tensor from `program`.
       cells, layer, config, readout: see `read_layer`.
+
+    Returns:
+      In the dtype of `inputs`. A vector with a NaN or an infinite number gives NaN.
+
+    Raises:
+      ValueError: as `read_layer`; inputs that are no floats.
+
+    Examples:
+      >>> import memsim
+      >>> params = {"kernel": np.float32([[1, -2], [3, 127]])}
+      >>> plan = memsim.plan(params, memsim.CrossbarConfig(), memsim.Policy.parse("sws"))
+      >>> chip = memsim.sample_chip(jax.random.key(0), plan)
+      >>> held, programming = memsim.program(params, plan, chip, words=True)
+      >>> cells = program_cells(chip.key, programming.words["kernel"], plan.config, Readout())
+      >>> arguments = held["kernel"], cells, plan.layers["kernel"], plan.config, Readout()
+      >>> found = read_matmul(chip.key, jnp.asarray([[1.27, 0.1]]), *arguments)
+      >>> np.asarray(found, np.float64).round(2).tolist()
+      [[1.57, 10.16]]
     """
-    flat = inputs.reshape(-1, layer.matrix.inputs)
-    largest = jnp.maximum(jnp.max(jnp.abs(flat)), jnp.finfo(flat.dtype).tiny)
-    most = max(2 ** (readout.input_bits - 1) - 1, 1)
-    scale = jax.lax.stop_gradient(largest / most)
-    codes = jax.lax.stop_gradient(jnp.round(flat / scale)).astype(jnp.int32)
-    keys = jax.random.split(key, len(codes))
-    driven = readout.input_bits * layer.placement.weights.size
+    check_arguments(cells, layer, config, readout)
+    key = as_key("key", key)
+    count = layer.matrix.inputs
+    shape, dtype = getattr(inputs, "shape", None), getattr(inputs, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating) or not shape or shape[-1] != count:
+        raise ValueError(
+            f"`inputs` is {type(inputs).__name__} {dtype} {shape}; give floats [..., {count}], or "
+            "integer codes to read_layer."
+        )
+    if getattr(effective, "shape", None) != layer.matrix.shape:
+        raise ValueError(
+            f"`effective` has shape {getattr(effective, 'shape', None)}; give the layer's tensor, "
+            f"{layer.matrix.shape}."
+        )
+    wide = jnp.float64 if dtype == jnp.float64 else jnp.float32
+    flat = jnp.asarray(inputs).reshape(-1, count).astype(wide)
+    weights = by_output(jnp.asarray(effective), layer.matrix).T.astype(wide)
+    exact = flat @ weights
+    # the straight path, zero in value even where the product itself overflows
+    through = jnp.where(jnp.isfinite(exact), exact - jax.lax.stop_gradient(exact), 0)
+    read = _read_vectors(key, jax.lax.stop_gradient(flat), cells, layer, config, readout)
+    outputs: Array = (jax.lax.stop_gradient(read) + through).astype(dtype)
+    return outputs.reshape(*shape[:-1], layer.matrix.outputs)
 
-    def product(one: tuple[Array, Array]) -> Array:
-        return read_layer(one[0], one[1], cells, layer, config, readout)
 
-    together = max(1, _DRIVEN_TOGETHER // driven)
-    products = jax.lax.map(product, (keys, codes), batch_size=together)
-    per_output = jnp.broadcast_to(layer.scale, effective.shape)
-    per_output = by_output(per_output, layer.matrix.axes)[:, 0].astype(inputs.dtype)
-    read = products.astype(inputs.dtype) * scale * per_output[None]
-    exact = flat @ by_output(effective, layer.matrix.axes).T.astype(inputs.dtype)
-    through = jax.lax.stop_gradient(read) + (exact - jax.lax.stop_gradient(exact))
-    return through.reshape(*inputs.shape[:-1], layer.matrix.outputs)
-
-
-def _column_sums(
+@functools.partial(jax.jit, static_argnames=("config", "readout"))
+def _read_vectors(
     key: Key[Array, ""],
-    driven: Int32[Array, "sections rows"],
+    flat: Float[Array, "vectors inputs"],
     cells: Cells,
+    layer: LayerPlan,
     config: CrossbarConfig,
     readout: Readout,
-) -> Int32[Array, "sections columns"] | Float32[Array, "sections columns"]:
-    """What the converters of each column say, bit by bit of the inputs, shifted and added."""
-    shifts = jnp.arange(readout.input_bits, dtype=jnp.int32)
-    bits = (driven[None] >> shifts[:, None, None] & 1).astype(jnp.float32)
-    add_up = functools.partial(jnp.einsum, "tsr,src->tsc", bits, precision="highest")
-    sums = add_up(cells.mean)
-    if any(readout.cells.read_noise):
-        variance = add_up(jnp.square(cells.deviation))  # of independent cells
-        sums += jnp.sqrt(variance) * jax.random.normal(key, sums.shape, sums.dtype)
-    step = readout.adc_step(config)
-    converted = jnp.round(sums / step)
-    if readout.adc_bits is not None:
-        converted = jnp.clip(converted, 0, 2**readout.adc_bits - 1)
-    place = jnp.left_shift(1, shifts).at[-1].multiply(-1)  # two's complement
-    total = jnp.tensordot(place, converted.astype(jnp.int32), axes=1)
-    return total if step == 1 else total.astype(jnp.float32) * step
+) -> Float[Array, "vectors outputs"]:
+    """Products of vectors, each quantized by itself."""
+    tiny = float(np.finfo(flat.dtype).tiny)
+    most = 2 ** (readout.input_bits - 1) - 1
+    # a vector of tiny numbers is lifted by a power of two, so that its scale is a normal number
+    largest = jnp.max(jnp.abs(flat), axis=1, keepdims=True)
+    finite = jnp.isfinite(largest)
+    lift = jnp.where(largest < tiny * 2.0**20, 2.0**20, 1.0).astype(flat.dtype)
+    flat = jnp.where(finite, flat, 0) * lift
+    scale = jnp.where(finite & (largest > 0), largest * lift / most, 1)
+    # behind the barrier no compiler sees a broadcast and multiplies by a reciprocal instead
+    barrier: Callable[[Array], Array] = jax.lax.optimization_barrier
+    divisor = barrier(jnp.broadcast_to(scale, flat.shape))
+    codes = jnp.round(flat / divisor).astype(jnp.int32)
 
+    def product(one: tuple[Array, Array]) -> Array:
+        number, vector = one
+        own_key = jax.random.fold_in(key, number)
+        outputs: Array
+        outputs, _ = _read_layer(own_key, vector, cells, layer, config, readout)
+        return outputs
 
-def _stored_as(
-    words: UInt[Array, "sections physical_rows"], config: CrossbarConfig
-) -> tuple[Bool[Array, "sections 1 columns"], Bool[Array, "sections rows"]]:
-    """Which columns of a section hold complements; which rows hold words with a sign apart."""
-    data, flags = words[:, : config.rows], words[:, config.rows :]
-    if config.flags == "section":
-        data = data ^ flags
-        complemented = bit_slice(flags, config) != 0
-    else:
-        complemented = jnp.zeros((len(words), 1, config.columns), bool)
-    sign = word_constant(1 << (config.bits - 1), config)
-    negative = (data & sign) != 0 if _takes_turns(config) else jnp.zeros(data.shape, bool)
-    return complemented, negative
-
-
-def _takes_turns(config: CrossbarConfig) -> bool:
-    """Whether rows are read by the sign of their words: it counts otherwise than its column."""
-    in_wide_cell = config.column_masks[-1] != 1 << (config.bits - 1)
-    return config.encoding == "sign_magnitude" or (
-        config.encoding == "twos_complement" and in_wide_cell
-    )
-
-
-def _negated(config: CrossbarConfig) -> int:
-    """What the sum of the rows with a sign counts."""
-    return -1 if config.encoding == "sign_magnitude" else 1
-
-
-def _sign_level(config: CrossbarConfig) -> int:
-    """What the top cell of a row with a sign has too many levels."""
-    top = config.column_masks[-1]
-    sign = (1 << (config.bits - 1)) // (top & -top)
-    return sign if config.encoding == "sign_magnitude" else 2 * sign
-
-
-def _top_levels(config: CrossbarConfig) -> np.ndarray:
-    """The highest level of each column's cells."""
-    return np.asarray([mask // (mask & -mask) for mask in config.column_masks])
-
-
-def _check_layer(layer: LayerPlan, config: CrossbarConfig, readout: Readout) -> None:
-    valid = layer.analog_valid
-    if not isinstance(valid, jax.core.Tracer) and not valid:
-        raise ValueError(
-            "`layer` is not analog-valid: its sections mix outputs, and a column current is no sum "
-            "of one of them; use sws, matched or unsorted."
-        )
-    needed = config.bits + readout.input_bits + max(layer.matrix.inputs - 1, 1).bit_length()
-    if needed > 32:
-        raise ValueError(
-            f"`readout` has {readout.input_bits} input bits: with weights of {config.bits} bits "
-            f"and {layer.matrix.inputs} inputs, sums take {needed} bits of 32; use fewer."
-        )
+    at_once = max(1, _DRIVEN_AT_ONCE // (readout.input_bits * layer.placement.weights.size))
+    numbers = jnp.arange(len(codes), dtype=jnp.uint32)
+    products = jax.lax.map(product, (numbers, codes), batch_size=at_once).astype(flat.dtype)
+    # the smaller scale first: then nothing overflows or vanishes that is not so in the end
+    per_output = jnp.broadcast_to(layer.scale, layer.matrix.slice_shape)
+    per_output = by_output(per_output, layer.matrix.slice_axes)[:, 0].astype(flat.dtype)[None]
+    read = products * jnp.minimum(scale, per_output) * jnp.maximum(scale, per_output)
+    return jnp.where(finite, read / lift, jnp.nan)

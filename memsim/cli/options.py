@@ -13,13 +13,14 @@ import typer
 from jaxtyping import Array, Key
 
 from memsim.chip import Chip, fault_words, with_faults
-from memsim.config import ENCODINGS, SCALES, SCHEDULES, CrossbarConfig, Policy
+from memsim.config import ENCODINGS, SCALES, SCHEDULES, CrossbarConfig
 from memsim.files.checkpoints import Checkpoint, open_checkpoint
 from memsim.files.chips import load_chip, load_faults
 from memsim.files.writing import check_output
-from memsim.planning import Plan, sections_by_output, select_layers
+from memsim.planning import Plan, sections_by_output
+from memsim.policies import Policy
 from memsim.report.terminal import counted
-from memsim.selection import LAYOUTS, Select, select_by_name
+from memsim.selection import LAYOUTS, Select, select_by_name, select_layers
 
 __all__ = [
     "CheckpointOptions",
@@ -99,14 +100,18 @@ class CrossbarOptions:
         text = crossbars if self.crossbars is None else self.crossbars
         if text != "all" and not (text.isascii() and text.isdecimal()):
             raise ValueError(f"`crossbars` is {text!r}; give a number from 1, or all.")
+        # words are checked there, and the messages list them
+        words: dict[str, Any] = {
+            "encoding": self.encoding,
+            "schedule": self.schedule,
+            "scale_per": self.scale_per,
+        }
         return CrossbarConfig(
             rows=self.rows,
             bits=self.bits,
             cell_bits=self.cell_bits,
-            encoding=self.encoding,
             crossbars=None if text == "all" else int(text),
-            schedule=self.schedule,
-            scale_per=self.scale_per,
+            **words,
         )
 
 
@@ -122,24 +127,20 @@ class SelectionOptions:
         str | None,
         typer.Option(metavar="RE", help="leave names that match digital", rich_help_panel=_TENSORS),
     ] = None
-    layout: Annotated[
-        str,
+    maps: Annotated[
+        list[str],
         typer.Option(
-            help=f"{', '.join(LAYOUTS)}: auto goes by the names", rich_help_panel=_TENSORS
-        ),
-    ] = "auto"
-    transposed: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RE",
-            help=r"torch weights \[in, out, ...] that match",
+            "--map",
+            metavar="RE=LAYOUT",
+            help=f"read tensors that match as {', '.join(LAYOUTS)}, or another word for each axis; "
+            "repeatable, the first that matches counts",
             rich_help_panel=_TENSORS,
         ),
-    ] = None
+    ] = dataclasses.field(default_factory=list)
 
     def select(self) -> Select:
         """Gives the choice of `plan` and `compare`."""
-        return select_by_name(self.layout, self.include, self.exclude, self.transposed)
+        return select_by_name(include=self.include, exclude=self.exclude, map=self.maps)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -218,8 +219,8 @@ def check_memory(
     Raises:
       ValueError: the chips, or the sections of one layer, take more than the machine has.
     """
-    axes = select_layers(tensors, select)
-    sections = sections_by_output(tensors, axes, config)
+    matrices = {name: each.matrix for name, each in select_layers(tensors, select).items()}
+    sections = sections_by_output(matrices, config)
     crossbars = config.crossbars or sum(sections.values())
     # state and stuck cells in words, and wear in 4 bytes a cell; a layer's places and words
     of_chip = (

@@ -12,16 +12,18 @@ import numpy as np
 import rich.console
 import typer
 
-from memsim.budgeting import Trial, budget, budget_json
+from memsim.budgeting import Judge, Trial, budget, budget_json
 from memsim.chip import Chip
 from memsim.cli import options
 from memsim.cli.failures import JudgeError
 from memsim.cli.records import given_options, with_options
 from memsim.cli.rules import PLAN_RULES, check_rules
-from memsim.config import CrossbarConfig, Policy
+from memsim.config import CrossbarConfig
 from memsim.files.plans import save_plan
+from memsim.files.raw import RawTensor
 from memsim.files.writing import write_text
 from memsim.planning import plan
+from memsim.policies import Policy, Unsorted
 from memsim.report.tables import budget_tables
 from memsim.report.terminal import counted, printable, progress_bar, results_console
 from memsim.selection import Select
@@ -74,7 +76,7 @@ def run_plan(chosen: PlanOptions) -> None:
     """Write the index that a chip would follow: under a policy, or within a budget of accuracy."""
     check_rules(PLAN_RULES, given_options())
     policy = options.parse_policy(chosen.policy) if chosen.policy is not None else None
-    avoids = policy is not None and policy.faults == "avoid"
+    avoids = policy is not None and policy.avoids_faults
     if (chosen.chip_file or chosen.faults) and not avoids:
         raise ValueError(
             "`--chip` and `--faults` are of matched:faults=avoid; leave them out, or give that "
@@ -87,7 +89,7 @@ def run_plan(chosen: PlanOptions) -> None:
     tensors = {name: source.load(name) for name in source.tensors}
     chip = None
     if chosen.chip_file or chosen.faults:  # a plain plan has as many crossbars
-        plain = plan(tensors, config, Policy(), select=select)
+        plain = plan(tensors, config, Unsorted(), select=select)
         key = jax.random.key(chosen.seed)
         chip = options.chip_of_files(key, chosen.chip_file, chosen.faults, plain)
     console = results_console()
@@ -96,7 +98,7 @@ def run_plan(chosen: PlanOptions) -> None:
         return
     with progress_bar() as bar:
         bar.add_task(f"planning {printable(chosen.checkpoint.name)}", total=None)
-        made = plan(tensors, config, policy or Policy(), select=select, chip=chip)
+        made = plan(tensors, config, policy or Unsorted(), select=select, chip=chip)
         save_plan(chosen.out, made, force=chosen.force)
     _print_plan(console, chosen, len(made.layers), f" under {policy}")
 
@@ -112,12 +114,12 @@ def _plan_in_budget(
     config: CrossbarConfig,
     select: Select,
     chip: Chip | None,
-    tensors: Mapping[str, np.ndarray],
+    tensors: Mapping[str, np.ndarray | RawTensor],
     console: rich.console.Console,
 ) -> None:
     """Searches the plan of fewest writes within the budget, and writes and prints what it found."""
     assert chosen.evaluate is not None and chosen.max_drop is not None, "rules"  # noqa: S101, PT018
-    loss_fn, accuracy_fn, data = _judge(chosen.evaluate, dict(tensors))
+    judge = _judge(chosen.evaluate, dict(tensors))
     title = f"planning {printable(chosen.checkpoint.name)}"
     with progress_bar() as bar:
         task = bar.add_task(title, total=None)
@@ -128,7 +130,7 @@ def _plan_in_budget(
             bar.update(task, description=f"{title}: {what}")
 
         found = budget(
-            tensors, config, loss_fn, accuracy_fn, data, chosen.max_drop,
+            tensors, config, judge, chosen.max_drop,
             policy=policy, select=select, chip=chip, seed=chosen.seed, progress=show,
         )  # fmt: skip
     save_plan(chosen.out, found.plan, force=chosen.force)
@@ -162,7 +164,7 @@ def _load_function(text: str) -> Callable[..., Any]:
     return cast(Callable[..., Any], function)
 
 
-def _judge(text: str, tensors: dict[str, Any]) -> tuple[Any, Any, Any]:
+def _judge(text: str, tensors: dict[str, Any]) -> Judge:
     """What the function gives; what it raises is its own, and shown with its lines."""
     function = _load_function(text)
     try:
@@ -174,4 +176,4 @@ def _judge(text: str, tensors: dict[str, Any]) -> tuple[Any, Any, Any]:
             f"`--evaluate` {text} returned {type(found).__name__}; it must return (loss_fn, "
             "accuracy_fn, data), see memsim.budget."
         )
-    return found
+    return Judge(*found)

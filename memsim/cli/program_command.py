@@ -1,6 +1,7 @@
 """`memsim program`."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -14,14 +15,16 @@ from memsim.chip import Chip
 from memsim.cli import options
 from memsim.cli.records import given_options, with_options
 from memsim.cli.rules import PROGRAM_RULES, check_rules
-from memsim.config import Policy
 from memsim.files.checkpoints import Checkpoint
 from memsim.files.chips import save_chip
 from memsim.files.plans import load_plan
+from memsim.files.raw import RawTensor
 from memsim.files.writing import save_tensors
 from memsim.network import program, sample_chip
 from memsim.planning import Plan, plan
+from memsim.policies import Policy, Unsorted
 from memsim.report.terminal import counted, printable, progress_bar, results_console
+from memsim.selection import slice_of, tensor_name
 from memsim.summary import Summary, summarize
 
 __all__ = ["ProgramOptions", "run_program"]
@@ -94,8 +97,7 @@ def run_program(chosen: ProgramOptions) -> None:
         mapped = {name: jnp.asarray(tensors[name]) for name in made.names if name in tensors}
         effective, programming = program(mapped, made, chip, passes=chosen.passes)
     held = {name: np.asarray(tensor) for name, tensor in effective.items()}
-    metadata = getattr(source, "metadata", {})
-    save_tensors(chosen.out, tensors | held, metadata=metadata, force=chosen.force)
+    save_tensors(chosen.out, tensors | held, metadata=source.metadata, force=chosen.force)
     if chosen.save_chip_file:
         save_chip(chosen.save_chip_file, programming.chip, made.config, force=chosen.force)
     deviation = _deviation(tensors, held, made)
@@ -106,7 +108,7 @@ def _plan_and_chip(
     chosen: ProgramOptions,
     policy: Policy | None,
     source: Checkpoint,
-    tensors: Mapping[str, np.ndarray],
+    tensors: Mapping[str, np.ndarray | RawTensor],
 ) -> tuple[Plan, Chip]:
     """The plan of the options, and the chip that it is for."""
     key = jax.random.split(jax.random.key(chosen.seed), 1)[0]  # the first chip of `memsim report`
@@ -117,8 +119,8 @@ def _plan_and_chip(
     config, select = chosen.config(), chosen.select()
     options.check_memory(source.tensors, config, select)
     # stuck cells are avoided once there is a chip: a plain plan has as many crossbars
-    avoids = policy.faults == "avoid"
-    made = plan(tensors, config, Policy() if avoids else policy, select=select)
+    avoids = policy.avoids_faults
+    made = plan(tensors, config, Unsorted() if avoids else policy, select=select)
     chip = _chip(chosen, key, made)
     if avoids:
         made = plan(tensors, config, policy, select=select, chip=chip)
@@ -132,27 +134,39 @@ def _chip(chosen: ProgramOptions, key: Any, made: Plan) -> Chip:
 
 
 def _deviation(
-    before: Mapping[str, np.ndarray], held: Mapping[str, np.ndarray], made: Plan
+    before: Mapping[str, np.ndarray | RawTensor], held: Mapping[str, np.ndarray], made: Plan
 ) -> Deviation:
     """How far the weights held are from those before."""
-    weights = clipped = vanished = not_finite = 0
-    squares, errors = [], []
+    names = {tensor_name(name, layer.matrix) for name, layer in made.layers.items()}
     # the largest weight of all is the unit: squares of tiny float64 would vanish, of huge overflow
-    exact = {name: np.asarray(before[name], np.float64) for name in made.names}
-    finite = {name: np.isfinite(tensor) for name, tensor in exact.items()}
-    unit = max(float(np.abs(exact[name][ok]).max(initial=0)) for name, ok in finite.items()) or 1.0
-    for name, ok in finite.items():
-        was, now = exact[name][ok], np.asarray(held[name], np.float64)[ok]
-        scale = np.broadcast_to(np.asarray(made.layers[name].scale), before[name].shape)[ok]
-        weights += exact[name].size
-        not_finite += int(np.sum(~ok))
+    unit = max(_largest(np.asarray(before[name])) for name in names) or 1.0
+    weights = clipped = vanished = not_finite = 0
+    squares = errors = 0.0
+    for name, layer in made.layers.items():
+        tensor = tensor_name(name, layer.matrix)
+        was, now = (
+            slice_of(np.asarray(tensors[tensor]), layer.matrix).astype(np.float64)
+            for tensors in (before, held)
+        )
+        finite = np.isfinite(was)
+        scale = np.broadcast_to(np.asarray(layer.scale), was.shape)[finite]
+        weights += was.size
+        was, now = was[finite], now[finite]
+        not_finite += int(np.sum(~finite))
         vanished += int(np.sum((was != 0) & (now == 0)))
-        codes = np.rint(was.astype(np.float32) / scale)
+        with np.errstate(over="ignore"):  # beyond float32 is beyond the largest code too
+            codes = np.rint(was.astype(np.float32) / scale)
         clipped += int(np.sum(np.abs(codes) > made.config.max_code))
-        squares.append(np.sum(np.square(was / unit)))
-        errors.append(np.sum(np.square((now - was) / unit)))
-    share = float(np.sqrt(np.sum(errors) / np.sum(squares))) if np.sum(squares) else 0.0
+        squares += float(np.sum(np.square(was / unit)))
+        errors += float(np.sum(np.square((now - was) / unit)))
+    share = math.sqrt(errors / squares) if squares else 0.0
     return Deviation(weights, share, clipped, vanished, not_finite)
+
+
+def _largest(tensor: np.ndarray) -> float:
+    """The largest magnitude of its finite numbers."""
+    wide = tensor.astype(np.float64)
+    return float(np.abs(wide[np.isfinite(wide)]).max(initial=0.0))
 
 
 def _print_result(

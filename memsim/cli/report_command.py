@@ -15,9 +15,10 @@ from memsim.cli import options
 from memsim.cli.records import given_options, with_options
 from memsim.cli.rules import REPORT_RULES, check_rules
 from memsim.cli.service_options import ServiceOptions
-from memsim.config import CrossbarConfig, Policy
+from memsim.config import CrossbarConfig
 from memsim.files.checkpoints import Checkpoint, open_checkpoint
 from memsim.files.writing import write_text, write_whole
+from memsim.policies import Policy
 from memsim.report.documents import to_json
 from memsim.report.tables import policy_table
 from memsim.report.terminal import (
@@ -27,9 +28,9 @@ from memsim.report.terminal import (
     progress_bar,
     results_console,
 )
+from memsim.selection import Matrix, layout_of
 from memsim.service.ownership import Worth
-from memsim.streaming import Comparison, compare
-from memsim.summary import LayerSummary
+from memsim.streaming import Chips, Comparison, compare
 
 __all__ = ["ReportOptions", "run_report"]
 
@@ -152,7 +153,7 @@ def run_report(chosen: ReportOptions) -> None:
             "no sum of one output"
         )
     chosen.print_to(console, document, assumptions, lifetimes)
-    _print_tensors(console, result)
+    _print_tensors(console, result, source.reasons)
     if chosen.html_out and not outputs.plot:
         console.print(
             f'{chosen.html_out} has no chart: that takes matplotlib, pip install "memsim[plot]"',
@@ -187,25 +188,25 @@ def _compare(
     """Counts the policies, with a bar for whoever watches."""
     select = chosen.select()
     before = options.naming("--from", open_checkpoint, chosen.old) if chosen.old else None
-    faults = chosen.fault_map()
+    chips = Chips(
+        number=chosen.chips,
+        seed=chosen.seed,
+        stuck_at_0=chosen.stuck_at_0,
+        stuck_at_1=chosen.stuck_at_1,
+        faults=chosen.fault_map(),
+    )
     options.check_memory(source.tensors, config, select, chosen.chips)
     with progress_bar() as bar:
         task = bar.add_task(f"programming {printable(chosen.checkpoint.name)}", total=1.0)
         return compare(
-            source.tensors,
+            source,
             config,
             policies,
-            load=source.load,
-            old=before.tensors if before else None,
-            load_old=before.load if before else None,
+            old=before,
             keep_placement=chosen.keep_placement,
             select=select,
             passes=(2 if chosen.lifetime else 1) if chosen.passes is None else chosen.passes,
-            chips=chosen.chips,
-            seed=chosen.seed,
-            stuck_at_0=chosen.stuck_at_0,
-            stuck_at_1=chosen.stuck_at_1,
-            faults=faults,
+            chips=chips,
             steady=chosen.lifetime,
             progress=lambda fraction: bar.update(task, completed=fraction),
         )
@@ -237,21 +238,27 @@ def _write_files(
         write_text(chosen.html_out, to_html(document, pictures=pictures), chosen.force)
 
 
-def _print_tensors(console: rich.console.Console, result: Comparison) -> None:
-    """Lists what was programmed, and how it was read, and what was left digital."""
-    layers = next(iter(result.policies.values())).layers
-    weights = sum(layer.weights for layer in layers.values())
-    read = (_read_as(name, layer) for name, layer in layers.items())
-    sizes = f"{counted(weights, 'weight')} in {counted(len(layers), 'tensor')}"
+def _print_tensors(
+    console: rich.console.Console, result: Comparison, reasons: Mapping[str, str]
+) -> None:
+    """Lists what was programmed, and how it was read, and what was left digital, and why."""
+    tensors = {each.tensor: each.matrix for each in result.matrices.values()}
+    slices = Counter(each.tensor for each in result.matrices.values())
+    weights = sum(slices[name] * each.inputs * each.outputs for name, each in tensors.items())
+    sizes = f"{counted(weights, 'weight')} in {counted(len(tensors), 'tensor')}"
     console.print(f"[bold]programmed[/]: {sizes}")
+    read = (_read_as(name, slices[name], matrix) for name, matrix in tensors.items())
     console.print(listed(read), style="dim", highlight=False, markup=False)
     console.print(f"[bold]left digital[/]: {counted(len(result.digital), 'tensor')}")
-    console.print(listed(result.digital) or "none", style="dim", highlight=False, markup=False)
+    digital = (f"{name}: {reasons[name]}" if name in reasons else name for name in result.digital)
+    console.print(listed(digital) or "none", style="dim", highlight=False, markup=False)
 
 
-def _read_as(name: str, layer: LayerSummary) -> str:
-    """Says how a matrix was read."""
-    return f"{name} [{layer.inputs} x {layer.outputs}]"
+def _read_as(name: str, slices: int, matrix: Matrix) -> str:
+    """Says how a tensor was read."""
+    size = f"{matrix.inputs} x {matrix.outputs}"
+    size = f"{slices} x ({size})" if matrix.stacked else size
+    return f"{name} [{size}] {layout_of(matrix)}"
 
 
 def _draw(

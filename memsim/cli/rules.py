@@ -26,7 +26,7 @@ _CROSSBARS = (
     "--rows", "--columns", "--bits", "--cell-bits", "--encoding", "--crossbars", "--schedule",
     "--scale-per",
 )  # fmt: skip
-_SELECTION = ("--include", "--exclude", "--map", "--layout", "--transposed")
+_SELECTION = ("--include", "--exclude", "--map")
 _RATES = ("--stuck-at-0", "--stuck-at-1")
 
 _FAULTS = Rule("--faults", "a fault map says which cells are stuck", excludes=_RATES)

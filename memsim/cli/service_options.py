@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import rich.console
 import typer
 
-from memsim.cells.pulses import HFO2, PCM, ConstantPulses, Scheme, scheme_costs
+from memsim.cells.prices import scheme_costs
+from memsim.cells.pulses import HFO2, PCM, ConstantPulses, Scheme
 from memsim.report.tables import scheme_table, worth_tables
 from memsim.report.texts import lifetime_title
 from memsim.service.costs import Assumptions, assume, assumptions_json, read_assumptions

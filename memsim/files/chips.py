@@ -1,6 +1,7 @@
 """Chips and fault maps, to a file and back."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -10,43 +11,133 @@ import numpy as np
 from memsim.chip import Chip, fault_cells
 from memsim.config import CrossbarConfig
 from memsim.files.checkpoints import open_checkpoint
-from memsim.files.own import load_own
+from memsim.files.own import Part, check_keys, check_part, load_own
+from memsim.files.raw import RawTensor
 from memsim.files.writing import save_tensors
+
+__all__ = ["load_chip", "load_faults", "save_chip", "save_faults"]
+
+_FORMAT = 2  # 1, of memsim 0.1, holds the same and does not say so
 
 
 def save_chip(path: str | Path, chip: Chip, config: CrossbarConfig, *, force: bool = False) -> None:
     """Saves a chip as safetensors: its key, stuck cells and present state.
 
+    >>> save_chip("chip.safetensors", programming.chip, plan.config)
+    >>> chip = load_chip("chip.safetensors", plan.config)
+
+    Args:
+      path: of the file.
+      chip: one; save those of a `vmap` one by one.
+      config: `plan.config` of the plan that it was sampled for.
+      force: replace a file that exists.
+
     Raises:
       OSError: as `save_tensors`.
+      ValueError: the chip is none of these crossbars, or several.
     """
     tensors = {
-        "key": jax.random.key_data(chip.key),
-        "passes": chip.passes,
-        "stuck_at_0": chip.stuck_at_0,
-        "stuck_at_1": chip.stuck_at_1,
-        "state": chip.state,
+        "key": np.asarray(jax.random.key_data(chip.key)),
+        "passes": np.asarray(chip.passes),
+        "stuck_at_0": np.asarray(chip.stuck_at_0),
+        "stuck_at_1": np.asarray(chip.stuck_at_1),
+        "state": np.asarray(chip.state),
     }
-    description = {"key": str(jax.random.key_impl(chip.key)), "cells": config.column_masks}
+    kind = str(jax.random.key_impl(chip.key))
+    try:
+        _check_chip(tensors, kind, config)
+    except ValueError as error:
+        raise ValueError(f"`chip` cannot be saved: {error}.") from error
+    description = {"format": _FORMAT, "key": kind, "cells": config.column_masks}
     save_tensors(path, tensors, metadata={"memsim.chip": json.dumps(description)}, force=force)
 
 
 def load_chip(path: str | Path, config: CrossbarConfig) -> Chip:
-    """Loads a chip.
+    """Loads a chip, of memsim 0.1 too, and believes nothing in it.
+
+    Args:
+      path: of the file.
+      config: `plan.config` of the plan that is to be programmed on it.
 
     Raises:
-      FileNotFoundError, ValueError: there is no such file; it is not a whole chip; its words
-        are not cut into cells as `config` says.
+      FileNotFoundError: there is no such file.
+      ValueError: it is not a whole chip, or holds what no chip does; its words are not cut into
+        cells as `config` says; it has other rows or crossbars than the config.
     """
     tensors, description = load_own(path, "chip")
-    if tuple(description["cells"]) != config.column_masks:
+    try:
+        check_keys("its description", description, ("key", "cells"), ("format",))
+        if description.get("format", _FORMAT) != _FORMAT:
+            raise ValueError(
+                f"its format is {description['format']!r}, and this memsim reads formats up to "
+                f"{_FORMAT}"
+            )
+        check_keys("it", tensors, Chip._fields)
+        kind, cells = description["key"], description["cells"]
+        if not isinstance(kind, str):
+            raise ValueError(f"`key` of its description is {kind!r}, no text")
+        if not isinstance(cells, list) or not all(type(mask) is int for mask in cells):
+            raise ValueError("`cells` of its description is no list of whole numbers")
+    except ValueError as error:
         raise ValueError(
-            f"`chip` {path} has {len(description['cells'])} other columns than the config's "
+            f"`chip` {path} is no whole chip: {error}; sample or program it again."
+        ) from error
+    # a whole chip, but of other crossbars
+    if tuple(cells) != config.column_masks:
+        raise ValueError(
+            f"`chip` {path} has {len(cells)} other columns than the config's "
             f"{config.columns} ({config.encoding}, {config.bits} bits, {config.cell_bits} per "
             "cell); program it with the config that it was made for."
         )
-    key = jax.random.wrap_key_data(jnp.asarray(tensors.pop("key")), impl=description["key"])
+    try:
+        _check_chip(tensors, kind, config)
+    except ValueError as error:
+        raise ValueError(
+            f"`chip` {path} does not fit the config, or is damaged: {error}; sample or program it "
+            "again, with the config that it is for."
+        ) from error
+    key = jax.random.wrap_key_data(jnp.asarray(tensors.pop("key")), impl=kind)
     return Chip(key, **{name: jnp.asarray(x) for name, x in tensors.items()})
+
+
+def _check_chip(tensors: Mapping[str, np.ndarray], kind: str, config: CrossbarConfig) -> None:
+    """Checks the tensors of a chip.
+
+    Args:
+      tensors: by the names of the fields of `Chip`.
+      kind: of its key, as JAX names it.
+
+    Raises:
+      ValueError: another dtype or shape, stuck cells that contradict each other or are no whole
+        cells, a state that stuck cells cannot have.
+    """
+    # a key of that kind tells what the data of one look like
+    try:
+        key = np.asarray(jax.random.key_data(jax.random.key(0, impl=kind)))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"JAX has no keys of the kind {kind!r}") from error
+    check_part("key", tensors["key"], Part((key.dtype.name,), key.shape, 0, 2**32 - 1))
+    check_part("passes", tensors["passes"], Part(("int32",), (), 0, 2**31 - 1))
+    state = tensors["state"]
+    # weight stationary, only the network says how many crossbars there are
+    crossbars = config.crossbars or (state.shape[0] if state.ndim else 0)
+    word, whole = config.word_dtype.name, sum(config.column_masks)
+    words = Part((word,), (crossbars, config.physical_rows), 0, whole)
+    for name in ("stuck_at_0", "stuck_at_1", "state"):
+        check_part(name, tensors[name], words)
+    if not crossbars:
+        raise ValueError("it has no crossbars")
+    # stuck cells are whole cells, stuck one way, and at that level
+    low, high = tensors["stuck_at_0"], tensors["stuck_at_1"]
+    for name, stuck in (("stuck_at_0", low), ("stuck_at_1", high)):
+        for mask in config.column_masks:
+            # a cell of several bits is stuck as a whole
+            if ((stuck & mask != 0) & (stuck & mask != mask)).any():
+                raise ValueError(f"`{name}` holds parts of cells")
+    if (low & high).any():
+        raise ValueError("cells of it are stuck at both 0 and 1")
+    if (state & low).any() or (~state & high).any():
+        raise ValueError("`state` has stuck cells at another level than they are stuck at")
 
 
 def save_faults(
@@ -77,13 +168,22 @@ def load_faults(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
             "`stuck_at_1`, bool [crossbars, rows, columns]."
         )
     low, high = source.load("stuck_at_0"), source.load("stuck_at_1")
-    if low.shape != high.shape or low.ndim != 3 or not np.isin([*np.unique(low), *np.unique(high)],
-                                                              (0, 1)).all():  # fmt: skip
+    if low.shape != high.shape or low.ndim != 3 or not (_are_cells(low) and _are_cells(high)):
         raise ValueError(
             f"`faults` {path} holds {low.dtype} {low.shape} and {high.dtype} {high.shape}; both "
             "must be bool (or 0 and 1) [crossbars, rows, columns]."
         )
-    low, high = low.astype(bool), high.astype(bool)
+    if not low.size:
+        raise ValueError(f"`faults` {path} is a map of no cells: {low.shape}.")
+    low, high = np.asarray(low).astype(bool), np.asarray(high).astype(bool)
     if (low & high).any():
         raise ValueError(f"`faults` {path} has {(low & high).sum()} cells stuck at both 0 and 1.")
     return low, high
+
+
+def _are_cells(values: np.ndarray | RawTensor) -> bool:
+    """Whether all are 0 or 1, whole or floating."""
+    # bool, whole and floating numbers of NumPy; no complex ones, texts or bytes
+    if isinstance(values, RawTensor) or values.dtype.kind not in "biuf":
+        return False
+    return bool(((values == 0) | (values == 1)).all())

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
-from memsim.config import Policy
 from memsim.plot.style import BAD, BAR, GOOD, INK, SOFT, new_figure, styles_of, tidy
+from memsim.policies import Policy
 from memsim.report.texts import time_text
 from memsim.service.lifetime import DAYS_PER_YEAR
 

@@ -10,8 +10,8 @@ import scipy.optimize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from memsim.config import Policy
 from memsim.plot.style import BAD, BAR, GOOD, INK, SOFT, new_figure, reductions_on, styles_of, tidy
+from memsim.policies import Policy
 from memsim.report.texts import index_bits_text
 from memsim.summary import Summary
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from memsim.config import Policy
+from memsim.policies import Policy
 
 INK, SOFT, BAR, GOOD, BAD = "#1c2430", "#5d6b7d", "#3b6fb6", "#2f8f5b", "#b4552d"
 _STYLES = {

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Key
 
-from memsim.cells.pulses import ConstantPulses, Scheme, write_energy, write_time
+from memsim.cells.prices import write_energy, write_time
+from memsim.cells.pulses import ConstantPulses, Scheme
 from memsim.service.costs import (
     Assumptions,
     Figure,

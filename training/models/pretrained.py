@@ -24,9 +24,7 @@ from jaxtyping import Array, PyTree
 
 import memsim
 from memsim.selection import leaf_name, named_leaves
-from training.models.resnet import BasicBlock, Bottleneck, CifarResNet, ResNet
-from training.models.vit import VisionTransformer
-from training.preprocessing import (
+from training.data.preprocessing import (
     CIFAR,
     DEIT,
     TORCHVISION,
@@ -35,6 +33,8 @@ from training.preprocessing import (
     normalise,
     read_timm_config,
 )
+from training.models.resnet import BasicBlock, Bottleneck, CifarResNet, ResNet
+from training.models.vit import VisionTransformer
 
 
 class Architecture(NamedTuple):
@@ -128,7 +128,7 @@ def open_network(model: str, weights: str | Path) -> Network:
         raise ValueError(f"`model` is {model!r}; choose one of {', '.join(MODELS)}.")
     path = fetch(weights)
     checkpoint = memsim.open_checkpoint(path)
-    tensors = {name: checkpoint.load(name) for name in checkpoint.tensors}
+    tensors = {name: np.asarray(checkpoint.load(name)) for name in checkpoint.tensors}
     config = path.parent / "config.json"
     if config.is_file():
         preprocessing = read_timm_config(config)

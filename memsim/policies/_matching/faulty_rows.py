@@ -18,7 +18,7 @@ from memsim.schedule import network_schedule
 _FAR = 1 << 60
 
 
-class Kinds(NamedTuple):
+class RowKinds(NamedTuple):
     """The rows that a layer meets, and what they can hold. Codes count from the lowest.
 
     Attributes:
@@ -40,7 +40,7 @@ class Kinds(NamedTuple):
 
 def row_kinds(
     stuck: Stuck | None, shape: tuple[int, ...], dealt: np.ndarray, config: CrossbarConfig
-) -> Kinds:
+) -> RowKinds:
     """What the rows of a layer can hold.
 
     Args:
@@ -52,7 +52,9 @@ def row_kinds(
     carried = config.crossbars is not None
     if stuck is None:
         own = np.arange(config.max_code - config.min_code + 1, dtype=np.int32)[None]
-        return Kinds(np.zeros((outputs, inputs), np.int32), own, np.zeros_like(own), own, carried)
+        return RowKinds(
+            np.zeros((outputs, inputs), np.int32), own, np.zeros_like(own), own, carried
+        )
     both = np.asarray(stuck.at_0, np.int64) << 32 | np.asarray(stuck.at_1, np.int64)
     masks, kind = np.unique(np.append(both.reshape(-1), 0), return_inverse=True)
     target, least, value = _holdable(masks >> 32, masks & 0xFFFFFFFF, config)
@@ -67,11 +69,11 @@ def row_kinds(
     of_place = np.empty_like(crossbar)
     of_place[:, dealt] = crossbar
     of = number_of_row[of_place].swapaxes(0, 1).reshape(outputs, -1)[:, :inputs]
-    return Kinds(np.ascontiguousarray(of), target[rank], least[rank], value[rank], carried)
+    return RowKinds(np.ascontiguousarray(of), target[rank], least[rank], value[rank], carried)
 
 
 def _holdable(at_0: np.ndarray, at_1: np.ndarray, config: CrossbarConfig) -> tuple[np.ndarray, ...]:
-    """`Kinds.target`, `least` and `value` of rows with these stuck cells, words [kinds]."""
+    """`RowKinds.target`, `least` and `value` of rows with these stuck cells, words [kinds]."""
     words, value_of_word = _values(config)
     codes = np.arange(words.size)
     held = (words & ~(at_0 | at_1)[:, None]) | at_1[:, None]
@@ -96,7 +98,7 @@ def _values(config: CrossbarConfig) -> tuple[np.ndarray, np.ndarray]:
 
 
 @numba.njit(cache=True, nogil=True)
-def seat(held, kinds, codes, rows, graph, item, word):  # type: ignore[no-untyped-def]
+def take_faulty_rows(held, kinds, codes, rows, graph, item, word):  # type: ignore[no-untyped-def]
     """Gives every position on a faulty row an item, so that the errors it forces are least in all.
 
     Least is the sum of the squared errors past the tolerance, exactly; after that, each position
@@ -106,7 +108,7 @@ def seat(held, kinds, codes, rows, graph, item, word):  # type: ignore[no-untype
       held: int32 [positions], the word node programmed before.
       kinds: int32 [positions], of the rows.
       codes: int32 [items], code of each, from the graph's lowest; at least as many as positions.
-      rows: the `Kinds`.
+      rows: the `RowKinds`.
       item: int32 [positions], returned: the item each position takes; -1 on a whole row.
       word: int32 [positions], returned: the word node it is programmed with.
     """
@@ -182,7 +184,7 @@ def _augment(start, faulty, kinds, present, left, taken, dual, tolerance, least)
       left: int32 [codes], items not taken; returned.
       taken: int32 [positions], code of each, -1 for none; returned.
       dual: int64 [codes], zeros at first; returned.
-      least: `Kinds.least`.
+      least: `RowKinds.least`.
     """
     distance = np.full(left.size, _FAR, np.int64)
     through = np.full(left.size, -1, np.int64)

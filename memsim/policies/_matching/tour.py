@@ -14,7 +14,7 @@ _TOUR_OUTPUTS = 4096
 _TOUR_NEIGHBOURS = (8, 5)
 
 
-def tour(codes: np.ndarray, graph: Graph) -> np.ndarray:
+def find_tour(codes: np.ndarray, graph: Graph) -> np.ndarray:
     """An order of a layer's outputs in which neighbours take few writes from one to the next.
 
     A closed tour: nearest neighbours, then 2-opt and or-opt. Distances are L1 between histograms of
@@ -32,7 +32,7 @@ def tour(codes: np.ndarray, graph: Graph) -> np.ndarray:
     if outputs > _TOUR_OUTPUTS:  # blocks of outputs of like size
         order = np.argsort(np.abs(codes + graph.lowest).mean(axis=1), kind="stable")
         blocks = np.array_split(order, math.ceil(outputs / _TOUR_OUTPUTS))
-        return np.concatenate([block[tour(codes[block], graph)] for block in blocks])
+        return np.concatenate([block[find_tour(codes[block], graph)] for block in blocks])
     if outputs <= 3:
         return np.arange(outputs)
     levels = _levels(codes, graph)

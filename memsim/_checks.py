@@ -1,0 +1,118 @@
+"""Checks of arguments, all in one form: the argument in backticks, its value, the remedy."""
+
+import contextlib
+import math
+import numbers
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key
+
+
+def check_choice(name: str, value: object, choices: tuple[Any, ...]) -> None:
+    """Checks that a value is one of a few.
+
+    Raises:
+      ValueError: it is another.
+    """
+    # True equals 1, and lists cannot be hashed: kinds and values are compared one by one
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        listed = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"`{name}` is {value!r}; choose one of {listed}.")
+
+
+def check_number(
+    name: str, value: object, remedy: str, least: float = -math.inf, most: float = math.inf
+) -> None:
+    """Checks a finite number within its bounds.
+
+    Args:
+      name: of the argument.
+      value: what was given; a truth value or a text is no number.
+      remedy: what to give instead.
+      least, most: bounds, both allowed.
+
+    Raises:
+      ValueError: anything else.
+    """
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not real or not math.isfinite(value) or not least <= value <= most:  # type: ignore[arg-type, operator]
+        raise ValueError(f"`{name}` is {value!r}; {remedy}.")
+
+
+def check_positive(name: str, value: object, remedy: str, most: float = math.inf) -> None:
+    """Checks a finite number above zero, at most `most`."""
+    check_number(name, value, remedy, math.nextafter(0.0, 1.0), most)
+
+
+def check_whole(name: str, value: object, remedy: str, least: int, most: float = math.inf) -> None:
+    """Checks a whole number of an integer type within its bounds.
+
+    Raises:
+      ValueError: anything else.
+    """
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or not least <= value <= most:  # type: ignore[operator]
+        raise ValueError(f"`{name}` is {value!r}; {remedy}.")
+
+
+def check_round(name: str, value: object, remedy: str, least: int, most: float = math.inf) -> None:
+    """Checks a whole number within its bounds; 4.0 counts as whole."""
+    check_number(name, value, remedy, least, most)
+    if value != int(value):  # type: ignore[call-overload]
+        raise ValueError(f"`{name}` is {value!r}; {remedy}.")
+
+
+def check_numbers(name: str, values: object, names: str) -> None:
+    """Checks a tuple of finite numbers, one for each of `names`."""
+    count = len(names.split(", "))
+    if not isinstance(values, tuple) or len(values) != count:
+        raise ValueError(f"`{name}` is {values!r}; give a tuple of {count} numbers: {names}.")
+    for value in values:
+        real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not real or not math.isfinite(value):
+            raise ValueError(f"`{name}` is {values!r}; give finite numbers: {names}.")
+
+
+def check_kind(name: str, value: object, kind: type | tuple[type, ...], remedy: str = "") -> None:
+    """Checks that an argument is of its kind: swapped arguments and dicts are named here.
+
+    Raises:
+      ValueError: an argument of another kind.
+    """
+    if not isinstance(value, kind):
+        text = repr(value)
+        shown = text if len(text) <= 60 else f"{text[:57]}..."
+        remedy = remedy or f"give a {getattr(kind, '__name__', kind)}"
+        raise ValueError(f"`{name}` is a {type(value).__name__} ({shown}); {remedy}.")
+
+
+def is_known(value: object) -> bool:
+    """Whether the numbers of an array can be looked at: outside of `jit`, `grad` and `vmap`."""
+    return not isinstance(value, jax.core.Tracer)
+
+
+def as_key(name: str, key: object) -> Key[Array, ""]:
+    """A random key as JAX makes them today.
+
+    Args:
+      name: of the argument.
+      key: from `jax.random.key`, or an old-style one from `jax.random.PRNGKey`, uint32 [2].
+
+    Raises:
+      ValueError: anything else, such as a seed, a chip or several keys.
+    """
+    if isinstance(key, jax.Array) and key.shape == ():
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+            return key
+    elif isinstance(key, jax.Array | np.ndarray) and key.dtype == jnp.uint32 and key.ndim == 1:
+        with contextlib.suppress(TypeError, ValueError):  # words of another length are no key
+            wrapped: Key[Array, ""] = jax.random.wrap_key_data(jnp.asarray(key))
+            return wrapped
+    shape = getattr(key, "shape", None)
+    of_shape = f" of shape {shape}" if shape is not None else ""
+    raise ValueError(
+        f"`{name}` is a {type(key).__name__}{of_shape}; give one key, such as jax.random.key(0)."
+    )

@@ -1,0 +1,298 @@
+"""Layers on their way to the chips: planned ahead on the host, programmed chunk by chunk."""
+
+import functools
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, UInt
+
+from memsim.chip import Chip, Stuck
+from memsim.codes import AnyArray
+from memsim.config import CrossbarConfig
+from memsim.network import anonymous, target_words
+from memsim.planning import LayerPlan, layer_scale, prepare_layer
+from memsim.policies.base import Held, Policy
+from memsim.programming import Counts, Stucking, program_sections
+from memsim.schedule import Slots, apply_schedule, network_schedule
+from memsim.selection import Selected, slice_of
+from memsim.summary import LayerSummary, Summary, layer_facts, summarize_counts
+
+# Words per chunk.
+_CHUNK_WORDS = 2**19
+
+Load = Callable[[str], Any]
+
+
+class Placing(NamedTuple):
+    """What decides on placements.
+
+    Attributes:
+      policy: without its bit stucking.
+      chip: whose stuck cells it avoids, if it avoids any.
+    """
+
+    policy: Policy
+    chip: int = 0
+
+
+class LaidOut(NamedTuple):
+    """One layer under one placement, ready to program.
+
+    Attributes:
+      name: of the layer.
+      placing: what decided on its placement.
+      facts: what its plan says of it.
+      target: words [steps, crossbars, rows].
+      slots: what they are.
+    """
+
+    name: str
+    placing: Placing
+    facts: LayerSummary
+    target: np.ndarray
+    slots: Slots
+
+
+class Round(NamedTuple):
+    """The weights of one pass.
+
+    Attributes:
+      load: gives the tensor that is programmed.
+      load_placed: gives the tensor that is placed; the other takes its places.
+    """
+
+    load: Load
+    load_placed: Load
+
+
+def lay_out_ahead(
+    selected: Mapping[str, Selected],
+    weights: Round,
+    config: CrossbarConfig,
+    placings: Mapping[Placing, Mapping[str, Stuck]],
+    held: dict[Placing, Held],
+) -> Iterator[LaidOut]:
+    """Lays out every layer under every placement; the next ones are planned meanwhile.
+
+    Args:
+      selected: tensor and matrix of every layer, in the order of programming.
+      weights: where they come from.
+      config: without flag cells.
+      placings: with the stuck cells that each avoids, by layer.
+      held: what crossbars hold before; kept up to date.
+    """
+
+    def lay_out(
+        number: int, name: str, tensor: np.ndarray, of: Placing, layer: LayerPlan
+    ) -> LaidOut:
+        stored = of.policy.stored_on(config)
+        schedule, slots = network_schedule([layer.placement.used_rows], config, first_layer=number)
+        words = target_words(jnp.asarray(slice_of(tensor, layer.matrix)), anonymous(layer), stored)
+        target = np.asarray(_scheduled(words, schedule))
+        return LaidOut(name, of, layer_facts({name: layer})[name], target, slots)
+
+    def work(
+        number: int, name: str, tensor: np.ndarray, placed: np.ndarray, of: Placing
+    ) -> Callable[[], LaidOut]:
+        matrix, stored = selected[name][1], of.policy.stored_on(config)
+        # places are the same whatever the weights: what is stored there goes by the new ones
+        placed = tensor if of.policy.recodes else placed
+        stuck = placings[of].get(name)
+        finish = prepare_layer(name, placed, matrix, stored, of.policy, stuck)
+
+        def finished() -> LayerPlan:
+            layer, held[of] = finish(held.get(of, {}))
+            if placed is not tensor:
+                scale = layer_scale(name, slice_of(tensor, matrix), matrix, stored)
+                layer = layer._replace(scale=scale)
+            return layer
+
+        if of.policy.follows:  # the layer before, so one after another
+            return lambda: lay_out(number, name, tensor, of, finished())
+        done = lay_out(number, name, tensor, of, finished())
+        return lambda: done
+
+    ahead = os.cpu_count() or 1
+    with ThreadPoolExecutor(ahead) as pool:
+        waiting: deque[Future[Callable[[], LaidOut]]] = deque()
+        last, tensor, placed = "", np.empty(0), np.empty(0)
+        for number, (name, (source, _)) in enumerate(selected.items()):
+            if source != last:  # slices of one stack are read once
+                tensor = np.asarray(weights.load(source))
+                same = weights.load_placed is weights.load
+                placed = tensor if same else np.asarray(weights.load_placed(source))
+                last = source
+            for placing in placings:
+                waiting.append(pool.submit(work, number, name, tensor, placed, placing))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()()
+        while waiting:
+            yield waiting.popleft().result()()
+
+
+@jax.jit
+def _scheduled(words: Any, schedule: Any) -> Array:
+    return apply_schedule(words, schedule)
+
+
+class Tally(NamedTuple):
+    """One chip in the middle of being programmed.
+
+    Attributes:
+      chip: as it is now.
+      counts: of this pass so far, [layers, ...].
+      wear: unsigned [crossbars, rows, columns], writes per cell so far.
+    """
+
+    chip: Chip
+    counts: Counts
+    wear: UInt[AnyArray, "crossbars rows columns"]
+
+
+class Stream:
+    """Takes one policy's layers as they come and programs them onto every chip, chunk by chunk."""
+
+    def __init__(
+        self,
+        config: CrossbarConfig,
+        stucking: Stucking,
+        passes: int,
+        keys: Array,
+        make_chip: Callable[[Array, int, CrossbarConfig], Chip],
+        keep_wear: bool,
+    ) -> None:
+        self._config = config
+        self._stucking = stucking
+        self._passes = passes
+        self._keys = keys
+        self._make_chip = make_chip
+        self._tallies: list[Tally] = []
+        self._waiting: list[tuple[np.ndarray, Slots]] = []
+        self._counts: list[list[Counts]] = [[] for _ in keys]  # of every chip, every pass
+        self._keep_wear = keep_wear
+        self._first_wear: list[np.ndarray] = []  # of every chip, in the first pass
+
+    def add(self, target: np.ndarray, slots: Slots) -> None:
+        """Takes words [steps, crossbars, rows] and what they are."""
+        self._waiting.append((target, slots))
+        chunk = self._chunk
+        while chunk and sum(words.shape[0] for words, _ in self._waiting) >= chunk:
+            joined = self._join()
+            self._program(jax.tree.map(lambda x: x[:chunk], joined))
+            self._waiting = [jax.tree.map(lambda x: x[chunk:], joined)]
+
+    def finish_pass(self) -> None:
+        """Programs what is waiting; what comes next is the next pass."""
+        joined = self._join()
+        idle = (self._chunk or 1) - joined[0].shape[0]
+        self._program(
+            jax.tree.map(lambda x: np.pad(x, [(0, idle)] + [(0, 0)] * (x.ndim - 1)), joined)
+        )
+        self._waiting = []
+        for number, tally in enumerate(self._tallies):
+            self._counts[number].append(
+                jax.tree.map(lambda x: np.asarray(x, np.int64), tally.counts)
+            )
+            chip = tally.chip._replace(passes=tally.chip.passes + 1)
+            nothing = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), tally.counts)
+            self._tallies[number] = tally._replace(chip=chip, counts=nothing)
+        if self._keep_wear and not self._first_wear:
+            self._first_wear = [np.asarray(tally.wear) for tally in self._tallies]
+
+    def forget_counts(self) -> None:
+        """Lets what was written so far no longer count; the chips stay as they are."""
+        self._counts = [[] for _ in self._keys]
+        self._tallies = [
+            tally._replace(wear=np.zeros(tally.wear.shape, tally.wear.dtype))
+            for tally in self._tallies
+        ]
+
+    def summaries(self, facts: Mapping[str, LayerSummary]) -> list[Summary]:
+        """Gives a summary for each chip."""
+        return [
+            summarize_counts(
+                jax.tree.map(lambda *passes: np.stack(passes), *counts),
+                facts,
+                int(tally.wear.max()),
+                self._config.cell_bits,
+            )
+            for counts, tally in zip(self._counts, self._tallies, strict=True)
+        ]
+
+    def last_pass(self, facts: Mapping[str, LayerSummary]) -> list[tuple[Summary, np.ndarray]]:
+        """Gives the summary of the last pass, and the wear of later ones, of each chip."""
+        found = []
+        for counts, before, tally in zip(
+            self._counts, self._first_wear, self._tallies, strict=True
+        ):
+            last = jax.tree.map(lambda x: x[None], counts[-1])
+            wear = (np.asarray(tally.wear) - before) / np.float32(self._passes - 1)
+            most = round(float(wear.max()))
+            found.append((summarize_counts(last, facts, most, self._config.cell_bits), wear))
+        return found
+
+    @property
+    def _chunk(self) -> int | None:
+        """Steps programmed at once; None where all layers sit side by side in one step."""
+        if self._config.crossbars is None:
+            return None
+        return max(1, _CHUNK_WORDS // (self._config.crossbars * self._config.physical_rows))
+
+    def _join(self) -> tuple[np.ndarray, Slots]:
+        if len(self._waiting) == 1:
+            return self._waiting[0]
+        axis = 1 if self._config.crossbars is None else 0
+        words, slots = zip(*self._waiting, strict=True)
+        joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis), *slots)
+        return np.concatenate(words, axis), Slots(*joined)
+
+    def _program(self, chunk: tuple[np.ndarray, Slots]) -> None:
+        if not self._tallies:
+            self._tallies = [self._new_tally(key, chunk[0].shape[1]) for key in self._keys]
+        self._tallies = [
+            _program_chunk(tally, *chunk, self._stucking, self._config) for tally in self._tallies
+        ]
+
+    def _new_tally(self, key: Array, crossbars: int) -> Tally:
+        rows, columns = self._config.physical_rows, self._config.columns
+        per_column = np.zeros((self._stucking.fixed.size, columns), np.int32)
+        per_row = per_column[:, 0]
+        # weight stationary, a cell is written at most once a pass; the wear is as large as the chip
+        wear = np.min_scalar_type(self._passes) if self._config.crossbars is None else np.uint32
+        return Tally(
+            self._make_chip(key, crossbars, self._config),
+            Counts(per_column, per_column, per_row, per_row, per_row),
+            np.zeros((crossbars, rows, columns), wear),
+        )
+
+
+def policy_stucking(policy: Policy, layers: int, config: CrossbarConfig) -> Stucking:
+    """The bit stucking of a policy, the same for every layer."""
+    p, low, draws = policy.stucking
+    return Stucking(
+        reprogram=np.full(layers, p, np.float32),
+        low_mask=np.full(layers, config.low_mask(low), config.word_dtype),
+        fixed=np.full(layers, draws == "fixed"),
+    )
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _program_chunk(
+    tally: Tally,
+    target: UInt[Array, "steps crossbars rows"],
+    slots: Slots,
+    stucking: Stucking,
+    config: CrossbarConfig,
+) -> Tally:
+    done = program_sections(target, slots, stucking, tally.chip, config, passes=1, wear=True)
+    return Tally(
+        tally.chip._replace(state=done.state),
+        jax.tree.map(lambda before, counts: before + counts[0], tally.counts, done.counts),
+        tally.wear + jnp.asarray(done.wear, tally.wear.dtype),
+    )

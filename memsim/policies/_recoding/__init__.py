@@ -1,0 +1,1 @@
+"""The algorithms of policies that choose what is stored in place of words."""

@@ -1,0 +1,74 @@
+"""ARAS-style: the offset of all codes of a layer that takes fewest writes."""
+
+import numba
+import numpy as np
+
+from memsim.config import CrossbarConfig
+from memsim.placement import Placement
+from memsim.policies._matching.flow import word_graph
+from memsim.policies._recoding.walk import scheduled
+
+
+def choose_offset(
+    codes: np.ndarray,
+    placement: Placement,
+    held: np.ndarray | None,
+    config: CrossbarConfig,
+) -> tuple[np.ndarray, np.ndarray]:
+    """ARAS-style: the offset of all codes that takes the layer fewest writes; ties the smallest.
+
+    Among those with which every word `code + 2**(bits - 1) + offset` is one of `bits` bits.
+
+    Args:
+      codes: signed integers [weights], in the order of `Placement`.
+      placement: which weight sits in which (section, row).
+      held: words [crossbars, rows] before the layer; None for erased cells.
+
+    Returns:
+      (offset, held): int32 scalar; words held afterwards, `config.word_dtype`.
+    """
+    weights, _, used_rows = placement
+    sections, held = scheduled(used_rows, held, config)
+    graph, size = word_graph(config), 2**config.bits
+    word_of, changes = graph.node_of_code, graph.changes  # unsigned words: each is its own node
+    last = np.full(held.shape, -1, np.int32)
+    first, pairs = np.zeros((size, size), np.int64), np.zeros((size, size), np.int64)
+    _count_pairs(codes, weights, used_rows, sections, config.min_code, held, last, first, pairs)
+    word, entered = np.nonzero(first)
+    old, new = np.nonzero(pairs)
+
+    def price(offset: int) -> tuple[int, int, int]:
+        entering = changes[word, word_of[entered + offset]] @ first[word, entered]
+        writes = entering + changes[word_of[old + offset], word_of[new + offset]] @ pairs[old, new]
+        return int(writes), abs(offset), offset
+
+    lowest, highest = int(codes.min()), int(codes.max())
+    _, _, offset = min(map(price, range(config.min_code - lowest, config.max_code - highest + 1)))
+    after = np.where(last < 0, held, word_of[last + offset])
+    return np.asarray(offset, np.int32), after.astype(config.word_dtype)
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_pairs(  # type: ignore[no-untyped-def]
+    codes, weights, used_rows, sections, lowest, held, last, first, pairs
+):
+    """Counts which codes follow each other in a row; arguments as of `flips._flip_words`.
+
+    Args:
+      last: int32 [crossbars, rows], -1; returned: the last code in each row, from `lowest`.
+      first: int64 [words, codes], zeros; returned: codes that overwrite what was held.
+      pairs: int64 [codes, codes], zeros; returned: codes that overwrite a code.
+    """
+    steps, crossbars = sections.shape
+    for step in range(steps):
+        for crossbar in range(crossbars):
+            section = sections[step, crossbar]
+            if section == used_rows.size:
+                continue
+            for row in range(used_rows[section]):
+                code = codes[weights[section, row]] - lowest
+                if last[crossbar, row] < 0:
+                    first[held[crossbar, row], code] += 1
+                else:
+                    pairs[last[crossbar, row], code] += 1
+                last[crossbar, row] = code

@@ -1,0 +1,127 @@
+"""Our own policy: every weight goes where the cells already hold nearly the same word."""
+
+import dataclasses
+import math
+from typing import ClassVar, Literal
+
+import numpy as np
+from jaxtyping import Shaped
+
+from memsim._checks import check_whole
+from memsim.config import MATCHED_BITS, CrossbarConfig
+from memsim.placement import Placement
+from memsim.policies.base import Arrangement, Follow, Held, LayerCodes, Policy, Stuckable
+
+__all__ = ["Matched"]
+
+_MOST_TOLERANCE, _MOST_PRICE = 15, 10**4
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Matched(Stuckable):
+    """Matches the outputs of a layer in Hamming space, each to the one before it.
+
+    Attributes:
+      tolerance: codes that a weight may be off by (0 to 15). It saves writes on crossbars that are
+        reprogrammed; weight stationary there are none to save.
+      price: what one write less is worth, in squared code errors; by default so much that only the
+        tolerance counts.
+      pool: weights move within their `output`, or within their `section` of it.
+      correction: `mean` takes the mean error that a tolerance leaves in an output off again: a
+        number per output, times the sum of its inputs, subtracted digitally. Errors of an output
+        then sum to nothing, which is most of what they do to accuracy; its weights may be off by
+        that mean more than the tolerance.
+      faults: stuck cells are ignored (`ignore`), or weights go where those of one chip already hold
+        the right bits (`avoid`); a weight that none is right for gets the word nearest to it.
+
+    Raises:
+      ValueError: a value outside its range or choices; a price where there are no errors.
+
+    >>> str(Matched(tolerance=3, price=8))
+    'matched:tolerance=3,price=8'
+    """
+
+    name: ClassVar[str] = "matched"
+
+    tolerance: int = 0
+    price: int | None = None
+    pool: Literal["output", "section"] = "output"
+    correction: Literal["none", "mean"] = "none"
+    faults: Literal["ignore", "avoid"] = "ignore"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        most = _MOST_TOLERANCE
+        check_whole("tolerance", self.tolerance, f"a weight may be 0 to {most} codes off", 0, most)
+        if self.price is None:
+            return
+        remedy = f"a write is worth 1 to {_MOST_PRICE} squared code errors"
+        check_whole("price", self.price, remedy, 1, _MOST_PRICE)
+        if not self.tolerance and self.faults == "ignore":
+            raise ValueError(
+                f"`price` is {self.price}, but `tolerance` is 0 and leaves no errors to trade for "
+                "writes; give tolerance too."
+            )
+
+    def check(self, config: CrossbarConfig) -> None:
+        """Checks that the words are narrow enough to be looked at in full, where they have to be.
+
+        Raises:
+          ValueError: a tolerance, or stuck cells to avoid, on wider words; as `Policy.check`.
+        """
+        super().check(config)
+        wide = config.bits > MATCHED_BITS
+        if self.avoids_faults and wide:
+            raise ValueError(
+                f"`faults` is 'avoid' at {config.bits} `bits`; it takes at most {MATCHED_BITS} bits."
+            )
+        if self.tolerance and wide:
+            raise ValueError(
+                f"`tolerance` is {self.tolerance} at {config.bits} `bits`; it takes at most "
+                f"{MATCHED_BITS} bits."
+            )
+
+    def place(
+        self, codes: Shaped[np.ndarray, "outputs inputs"], config: CrossbarConfig
+    ) -> Placement:
+        """Places a layer on erased crossbars."""
+        arrangement, _ = self.prepare(LayerCodes(codes, "", None), config)({})
+        return arrangement.placement
+
+    def prepare(self, layer: LayerCodes, config: CrossbarConfig) -> Follow:
+        """Leads the weights through all outputs; rows and sections follow the layer before."""
+        from memsim.policies._matching import lines  # compiles: slow to import
+
+        rules = lines.Rules(self.tolerance, self.price, self.pool == "section", self.avoids_faults)
+        led = lines.lead_through_outputs(layer.codes, config, rules, layer.stuck)
+
+        def follow(held: Held) -> tuple[Arrangement, Held]:
+            # one crossbar's content stands for all of them, in the words of the graph
+            before = held.get("", np.zeros(config.rows, np.int32))
+            placement, delta, error, after = lines.arrange(led, before, config, rules)
+            correction = None
+            if self.correction == "mean":
+                # 8 of its 16 bits are a fraction
+                correction = np.asarray(np.rint(256 * error) / 256, np.float32)
+            return Arrangement(placement, delta, correction), {"": after}
+
+        return follow
+
+    def index_bits(self, inputs: int, outputs: int, config: CrossbarConfig) -> float:
+        """Takes the row of every weight, the order of the outputs and 16 bits for a correction."""
+        pool = min(config.rows, inputs) if self.pool == "section" else inputs
+        per_output = (outputs - 1).bit_length() + (16 if self.correction == "mean" else 0)
+        return (pool - 1).bit_length() + per_output / inputs
+
+    @property
+    def avoids_faults(self) -> bool:
+        """Whether it is planned for one chip, whose stuck cells it avoids."""
+        return self.faults == "avoid"
+
+    def at_price(self, price: float, config: CrossbarConfig) -> Policy:
+        """Gives the tolerance that a price is worth: an error saves hardly more than two writes."""
+        whole = min(round(price), _MOST_PRICE)
+        if whole == 0:
+            return dataclasses.replace(self, tolerance=0, price=None, correction="none")
+        tolerance = min(math.isqrt(2 * whole), _MOST_TOLERANCE)
+        return dataclasses.replace(self, tolerance=tolerance, price=whole)

@@ -1,0 +1,296 @@
+"""Chips programmed and tested over all devices of all hosts, a chunk on each at once.
+
+Every device runs the same program on the same shapes whatever the number of devices, so that
+results are the same to the bit on one or many, on one host or several.
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float32, Int32, Int64, PyTree, UInt32
+
+import memsim
+from training.data import Batch
+from training.evaluation import Apply, read_key
+
+T = TypeVar("T")
+
+
+class Measured(NamedTuple):
+    """What programming chips took, and how many images they get right; host arrays.
+
+    Attributes:
+      counts: int64 [chips, passes, layers, ...], exact.
+      correct: images that each chip classifies right; 0 if there were none.
+    """
+
+    counts: memsim.Counts
+    correct: Int64[np.ndarray, " chips"]
+
+
+def program_chunk(
+    key: UInt32[Array, "..."],
+    params: PyTree,
+    plan: memsim.Plan,
+    stuck_at: Float32[Array, ""],
+    chips: Int32[Array, " chips"],
+    *,
+    passes: int,
+    readout: memsim.Readout | None = None,
+    own_plans: bool = False,
+) -> tuple[PyTree, memsim.Counts]:
+    """Samples chips and programs the network onto them, all at once.
+
+    Args:
+      key: data of the sweep's key; chip n draws from `fold_in(key, n)`.
+      stuck_at: share of cells stuck at each of the two levels.
+      chips: their numbers.
+      passes: static, see `memsim.program`.
+      readout: static, how chips are read; None for ideal cells and wires.
+      own_plans: static, whether `plan` has a leading axis of chips.
+    """
+
+    def one(number: Int32[Array, ""], plan: memsim.Plan) -> tuple[PyTree, memsim.Counts]:
+        own = jax.random.fold_in(jax.random.wrap_key_data(key), number)
+        chip = memsim.sample_chip(own, plan, stuck_at, stuck_at)
+        held, programming = memsim.program(
+            params, plan, chip, passes=passes, words=readout is not None
+        )
+        if readout is not None:
+            held = memsim.read_weights(read_key(chip), held, plan, programming, readout)
+        return held, programming.counts
+
+    return jax.vmap(one, in_axes=(0, 0 if own_plans else None))(chips, plan)
+
+
+def count_correct(
+    held: PyTree,
+    images: Array,
+    labels: Int32[Array, " images"],
+    real: Bool[Array, " images"],
+    *,
+    apply: Apply,
+    at_once: bool,
+) -> Int32[Array, " chips"]:
+    """Counts the images of a batch that each chip classifies right.
+
+    Args:
+      held: weights with a leading axis of chips.
+      real: which images are more than padding.
+      at_once: static, all chips side by side or one after another.
+    """
+
+    def one(params: PyTree) -> Array:
+        right = jnp.argmax(apply(params, images), axis=-1) == labels
+        return jnp.sum(right & real, dtype=jnp.int32)
+
+    return jax.vmap(one)(held) if at_once else jax.lax.map(one, held)
+
+
+class Engine:
+    """Programs and tests any number of chips of one network.
+
+    Compiles once for all plans of the same shapes, and tests by one program whatever the plan.
+    """
+
+    def __init__(
+        self,
+        apply: Apply,
+        params: PyTree,
+        seed: int,
+        passes: int,
+        readout: memsim.Readout | None = None,
+    ) -> None:
+        self.devices = len(jax.devices())
+        self._mesh = jax.make_mesh((self.devices,), ("chips",))
+        self._key = self._place(jax.random.key_data(jax.random.key(seed)))
+        self._params = self._place(params)
+        same, split = PartitionSpec(), PartitionSpec("chips")
+        shard = functools.partial(jax.shard_map, mesh=self._mesh, check_vma=False, out_specs=split)
+
+        def program(own_plans: bool) -> Callable[..., tuple[PyTree, memsim.Counts]]:
+            local = functools.partial(
+                program_chunk, passes=passes, readout=readout, own_plans=own_plans
+            )
+            plan = split if own_plans else same
+            return jax.jit(shard(local, in_specs=(same, same, plan, same, split)))
+
+        self._program = {own_plans: program(own_plans) for own_plans in (False, True)}
+        # a CPU is slow at the grouped convolutions that chips side by side make
+        local = functools.partial(count_correct, apply=apply, at_once=not _on_cpu())
+        self._test = jax.jit(shard(local, in_specs=(split, same, same, same)))
+
+    def __call__(
+        self,
+        plan: memsim.Plan | Sequence[memsim.Plan],
+        stuck_at: float,
+        chips: Sequence[int],
+        chunk: int,
+        batches: Iterable[Batch] = (),
+    ) -> Measured:
+        """Programs chips, and tests them where there are batches.
+
+        Args:
+          plan: of all chips, or of each.
+          stuck_at: share of cells stuck, half of them at each level.
+          chips: numbers of at most `chunk * devices` chips.
+          chunk: chips on each device; other numbers compile again.
+          batches: labelled images.
+
+        Raises:
+          RuntimeError: out of memory, here or in another process.
+        """
+        index = np.resize(np.arange(len(chips)), chunk * self.devices)  # the rest repeats some
+        numbers = self._place(np.asarray(chips, np.int32)[index], "chips")
+        rate = self._place(np.float32(stuck_at / 2))
+        own_plans = not isinstance(plan, memsim.Plan)
+        if own_plans:
+            stacked = jax.tree.map(lambda *x: np.stack([np.asarray(leaf) for leaf in x]), *plan)
+            placed = self._place(jax.tree.map(lambda x: x[index], stacked), "chips")
+        else:
+            placed = self._place(plan)
+
+        def work() -> tuple[memsim.Counts, Array]:
+            program = self._program[own_plans]
+            held, counts = program(self._key, self._params, placed, rate, numbers)
+            correct = jnp.zeros_like(numbers)
+            for batch in padded(batches):
+                correct = correct + self._test(held, *self._place(batch))
+            return jax.block_until_ready((counts, correct))
+
+        gathered = multihost_utils.process_allgather(on_every_process(work), tiled=True)
+        counts, correct = jax.tree.map(lambda x: x[: len(chips)].astype(np.int64), gathered)
+        return Measured(counts, correct)
+
+    def chunk_in_memory(
+        self, plan: memsim.Plan, batch: Batch, memory: int, most: int, own_plans: bool = False
+    ) -> int:
+        """Finds how many chips a device can take at once.
+
+        Args:
+          plan: the largest there is.
+          batch: the largest there is.
+          memory: bytes on each device.
+          most: chips, at most.
+          own_plans: whether each chip has its own.
+        """
+        if self._bytes(plan, batch, most, own_plans) <= memory:  # compiled to be used
+            return most
+        few, more = (self._bytes(plan, batch, chips, own_plans) for chips in (2, 4))
+        by_chip = max((more - few) / 2, 1)
+        return min(most, max(1, int(2 + (memory - few) / by_chip)))
+
+    def _bytes(self, plan: memsim.Plan, batch: Batch, chunk: int, own_plans: bool) -> int:
+        """Finds the memory that a chunk takes on each device, as the compiler lays it out."""
+        count = chunk * self.devices
+        split = NamedSharding(self._mesh, PartitionSpec("chips"))
+
+        def shape(x: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split)
+
+        if own_plans:
+            placed = jax.tree.map(
+                lambda x: shape(jax.ShapeDtypeStruct((count, *x.shape), x.dtype)), plan
+            )
+        else:
+            placed = self._place(plan)
+        numbers = shape(jax.ShapeDtypeStruct((count,), np.int32))
+        rate = self._place(np.float32(0))
+        given = (self._key, self._params, placed, rate, numbers)
+        held, _ = jax.eval_shape(self._program[own_plans], *given)
+        (tested,) = padded([batch])
+        return max(
+            _memory(self._program[own_plans], *given),
+            _memory(self._test, jax.tree.map(shape, held), *self._place(tested)),
+        )
+
+    def _place(self, tree: PyTree, axis: str | None = None) -> PyTree:
+        """Puts host arrays on every device, whole or split along their first axis."""
+        sharding = NamedSharding(self._mesh, PartitionSpec(axis) if axis else PartitionSpec())
+
+        def place(x: Any) -> Array:
+            host = np.asarray(x)
+            return jax.make_array_from_callback(host.shape, sharding, host.__getitem__)
+
+        return jax.tree.map(place, tree)
+
+
+def _memory(function: Any, *arguments: PyTree) -> int:
+    analysis = function.lower(*arguments).compile().memory_analysis()
+    parts = ("temp", "output", "argument")
+    return sum(int(getattr(analysis, f"{part}_size_in_bytes")) for part in parts)
+
+
+def _on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
+
+
+def device_memory() -> int:
+    """Finds the bytes that a chunk may take on a device: 1 GB of a CPU's, 80 % of others'."""
+    stats = None if _on_cpu() else jax.local_devices()[0].memory_stats()
+    return int(0.8 * stats["bytes_limit"]) if stats else 10**9
+
+
+def most_chips(chips: int) -> int:
+    """Limits the chips on a device at once: more are no faster and leave other devices idle.
+
+    Args:
+      chips: all there are; chunks of them are as even as can be.
+    """
+    most = 16 if _on_cpu() else 64
+    return -(-chips // -(-chips // most))
+
+
+def padded(batches: Iterable[Batch]) -> Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yields (images, labels, which are real), the last batch as large as the others."""
+    size = 0
+    for images, labels in batches:
+        count = len(labels)
+        size = size or count
+        pad = [(0, size - count)]
+        images = np.pad(images, pad + [(0, 0)] * (images.ndim - 1))
+        yield images, np.pad(labels, pad), np.arange(size) < count
+
+
+def check_same_everywhere(settings: Mapping[str, Any]) -> None:
+    """Checks that every process was started with these settings.
+
+    Raises:
+      ValueError: another one was started with others.
+    """
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).digest()
+    every = multihost_utils.process_allgather(np.frombuffer(digest, np.uint8))
+    every = every.reshape(-1, len(digest))
+    other = np.flatnonzero(np.any(every != every[0], axis=1))
+    if other.size:
+        raise ValueError(
+            f"process {other[0]} was started with other options, weights, images or versions than "
+            "process 0; start all of them alike."
+        )
+
+
+def on_every_process(work: Callable[[], T]) -> T:
+    """Does `work` on every process; where it fails on any, it fails on all.
+
+    Raises:
+      Exception: what `work` raised here, or a RuntimeError that names the process it failed on.
+    """
+    error = None
+    try:
+        result = work()
+    except Exception as raised:
+        error = raised
+    failed = np.flatnonzero(multihost_utils.process_allgather(np.bool_(error is not None)))
+    if error is not None:
+        raise error
+    if failed.size:
+        raise RuntimeError(f"process {failed[0]} failed; see what it says.")
+    return result
