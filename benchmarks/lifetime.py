@@ -28,8 +28,11 @@ def main() -> None:
             source.tensors, config, policies, load=source.load, passes=2, steady=True
         )
         counted = time.perf_counter()
+        inputs, cycles = memsim.make_service_inputs(), {}
         for name, last in found.steady.items():
-            inferences = memsim.worth(*last, memsim.assume()).inferences
+            cycles[name] = [memsim.wear_cycles(writes, config) for writes in last.wear]
+            life = memsim.life_in_service(last.summary, inputs, cycles=cycles[name])
+            inferences = life.inferences
             low, median, high = np.quantile(inferences, [0.05, 0.5, 0.95])
             print(
                 f"{crossbars:2} crossbars, {name:22} {last.summary.writes:11,} writes, {median:.3g}"
@@ -41,8 +44,8 @@ def main() -> None:
             f"counted in {counted - start:.1f} s, chips drawn in {ended - counted:.1f} s"
         )
         for name, last in found.steady.items():
-            level = [memsim.levelled_wear(wear, (0, 1)) for wear in last.wear]
-            inferences = memsim.worth(last.summary, level, memsim.assume()).inferences
+            level = [memsim.levelled_wear(wear, (0, 1)) for wear in cycles[name]]
+            inferences = memsim.life_in_service(last.summary, inputs, cycles=level).inferences
             print(f"{name:22} levelled: {np.median(inferences):.3g} inferences")
 
 

@@ -66,23 +66,33 @@ from memsim.schedule import (
     invert_schedule,
 )
 from memsim.selection import select_by_name
-from memsim.service.costs import Assumptions, Costs, assume, read_assumptions, total_cost
+from memsim.service.costs import (
+    Costs,
+    ServiceInputs,
+    make_service_inputs,
+    read_service_inputs,
+    total_cost,
+)
 from memsim.service.lifetime import (
     CellLives,
     Lognormal,
-    WearHistogram,
     Weibull,
-    levelled_wear,
-    levelled_writes,
     lifetime_years,
     programmings_until_failure,
     programmings_with_spares,
     sample_lives,
-    steady_wear,
-    wear_histogram,
     wear_out,
 )
-from memsim.service.ownership import Worth, worth
+from memsim.service.ownership import ServiceLife, life_in_service
+from memsim.service.wear import (
+    WearHistogram,
+    cycles_per_write,
+    levelled_wear,
+    levelled_writes,
+    steady_wear,
+    wear_cycles,
+    wear_histogram,
+)
 from memsim.streaming import Comparison, compare
 from memsim.summary import LayerSummary, Summary, mean_over_chips, summarize
 
@@ -91,7 +101,6 @@ __version__ = "0.1.0"
 __all__ = [
     "HFO2",
     "PCM",
-    "Assumptions",
     "Budget",
     "CellLives",
     "CellWrite",
@@ -114,15 +123,15 @@ __all__ = [
     "Readout",
     "Schedule",
     "Scheme",
+    "ServiceInputs",
+    "ServiceLife",
     "Summary",
     "WearHistogram",
     "Weibull",
     "Wires",
-    "Worth",
     "WriteVerify",
     "apply_placement",
     "apply_schedule",
-    "assume",
     "bit_slice",
     "block_schedule",
     "budget",
@@ -131,6 +140,7 @@ __all__ = [
     "clustered_faults",
     "column_counts",
     "compare",
+    "cycles_per_write",
     "decode",
     "dequantize",
     "device_currents",
@@ -149,10 +159,12 @@ __all__ = [
     "join_slices",
     "levelled_wear",
     "levelled_writes",
+    "life_in_service",
     "lifetime_years",
     "load_chip",
     "load_faults",
     "load_plan",
+    "make_service_inputs",
     "mean_over_chips",
     "node_voltages",
     "open_checkpoint",
@@ -165,9 +177,9 @@ __all__ = [
     "pulse_survival",
     "quantization_scale",
     "quantize",
-    "read_assumptions",
     "read_layer",
     "read_matmul",
+    "read_service_inputs",
     "read_weights",
     "sample_chip",
     "sample_lives",
@@ -184,11 +196,11 @@ __all__ = [
     "to_json",
     "total_cost",
     "unsorted_placement",
+    "wear_cycles",
     "wear_histogram",
     "wear_out",
     "with_faults",
     "with_stucking",
-    "worth",
     "write_energy",
     "write_time",
 ]

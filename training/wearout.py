@@ -24,18 +24,17 @@ from jaxtyping import Array, Float, Float32, Int32, PyTree
 
 import memsim
 from memsim.files.writing import check_output, write_text
+from memsim.report.documents import figures_json, service_inputs_json, service_life_json
 from memsim.report.terminal import results_console
 from memsim.report.texts import number_text, quantity_text, time_text
 from memsim.service.costs import (
-    Assumptions,
     Figure,
-    assume,
-    assumptions_json,
-    figures_json,
-    read_assumptions,
+    ServiceInputs,
+    make_service_inputs,
+    read_service_inputs,
     total_cost,
 )
-from memsim.service.ownership import Worth, worth, worth_json
+from memsim.service.ownership import ServiceLife, life_in_service
 from training import options
 from training.evaluation import Apply, unstack
 from training.progress import progress_bar
@@ -64,7 +63,7 @@ class Service(NamedTuple):
 
     Attributes:
       accuracy: of new chips, share of 1.
-      worth: of a chip that is replaced at its first failure.
+      life: of a chip that is replaced at its first failure.
       years: until the accuracy of each chip falls below the bar.
       failures: cells that have failed by then.
       figures: cost of chips that are replaced then, of the median one; none if that is below the
@@ -72,7 +71,7 @@ class Service(NamedTuple):
     """
 
     accuracy: float
-    worth: Worth
+    life: ServiceLife
     years: Float[np.ndarray, " chips"]
     failures: Int32[np.ndarray, " chips"]
     figures: dict[str, Figure]
@@ -106,7 +105,7 @@ def until_accuracy(
     Args:
       accuracy: see `make_accuracy`.
       chips, lives: with a leading axis of chips.
-      wear: writes per cell of a programming.
+      wear: cycles per cell of a programming.
     """
     count = wear.shape[0]
     fails = np.asarray(lives.endurance / wear).reshape(count, -1)
@@ -135,7 +134,7 @@ def serve(
     task: Task,
     config: memsim.CrossbarConfig,
     policy: memsim.Policy,
-    assumptions: Assumptions,
+    inputs: ServiceInputs,
     bar: float,
     chips: int,
     seed: int,
@@ -158,13 +157,13 @@ def serve(
         return memsim.program(task.params, plan, first.chip, wear=True)[1]
 
     passes = jax.vmap(steady)(fresh)
-    wear = jnp.asarray(passes.wear, jnp.float32)
+    wear = memsim.wear_cycles(jnp.asarray(passes.wear), config)
     if policy.low_columns and policy.draws == "fresh":  # other cells in every pass
         averaged = functools.partial(memsim.steady_wear, task.params, plan, passes=_AVERAGED)
         wear = jax.vmap(averaged)(fresh)
 
     def draw(key: Array) -> memsim.CellLives:
-        return memsim.sample_lives(key, wear.shape[1:], assumptions.endurance, share_at_1)
+        return memsim.sample_lives(key, wear.shape[1:], inputs.endurance, share_at_1)
 
     lives = jax.vmap(draw)(jax.random.split(life_key, chips))
     accuracy = make_accuracy(
@@ -172,8 +171,8 @@ def serve(
     )
     decline = until_accuracy(accuracy, bar, fresh, lives, wear, config)
     summary = memsim.mean_over_chips([memsim.summarize(one, plan) for one in unstack(passes)])
-    first = worth(summary, list(np.asarray(wear)), assumptions, seed)
-    costs, median = assumptions.costs, float(np.median(decline.programmings))
+    first = life_in_service(summary, inputs, cycles=list(np.asarray(wear)), seed=seed)
+    costs, median = inputs.costs, float(np.median(decline.programmings))
     written = first.write_joules, first.write_seconds
     figures = total_cost(median, *written, costs) if median else {}
     rate = costs.inferences_per_day / first.figures["chips"].value
@@ -203,7 +202,7 @@ def main(
     """Writes, accuracy, energy, write time, years and cost of the digits CNN by policy."""
     config = memsim.CrossbarConfig(rows=rows, bits=bits, crossbars=crossbars)
     policies = {name: memsim.Policy.parse(name) for name in policy}
-    assumptions = read_assumptions(cost) if cost else assume()
+    inputs = read_service_inputs(cost) if cost else make_service_inputs()
     out.parent.mkdir(parents=True, exist_ok=True)
     check_output(out, force)
     with progress_bar() as bar:
@@ -212,23 +211,23 @@ def main(
         right = jnp.argmax(task.apply(task.params, jnp.asarray(images)), axis=-1) == labels
         trained = float(jnp.mean(right))
         services = {
-            name: serve(task, config, each, assumptions, trained - drop, chips, seed, share_at_1)
+            name: serve(task, config, each, inputs, trained - drop, chips, seed, share_at_1)
             for name, each in bar.track(policies.items(), description="wearing chips out")
         }
     document: dict[str, Any] = {
         "float_accuracy": trained, "drop": drop, "share_at_1": share_at_1, "chips": chips,
-        "config": dataclasses.asdict(config), "lifetime": assumptions_json(assumptions),
+        "config": dataclasses.asdict(config), "lifetime": service_inputs_json(inputs),
         "policies": {name: service_json(service) for name, service in services.items()},
     }  # fmt: skip
     if share_at_1 == 0.5:
         document["lifetime"]["placeholders"].append("share_at_1")
     write_text(out, json.dumps(document, indent=1), force)
-    show(document, services, assumptions, out)
+    show(document, services, inputs, out)
 
 
 def service_json(service: Service) -> dict[str, Any]:
     """As JSON values; None where a chip never falls below the bar."""
-    return worth_json(service.worth) | {
+    return service_life_json(service.life) | {
         "accuracy": service.accuracy,
         "years_to_bar": [year if math.isfinite(year) else None for year in service.years.tolist()],
         "failures_at_bar": service.failures.tolist(),
@@ -237,10 +236,10 @@ def service_json(service: Service) -> dict[str, Any]:
 
 
 def show(
-    document: dict[str, Any], services: dict[str, Service], assumptions: Assumptions, out: Path
+    document: dict[str, Any], services: dict[str, Service], inputs: ServiceInputs, out: Path
 ) -> None:
     """Prints the table."""
-    costs = assumptions.costs
+    costs = inputs.costs
     table = rich.table.Table(
         title=f"digits CNN: float network {100 * document['float_accuracy']:.2f} %, "
         f"{costs.inferences_per_day:,g} inferences a day, chips replaced when their accuracy has "
@@ -252,7 +251,7 @@ def show(
                     "lifetime", "cells failed", f"{costs.currency} a year"):  # fmt: skip
         table.add_column(heading, justify="right")
     for name, service in services.items():
-        found = service.worth
+        found = service.life
         table.add_row(
             name, f"{found.summary.writes:,}", f"{100 * service.accuracy:.2f} %",
             quantity_text(found.write_joules, "J"), quantity_text(found.write_seconds, "s"),

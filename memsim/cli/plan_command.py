@@ -13,12 +13,13 @@ import jax
 import typer
 
 import memsim.cli.options as options
-from memsim.budgeting import Trial, budget, budget_json
+from memsim.budgeting import Trial, budget
 from memsim.config import Policy
 from memsim.files.checkpoints import open_checkpoint
 from memsim.files.plans import save_plan
 from memsim.files.writing import check_output, write_text
 from memsim.planning import plan
+from memsim.report.documents import budget_json
 from memsim.report.tables import budget_tables
 from memsim.report.terminal import progress_bar, results_console
 from memsim.selection import select_by_name
