@@ -1,7 +1,7 @@
 """Draws what policies cost and save: writes, reduction, accuracy kept, routing memory."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Float
@@ -255,7 +255,7 @@ class _Point(NamedTuple):
     analog_valid: bool
 
 
-def _marker(style: tuple[str, str], point: _Point) -> dict[str, object]:
+def _marker(style: tuple[str, str], point: _Point) -> dict[str, Any]:
     """Gives the look of a marker: hollow where a policy is not analog-valid."""
     colour, marker = style
     return {

@@ -4,6 +4,7 @@ import dataclasses
 import io
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -83,7 +84,7 @@ class DashesByColour:
 
 def bars_of(points: Float[np.ndarray, "points 3"]) -> Float[np.ndarray, "2 points"]:
     """Returns the lengths of error bars, down and up, from means with the ends of intervals."""
-    return np.abs(points[:, 1:] - points[:, :1]).T
+    return np.asarray(np.abs(points[:, 1:] - points[:, :1]).T)
 
 
 def styles_of(policies: Mapping[str, Policy]) -> dict[str, tuple[str, str]]:
@@ -106,7 +107,7 @@ def apart_from(policy: Policy, fields: Iterable[str]) -> str:
     placing = policy.placing
     if not dataclasses.is_dataclass(placing):
         return str(placing)
-    defaults = {
+    defaults: dict[str, Any] = {
         field.name: field.default for field in dataclasses.fields(placing) if field.name in fields
     }
     return str(dataclasses.replace(placing, **defaults))

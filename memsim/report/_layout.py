@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.jupyter import JupyterMixin
 from rich.table import Table
@@ -85,18 +86,27 @@ class FittingTable(JupyterMixin):
         # the title only above the first part
         title = Text(self.title, "table.title") if len(chosen) < 2 or chosen[1] == 1 else None
         table = Table(title=title, title_justify="left")
+        rows: list[list[Text]] = [[] for _ in self.rows]
         for number in chosen:
             column = self.columns[number]
             left = column.left or number == 0
-            heading = fold_name(column.heading, width) if width else column.heading
+            texts = [column.heading, *(row[number] for row in self.rows)]
+            if width:  # headings and names go on in the next line
+                texts[0] = fold_name(column.heading, width).replace(" ", "\n")
+                texts[1:] = (
+                    [fold_name(text, width) for text in texts[1:]] if not number else texts[1:]
+                )
+            # rich would cut a column without this short before it takes more room
+            widest = max(cell_len(line) for text in texts for line in text.split("\n"))
             table.add_column(
-                Text(heading), justify="left" if left else "right", vertical="top",
-                no_wrap=not column.folds, overflow="fold",
+                Text(texts[0]), justify="left" if left else "right", vertical="top",
+                min_width=None if column.folds else widest, no_wrap=not column.folds,
+                overflow="fold",
             )  # fmt: skip
-        for number, row in enumerate(self.rows):
-            name, *others = (row[column] for column in chosen)
-            first = fold_name(name, width) if width else name
-            table.add_row(Text(first), *map(Text, others), end_section=number in self.groups)
+            for row, text in zip(rows, texts[1:], strict=True):
+                row.append(Text(text))
+        for number, row in enumerate(rows):
+            table.add_row(*row, end_section=number in self.groups)
         return table
 
 

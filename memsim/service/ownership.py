@@ -137,7 +137,7 @@ def _lives(
     def lives(histogram: WearHistogram, keys: Key[Array, " chips"]) -> Float32[Array, " chips"]:
         return jax.vmap(lambda key: programmings_until_failure(key, histogram, endurance))(keys)
 
-    return jax.jit(jax.vmap(lives))(stacked, keys)
+    return jnp.asarray(jax.jit(jax.vmap(lives))(stacked, keys))
 
 
 def _lives_with_spares(
@@ -152,7 +152,7 @@ def _lives_with_spares(
         def life(key: Key[Array, ""]) -> Float32[Array, ""]:
             return programmings_with_spares(key, wear, endurance, spares)
 
-        return jax.lax.map(life, keys, batch_size=_CHUNK)
+        return jnp.asarray(jax.lax.map(life, keys, batch_size=_CHUNK))
 
     pairs = zip(keys, cycles, strict=True)
     return jnp.stack([lives(some, jnp.asarray(of_chip, jnp.float32)) for some, of_chip in pairs])

@@ -56,7 +56,7 @@ def cycles_per_write(config: CrossbarConfig) -> Float32[np.ndarray, " columns"]:
       config: whose cells are asked for.
     """
     levels = np.asarray([2.0 ** mask.bit_count() for mask in config.column_masks])
-    return ((levels - 1) / levels).astype(np.float32)
+    return np.asarray((levels - 1) / levels, np.float32)
 
 
 def wear_cycles(
@@ -85,14 +85,12 @@ def wear_cycles(
     # words are side by side; columns beyond the last one are never written
     share = np.resize(of_word, writes.shape[-1:]).reshape((1,) * (writes.ndim - 1) + (-1,))
     written = writes.astype(np.float32)
-    bound = written * share
+    bound: AnyArray = written * share
     if sets is None:
         return bound
-    up = sets.astype(np.float32)
-    larger = (up + (written - up) + abs(up + up - written)) / 2  # max, for either kind of array
-    one_bit = (share == np.float32(0.5)).astype(np.float32)
+    up = jnp.asarray(sets, jnp.float32)
     # the last half cycle of a one-bit cell, open at the end of the count, goes on in the next
-    return one_bit * bound + (1 - one_bit) * larger
+    return jnp.where(share == np.float32(0.5), bound, jnp.maximum(up, written - up))
 
 
 def steady_wear(
@@ -114,7 +112,7 @@ def steady_wear(
     _, steady = program(params, plan, first.chip, passes=passes, wear=True)
     if steady.wear is None:
         raise AssertionError("`program` counts wear where it is asked to.")
-    return wear_cycles(jnp.asarray(steady.wear), plan.config) / passes
+    return jnp.asarray(wear_cycles(jnp.asarray(steady.wear), plan.config)) / passes
 
 
 def wear_histogram(wear: Shaped[AnyArray, "crossbars rows columns"]) -> WearHistogram:
