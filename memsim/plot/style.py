@@ -39,8 +39,8 @@ LINE, _GRID = "#b8c1cc", "#edf0f3"
 
 # Colour and marker of the first policy of a chart, the second, ...
 _STYLES = (
-    (SOFT, "s"), (BAR, "o"), (BAD, "D"), (GOOD, "^"), ("#7a4fa3", "v"), ("#1f8a96", "P"),
-    ("#9a7317", "X"), ("#b03a72", "<"),
+    (SOFT, "s"), (BAR, "o"), ("#7a4fa3", "D"), (GOOD, "^"), ("#1f8a96", "v"), ("#9a7317", "P"),
+    ("#b03a72", "X"), (BAD, "<"),
 )  # fmt: skip
 
 _DASHES = ("-", "--", ":", "-.")

@@ -92,10 +92,9 @@ class FittingTable(JupyterMixin):
             left = column.left or number == 0
             texts = [column.heading, *(row[number] for row in self.rows)]
             if width:  # headings and names go on in the next line
-                texts[0] = fold_name(column.heading, width).replace(" ", "\n")
-                texts[1:] = (
-                    [fold_name(text, width) for text in texts[1:]] if not number else texts[1:]
-                )
+                texts[0] = _two_lines(fold_name(column.heading, width))
+                if number == 0:
+                    texts[1:] = [fold_name(text, width) for text in texts[1:]]
             # rich would cut a column without this short before it takes more room
             widest = max(cell_len(line) for text in texts for line in text.split("\n"))
             table.add_column(
@@ -108,6 +107,10 @@ class FittingTable(JupyterMixin):
         for number, row in enumerate(rows):
             table.add_row(*row, end_section=number in self.groups)
         return table
+
+
+def _two_lines(heading: str) -> str:
+    return heading if "\n" in heading else "\n".join(heading.rsplit(" ", 1))
 
 
 def _safe(text: str) -> str:
