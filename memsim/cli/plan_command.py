@@ -13,12 +13,13 @@ import jax
 import typer
 
 import memsim.cli.options as options
-from memsim.budgeting import Trial, budget, budget_json
+from memsim.budgeting import Trial, budget
+from memsim.config import Policy
 from memsim.files.checkpoints import open_checkpoint
 from memsim.files.plans import save_plan
 from memsim.files.writing import check_output, write_text
 from memsim.planning import plan
-from memsim.policies import Policy
+from memsim.report.documents import budget_json
 from memsim.report.tables import budget_tables
 from memsim.report.terminal import progress_bar, results_console
 from memsim.selection import select_by_name
@@ -57,7 +58,8 @@ def plan_command(
     scale_per: options.ScalePer = "tensor",
     include: options.Include = None,
     exclude: options.Exclude = None,
-    map: options.Map = None,
+    layout: options.Layout = "auto",
+    transposed: options.Transposed = None,
     chip_file: Annotated[
         Path | None, typer.Option("--chip", help="a chip whose stuck cells faults=avoid avoids")
     ] = None,
@@ -81,7 +83,7 @@ def plan_command(
             "--policy."
         )
     config = options.make_config(rows, bits, cell_bits, encoding, crossbars, schedule, scale_per)
-    select = select_by_name(include=include, exclude=exclude, map=map or ())
+    select = select_by_name(layout, include, exclude, transposed)
     for output in (out, json_out):
         if output:
             check_output(output, force)

@@ -7,25 +7,26 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import rich.console
 import typer
 
 import memsim.cli.options as options
 from memsim.cells.pulses import HFO2, PCM, ConstantPulses, scheme_costs
+from memsim.config import Policy
 from memsim.files.checkpoints import open_checkpoint
 from memsim.files.chips import load_faults
 from memsim.files.writing import check_output, write_text, write_whole
-from memsim.policies import Policy
-from memsim.report.documents import to_json
+from memsim.report.documents import Upkeep, lifetime_json, service_life_json, to_json
 from memsim.report.page import to_html
-from memsim.report.tables import policy_table, scheme_table, worth_tables
+from memsim.report.tables import lifetime_tables, policy_table, scheme_table
 from memsim.report.terminal import progress_bar, results_console
-from memsim.report.texts import lifetime_title
+from memsim.report.texts import count_text, lifetime_title, pool_text, printable, wear_text
 from memsim.selection import select_by_name
-from memsim.service.costs import assume, assumptions_json, read_assumptions
-from memsim.service.ownership import LEVELLING, Worth, worth, worth_json
+from memsim.service.costs import make_service_inputs, read_service_inputs
+from memsim.service.ownership import LEVELLING, Levelling, ServiceLife, life_in_service
+from memsim.service.wear import wear_cycles
 from memsim.streaming import Comparison, compare
 
 _CELLS = {"hfo2": HFO2, "pcm": PCM}
@@ -71,7 +72,8 @@ def report_command(
     ] = None,
     include: options.Include = None,
     exclude: options.Exclude = None,
-    map: options.Map = None,
+    layout: options.Layout = "auto",
+    transposed: options.Transposed = None,
     stuck_at_0: options.StuckAt0 = 0.0,
     stuck_at_1: options.StuckAt1 = 0.0,
     faults: options.Faults = None,
@@ -136,9 +138,9 @@ def report_command(
             + ("." if cells else ", or give --cells, which has more.")
         )
     kind = cells or "hfo2"
-    assumptions = read_assumptions(cost, kind) if cost else assume(cells=kind)
+    inputs = read_service_inputs(cost, kind) if cost else make_service_inputs(cells=kind)
     config = options.make_config(rows, bits, cell_bits, encoding, crossbars, schedule, scale_per)
-    select = select_by_name(include=include, exclude=exclude, map=map or ())
+    select = select_by_name(layout, include, exclude, transposed)
     plot = _plot() if html_out or png_out else None
     if png_out and not plot:
         raise ValueError(f'`--png` {png_out} needs matplotlib: pip install "memsim[plot]".')
@@ -188,17 +190,23 @@ def report_command(
         document["cells"] = {"name": cells, "schemes": fields}
         for name, costs in scheme_costs(result.policies, schemes).items():
             document["policies"][name]["schemes"] = costs
-    worths = {
-        name: worth(
-            *last, assumptions, seed, scheme=schemes[scheme], levelling=levelling, spares=spares
+    lives = {
+        name: life_in_service(
+            last.summary,
+            inputs,
+            cycles=[wear_cycles(writes, config) for writes in last.wear],
+            seed=seed,
+            scheme=schemes[scheme],
+            levelling=cast(Levelling, levelling),
+            spares=spares,
         )
         for name, last in result.steady.items()
     }
     if lifetime:
-        upkeep = {"cells": cells, "scheme": scheme, "levelling": levelling, "spares": spares}
-        document["lifetime"] = assumptions_json(assumptions) | upkeep | {"priced": bool(cost)}
-        for name, found in worths.items():
-            document["policies"][name]["lifetime"] = worth_json(found)
+        upkeep = Upkeep(cells, scheme, cast(Levelling, levelling), spares)
+        document["lifetime"] = lifetime_json(inputs, config, upkeep, bool(cost))
+        for name, life in lives.items():
+            document["policies"][name]["lifetime"] = service_life_json(life)
     title = "Cell writes to program the network"
     if old:
         placed = "in the places of the old weights" if keep_placement else "placed afresh"
@@ -217,16 +225,16 @@ def report_command(
                 missing = ", ".join(each.placeholders)
                 console.print(f"{name}*: placeholders, nobody publishes {missing}", markup=False)
     if lifetime:
-        for table in worth_tables(worths, assumptions, lifetime_title(document), bool(cost)):
+        for table in lifetime_tables(lives, inputs, lifetime_title(document), bool(cost)):
             console.print(table)
         console.print(
-            "A cell wears by every change of its state, one write; pulses and retries of a scheme "
-            "do not count. With a batch of 1 every inference takes a programming of its own."
+            f"{wear_text(document)} With a batch of 1 every inference takes a programming of its "
+            "own."
         )
     _print_tensors(console, result)
     if json_out:
         write_text(json_out, json.dumps(document, indent=1), force)
-    figures = _draw(plot, policies, result, worths) if plot else {}
+    figures = _draw(plot, policies, result, lives, pool_text(document["config"])) if plot else {}
     for name, path in charts.items():
         write_whole(path, figures[name].savefig, force)
     if html_out:
@@ -248,9 +256,10 @@ def _print_tensors(console: rich.console.Console, result: Comparison) -> None:
     layers = next(iter(result.policies.values())).layers
     weights = sum(layer.weights for layer in layers.values())
     mapped = (f"{name} [{layer.inputs} x {layer.outputs}]" for name, layer in layers.items())
-    console.print(f"[bold]programmed[/]: {weights:,} weights in {len(layers)} tensors")
+    what = f"{count_text(weights, 'weight')} in {count_text(len(layers), 'tensor')}"
+    console.print(f"[bold]programmed[/]: {what}")
     console.print(_listed(mapped), style="dim", highlight=False, markup=False)
-    console.print(f"[bold]left digital[/]: {len(result.digital)} tensors")
+    console.print(f"[bold]left digital[/]: {count_text(len(result.digital), 'tensor')}")
     console.print(_listed(result.digital) or "none", style="dim", highlight=False, markup=False)
 
 
@@ -258,15 +267,16 @@ def _draw(
     plot: ModuleType,
     policies: Mapping[str, Policy],
     result: Comparison,
-    worths: Mapping[str, Worth],
+    lives: Mapping[str, ServiceLife],
+    pool: str,
 ) -> dict[str, Any]:
     """The figures of `_CHARTS`, by name; the last where there are lifetimes."""
     figures = (
         plot.writes_by_policy(result.policies),
         plot.reduction_against_index_bits(policies, result.policies),
         *(
-            [plot.chips_at_work(policies, {k: w.years for k, w in worths.items()})]
-            if worths
+            [plot.chips_at_work(policies, {k: w.years for k, w in lives.items()}, pool)]
+            if lives
             else []
         ),
     )
@@ -288,5 +298,5 @@ def _repeated(names: Iterable[str]) -> str:
 
 def _listed(names: Iterable[str]) -> str:
     """Names on one line; those that differ in numbers alone fold: `blocks.*.norm1.weight (12)`."""
-    folded = Counter(re.sub(r"(?<=[./_])[0-9]+(?=[./_])", "*", name) for name in names)
+    folded = Counter(re.sub(r"(?<=[./_])[0-9]+(?=[./_])", "*", printable(name)) for name in names)
     return ", ".join(name if count == 1 else f"{name} ({count})" for name, count in folded.items())

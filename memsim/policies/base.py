@@ -405,9 +405,7 @@ def _imported(text: str) -> type[Policy]:
     finally:
         sys.path.remove(os.getcwd())
     if not (isinstance(found, type) and issubclass(found, Policy)):
-        raise ValueError(
-            f"`policy` {text!r} is no policy; derive the class from memsim.Policy."
-        )
+        raise ValueError(f"`policy` {text!r} is no policy; derive the class from memsim.Policy.")
     return found
 
 
