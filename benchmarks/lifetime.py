@@ -26,8 +26,11 @@ def main() -> None:
         config = memsim.CrossbarConfig(crossbars=crossbars)
         found = memsim.compare(source, config, policies, passes=2, steady=True)
         counted = time.perf_counter()
+        inputs, cycles = memsim.service.make_service_inputs(), {}
         for name, last in found.steady.items():
-            inferences = memsim.worth(*last, memsim.assume()).inferences
+            cycles[name] = [memsim.service.wear_cycles(writes, config) for writes in last.wear]
+            life = memsim.service.life_in_service(last.summary, inputs, cycles=cycles[name])
+            inferences = life.inferences
             low, median, high = np.quantile(inferences, [0.05, 0.5, 0.95])
             print(
                 f"{crossbars:2} crossbars, {name:22} {last.summary.writes:11,} writes, {median:.3g}"
@@ -39,8 +42,10 @@ def main() -> None:
             f"counted in {counted - start:.1f} s, chips drawn in {ended - counted:.1f} s"
         )
         for name, last in found.steady.items():
-            level = [memsim.levelled_wear(wear, (0, 1)) for wear in last.wear]
-            inferences = memsim.worth(last.summary, level, memsim.assume()).inferences
+            level = [memsim.service.levelled_wear(wear, (0, 1)) for wear in cycles[name]]
+            inferences = memsim.service.life_in_service(
+                last.summary, inputs, cycles=level
+            ).inferences
             print(f"{name:22} levelled: {np.median(inferences):.3g} inferences")
 
 

@@ -19,7 +19,7 @@ from memsim.cells.wires import voltage_drop
 
 CROSSBARS, ROWS, COLUMNS, DIRECT = 64, 128, 128, 8
 OHM = 2.97
-WIRES = memsim.Wires(OHM, OHM)
+WIRES = memsim.cells.Wires(OHM, OHM)
 
 
 def nodal_system(
@@ -66,7 +66,8 @@ def main() -> None:
     @jax.jit
     def solve(conductance: jax.Array, voltages: jax.Array) -> jax.Array:
         return jax.lax.map(
-            lambda one: memsim.device_currents(one[0], one[1], WIRES).value, (conductance, voltages)
+            lambda one: memsim.cells.device_currents(one[0], one[1], WIRES).value,
+            (conductance, voltages),
         )
 
     with jax.enable_x64():

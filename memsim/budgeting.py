@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -245,31 +245,6 @@ class _Search:
         if self.progress:
             self.progress(trial)
         return accepted
-
-
-def budget_json(found: Budget) -> dict[str, Any]:
-    """What was found, and how, as JSON values."""
-
-    def of_trial(trial: Trial) -> dict[str, Any]:
-        return {
-            "exchange": trial.exchange,
-            "accepted": trial.accepted,
-            "writes": trial.summary.writes,
-            "reduction": trial.summary.reduction,
-            "index_bits_per_weight": trial.summary.index_bits_per_weight,
-            "analog_valid": trial.summary.analog_valid,
-            "planning_change": trial.change._asdict(),
-            "policies": {name: str(policy) for name, policy in trial.policies.items()},
-        }
-
-    return {
-        "chosen": of_trial(found.chosen),
-        "held_out_change": found.held_out._asdict(),
-        "float_accuracy": found.float_accuracy,
-        "examples": dict(zip(("planning", "held_out"), found.examples, strict=True)),
-        "sensitivity": found.sensitivity,
-        "trials": [of_trial(trial) for trial in found.trials],
-    }
 
 
 def layer_sensitivity(

@@ -163,7 +163,7 @@ def plan(
             layers[name], held = prepared(held)
     used_rows = [layer.placement.used_rows for layer in layers.values()]
     made = Plan(config, layers, *network_schedule(used_rows, config))
-    return Plan(*jax.tree.map(jnp.asarray, made))
+    return Plan(*jax.device_put(made))
 
 
 def policy_of_layers(

@@ -10,7 +10,8 @@ import safetensors.numpy
 from sklearn.linear_model import LogisticRegression
 
 import memsim
-from memsim.budgeting import budget_json, layer_sensitivity
+from memsim.budgeting import layer_sensitivity
+from memsim.report.documents import budget_json
 from memsim.report.tables import budget_tables
 from training.data import digits
 from training.evaluation import classification

@@ -29,7 +29,7 @@ def shared():
 def drawn_cells(plan, chip, policy):
     """Which cells are reprogrammed: [sections, rows, columns]."""
     words = memsim.enable_words(memsim.with_stucking(plan, policy), chip)["kernel"]
-    return np.asarray(memsim.bit_slice(words, plan.config)) > 0
+    return np.asarray(memsim.codes.bit_slice(words, plan.config)) > 0
 
 
 def agrees(count, total, p):
@@ -74,7 +74,7 @@ def test_a_wide_cell_is_drawn_as_a_whole(key):
     params = {"kernel": np.ones((64, 512), np.float32)}
     plan = memsim.plan(params, config, memsim.policies.Unsorted(low=2, p=0.3))
     words = memsim.enable_words(plan, memsim.sample_chip(key, plan))["kernel"]
-    levels = np.asarray(memsim.bit_slice(words, config))
+    levels = np.asarray(memsim.codes.bit_slice(words, config))
     assert ((levels == 0) | (levels == oracles.top_levels(config))).all()
     for column in range(config.columns):
         assert agrees((levels[..., column] > 0).sum(), levels[..., column].size, 0.3)
@@ -110,7 +110,9 @@ def test_fresh_draws_differ_by_layer(key):
     params = {name: np.ones((128, 64), np.float32) for name in ("a.kernel", "b.kernel")}
     plan = memsim.plan(params, SHARED, memsim.policies.Unsorted(low=3, p=0.5))
     a, b = memsim.enable_words(plan, memsim.sample_chip(key, plan)).values()
-    same = np.asarray(memsim.bit_slice(a, SHARED) == memsim.bit_slice(b, SHARED))[..., :3]
+    same = np.asarray(memsim.codes.bit_slice(a, SHARED) == memsim.codes.bit_slice(b, SHARED))[
+        ..., :3
+    ]
     assert agrees(same.sum(), same.size, 0.5)
 
 
@@ -146,7 +148,7 @@ def test_low_columns_that_are_never_reprogrammed_stay_erased(params, config, key
 def test_cells_are_stuck_at_the_rates_given(stationary, key, rate, share):
     low_rate, high_rate = rate * (1 - share), rate * share
     drawn = [
-        memsim.fault_cells(memsim.sample_chip(k, stationary, low_rate, high_rate), STATIONARY)
+        memsim.chip.fault_cells(memsim.sample_chip(k, stationary, low_rate, high_rate), STATIONARY)
         for k in jax.random.split(key, 3)  # 12.6 million cells
     ]
     low, high = (np.stack(cells) for cells in zip(*drawn, strict=True))
@@ -169,7 +171,7 @@ def test_cells_are_stuck_at_the_rates_given(stationary, key, rate, share):
 
 @pytest.mark.parametrize("rate", [0.01, 0.3])
 def test_whole_cells_between_stuck_ones_are_geometric(stationary, key, rate):
-    low, high = memsim.fault_cells(memsim.sample_chip(key, stationary, 0, rate), STATIONARY)
+    low, high = memsim.chip.fault_cells(memsim.sample_chip(key, stationary, 0, rate), STATIONARY)
     gaps = np.diff(np.flatnonzero(low | high)) - 1
     longest = int(np.log(100 / gaps.size) / np.log1p(-rate))  # so that each is expected often
     counts = np.bincount(np.minimum(gaps, longest), minlength=longest + 1)
@@ -183,7 +185,7 @@ def test_whole_cells_between_stuck_ones_are_geometric(stationary, key, rate):
 )
 def test_certain_faults_are_certain(stationary, key, low_rate, high_rate):
     chip = memsim.sample_chip(key, stationary, low_rate, high_rate)
-    low, high = memsim.fault_cells(chip, STATIONARY)
+    low, high = memsim.chip.fault_cells(chip, STATIONARY)
     assert ((low | high) == low_rate + high_rate).all()
     if low_rate in (0, 1):
         assert (low == low_rate).all()
@@ -221,7 +223,7 @@ def test_a_wide_cell_is_stuck_as_a_whole(key):
     plan = memsim.plan(WIDE, config, memsim.policies.Unsorted())
     chip = memsim.sample_chip(key, plan, 0.1, 0.2)
     for words, rate in ((chip.stuck_at_0, 0.1), (chip.stuck_at_1, 0.2)):
-        levels = np.asarray(memsim.bit_slice(words, config))
+        levels = np.asarray(memsim.codes.bit_slice(words, config))
         assert ((levels == 0) | (levels == oracles.top_levels(config))).all()
         assert agrees((levels > 0).sum(), levels.size, rate)
 
@@ -236,8 +238,8 @@ def test_chips_of_more_cells_than_a_32_bit_number_are_possible(key):
 @pytest.mark.parametrize("in_lines", [0.0, 0.6, 1.0])
 def test_clustered_faults_have_the_rates_asked_for_and_lie_in_lines(key, in_lines):
     config = memsim.CrossbarConfig(rows=128, crossbars=2000)
-    words = memsim.clustered_faults(key, 2000, config, 0.02, 0.04, in_lines)
-    low, high = memsim.fault_cells(memsim.with_faults(key, *words), config)
+    words = memsim.chip.clustered_faults(key, 2000, config, 0.02, 0.04, in_lines)
+    low, high = memsim.chip.fault_cells(memsim.with_faults(key, *words), config)
     assert not (low & high).any()
     lines = 2000 * config.columns
     for cells, rate in ((low, 0.02), (high, 0.04)):
@@ -252,7 +254,7 @@ def test_many_chips_of_clustered_faults_are_a_loop_over_them(key):
     config = memsim.CrossbarConfig(rows=8, bits=7, cell_bits=2, encoding="differential")
 
     def draw(key):
-        return memsim.clustered_faults(key, 3, config, 0.1, 0.1, 0.5)
+        return memsim.chip.clustered_faults(key, 3, config, 0.1, 0.1, 0.5)
 
     keys = jax.random.split(key, 4)
     together = jax.jit(jax.vmap(draw))(keys)
@@ -270,7 +272,7 @@ def test_many_chips_of_clustered_faults_are_a_loop_over_them(key):
 )
 def test_wrong_clusters_are_refused(key, config, rates, message):
     with pytest.raises(ValueError, match=message):
-        memsim.clustered_faults(key, 1, config, *rates)
+        memsim.chip.clustered_faults(key, 1, config, *rates)
 
 
 def test_a_new_chip_is_erased_but_for_its_stuck_cells(stationary, key):
@@ -286,7 +288,7 @@ def test_chips_are_their_keys(stationary, key):
         memsim.sample_chip(k, stationary, 0.1, 0.1) for k in (key, key, jax.random.key(1))
     )
     np.testing.assert_array_equal(chip.stuck_at_0, again.stuck_at_0)
-    low, other_low = (memsim.fault_cells(c, STATIONARY)[0] for c in (chip, other))
+    low, other_low = (memsim.chip.fault_cells(c, STATIONARY)[0] for c in (chip, other))
     assert agrees((low & other_low).sum(), low.size, 0.01)
 
 
@@ -298,11 +300,11 @@ def test_stuck_cells_hold_their_level_whatever_is_programmed(encoding, cell_bits
     weights = np.random.default_rng(0).standard_normal((30, 9)).astype(np.float32)
     plan = memsim.plan({"kernel": weights}, config, memsim.policies.Sws(low=2, p=0.5))
     chip = memsim.sample_chip(key, plan, 0.2, 0.2)
-    low, high = memsim.fault_cells(chip, config)
+    low, high = memsim.chip.fault_cells(chip, config)
     assert low.any()
     assert high.any()
     _, programming = memsim.program({"kernel": weights}, plan, chip, passes=2, wear=True)
-    levels = np.asarray(memsim.bit_slice(programming.chip.state, config))
+    levels = np.asarray(memsim.codes.bit_slice(programming.chip.state, config))
     full = np.broadcast_to(oracles.top_levels(config), levels.shape)
     np.testing.assert_array_equal(levels[low], 0)
     np.testing.assert_array_equal(levels[high], full[high])
@@ -316,9 +318,9 @@ def test_fault_maps_go_to_words_and_back(encoding, cell_bits, key):
     config = memsim.CrossbarConfig(rows=5, bits=7, cell_bits=cell_bits, encoding=encoding)
     drawn = np.random.default_rng(0).random((3, 5, config.columns))
     maps = drawn < 0.2, drawn > 0.7
-    words = [memsim.fault_words(cells, 3, config) for cells in maps]
+    words = [memsim.chip.fault_words(cells, 3, config) for cells in maps]
     chip = memsim.with_faults(key, *words)
-    for cells, back in zip(maps, memsim.fault_cells(chip, config), strict=True):
+    for cells, back in zip(maps, memsim.chip.fault_cells(chip, config), strict=True):
         assert back.dtype == bool
         np.testing.assert_array_equal(back, cells)
     np.testing.assert_array_equal(chip.state, words[1])
@@ -349,7 +351,7 @@ def test_wrong_rates_are_refused(params, config, key, low, high, message):
 def test_a_fault_map_of_another_chip_is_refused(config):
     message = r"`faults` has shape \(1, 4, 8\), but this chip is \(2, 4, 8\)"
     with pytest.raises(ValueError, match=message):
-        memsim.fault_words(np.zeros((1, 4, 8), bool), 2, config)
+        memsim.chip.fault_words(np.zeros((1, 4, 8), bool), 2, config)
 
 
 def test_fixed_cells_are_the_same_under_any_number_of_low_columns(key):

@@ -81,7 +81,7 @@ def test_a_fault_map_survives_its_file(tmp_path, tensors, key, suffix, config):
     assert low.any()
     assert high.any()
     again = memsim.with_faults(
-        key, memsim.fault_words(low, 3, config), memsim.fault_words(high, 3, config)
+        key, memsim.chip.fault_words(low, 3, config), memsim.chip.fault_words(high, 3, config)
     )
     assert equal(again._replace(key=0), chip._replace(key=0))
     assert jnp.array_equal(jax.random.key_data(again.key), jax.random.key_data(chip.key))
@@ -100,7 +100,7 @@ def test_a_bad_fault_map_is_refused(tmp_path):
     with pytest.raises(ValueError, match="64 cells stuck at both 0 and 1"):
         memsim.load_faults(path)
     with pytest.raises(ValueError, match=r"shape \(1, 8, 8\), but this chip is \(3, 8, 8\)"):
-        memsim.fault_words(cells, 3, CONFIG)
+        memsim.chip.fault_words(cells, 3, CONFIG)
 
 
 WIDE = memsim.CrossbarConfig(rows=8, crossbars=3, cell_bits=2)

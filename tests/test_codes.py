@@ -40,9 +40,9 @@ def test_words_are_those_of_the_encoding_and_decode_again(encoding, cell_bits):
     for config in configs(encoding, cell_bits):
         every = np.arange(-config.max_code, config.max_code + 1, dtype=config.code_dtype)
         codes = np.resize(every, 65_535)  # one shape compiles once
-        words = memsim.encode(jnp.asarray(codes), config)
+        words = memsim.codes.encode(jnp.asarray(codes), config)
         assert words.dtype == config.word_dtype
-        back = memsim.decode(words, config)
+        back = memsim.codes.decode(words, config)
         assert back.dtype == config.code_dtype
         np.testing.assert_array_equal(back, codes)
         for at in rng.integers(0, codes.size, 20):
@@ -54,7 +54,7 @@ def test_every_word_decodes_as_the_oracle_says(encoding, cell_bits):
     rng = np.random.default_rng(1)
     for config in configs(encoding, cell_bits):
         words = some_words(config, rng)
-        codes = memsim.decode(jnp.asarray(words, config.word_dtype), config)
+        codes = memsim.codes.decode(jnp.asarray(words, config.word_dtype), config)
         expected = [oracles.code_of(oracles.unpack(word, config), config) for word in words]
         np.testing.assert_array_equal(codes, expected)
 
@@ -65,10 +65,10 @@ def test_slices_are_the_levels_of_the_cells(encoding, cell_bits):
     for config in configs(encoding, cell_bits, (2, 5, 8, 9, 15, 16)):
         words = some_words(config, rng)
         packed = jnp.asarray(words, config.word_dtype)
-        levels = memsim.bit_slice(packed, config)
+        levels = memsim.codes.bit_slice(packed, config)
         expected = [oracles.to_cells(oracles.unpack(word, config), config) for word in words]
         np.testing.assert_array_equal(levels, expected)
-        joined = memsim.join_slices(levels, config)
+        joined = memsim.codes.join_slices(levels, config)
         assert joined.dtype == config.word_dtype
         np.testing.assert_array_equal(joined, packed)
 
@@ -79,14 +79,14 @@ def test_a_set_is_a_level_that_rises_and_a_reset_one_that_falls(encoding, cell_b
     for config in configs(encoding, cell_bits, (2, 5, 8, 9, 15, 16)):
         old = jnp.asarray(some_words(config, rng), config.word_dtype)
         new = jnp.asarray(some_words(config, rng), config.word_dtype)
-        sets, resets = memsim.cell_changes(old, new, config)
+        sets, resets = memsim.codes.cell_changes(old, new, config)
         before, after = (
             np.array([oracles.to_cells(oracles.unpack(word, config), config) for word in words])
             for words in (old, new)
         )
-        np.testing.assert_array_equal(memsim.bit_slice(sets, config), after > before)
-        np.testing.assert_array_equal(memsim.bit_slice(resets, config), after < before)
-        distance = memsim.hamming_distance(old, new, config)
+        np.testing.assert_array_equal(memsim.codes.bit_slice(sets, config), after > before)
+        np.testing.assert_array_equal(memsim.codes.bit_slice(resets, config), after < before)
+        distance = memsim.codes.hamming_distance(old, new, config)
         assert distance.dtype == config.word_dtype
         np.testing.assert_array_equal(distance, np.sum(before != after, axis=1))
 
@@ -97,7 +97,7 @@ def test_hamming_distance_is_a_metric(words):
     a, b, c = jnp.asarray(words, jnp.uint8)
 
     def distance(old, new):
-        return int(memsim.hamming_distance(old, new, config))
+        return int(memsim.codes.hamming_distance(old, new, config))
 
     assert distance(a, b) == distance(b, a)
     assert (distance(a, b) == 0) == bool(a == b)
@@ -118,7 +118,7 @@ def test_column_counts_do_not_overflow(config, rows):
     rng = np.random.default_rng(rows)
     lowest = sum(mask & -mask for mask in config.column_masks)
     for words in (np.full((2, rows), lowest), rng.integers(0, 2**31, (2, rows)) & lowest):
-        counts = memsim.column_counts(jnp.asarray(words, config.word_dtype), config)
+        counts = memsim.codes.column_counts(jnp.asarray(words, config.word_dtype), config)
         marked = [np.sum(words & mask != 0, axis=1) for mask in config.column_masks]
         assert counts.dtype == jnp.int32
         np.testing.assert_array_equal(counts, np.stack(marked, axis=-1))
@@ -129,14 +129,14 @@ def test_column_counts_do_not_overflow(config, rows):
 def test_a_million_codes_equal_the_ieee_quotient(dtype, bits):
     weights = np.random.default_rng(bits).standard_normal(1_000_000).astype(dtype)
     config = memsim.CrossbarConfig(bits=bits)
-    scale = memsim.quantization_scale(weights, bits)
+    scale = memsim.codes.quantization_scale(weights, bits)
     expected = ieee_codes(weights, scale, config)
-    jitted = jax.jit(memsim.quantize, static_argnames="config")
-    for quantize in (memsim.quantize, jitted):
+    jitted = jax.jit(memsim.codes.quantize, static_argnames="config")
+    for quantize in (memsim.codes.quantize, jitted):
         codes = quantize(jnp.asarray(weights), jnp.asarray(scale), config)
         assert codes.dtype == config.code_dtype
         np.testing.assert_array_equal(codes, expected)
-    baked_in = jax.jit(lambda w: memsim.quantize(w, jnp.asarray(scale), config))
+    baked_in = jax.jit(lambda w: memsim.codes.quantize(w, jnp.asarray(scale), config))
     np.testing.assert_array_equal(baked_in(weights), expected)
 
 
@@ -145,36 +145,36 @@ def test_codes_equal_the_ieee_quotient_at_every_scale(seed, exponent):
     config = memsim.CrossbarConfig(bits=16)
     weights = np.random.default_rng(seed).standard_normal(4096) * 10.0**exponent
     weights = weights.astype(np.float32)
-    scale = memsim.quantization_scale(weights, 16)
-    codes = memsim.quantize(jnp.asarray(weights), jnp.asarray(scale), config)
+    scale = memsim.codes.quantization_scale(weights, 16)
+    codes = memsim.codes.quantize(jnp.asarray(weights), jnp.asarray(scale), config)
     np.testing.assert_array_equal(codes, ieee_codes(weights, scale, config))
 
 
 def test_halves_round_to_even_and_codes_clip():
     config = memsim.CrossbarConfig(bits=4)
     weights = jnp.asarray([0.5, 1.5, 2.5, -0.5, -1.5, 7.4, 7.6, -7.6, 1e30, -1e30], jnp.float32)
-    codes = memsim.quantize(weights, jnp.float32(1), config)
+    codes = memsim.codes.quantize(weights, jnp.float32(1), config)
     np.testing.assert_array_equal(codes, [0, 2, 2, 0, -2, 7, 7, -7, 7, -7])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_scale_is_the_largest_magnitude_over_the_largest_code(dtype):
     weights = np.array([[0.5, -3.0, 1.0], [0.25, 0.125, 0.0], [0.0, 0.0, 0.0]], dtype)
-    scale = memsim.quantization_scale(weights, 8)
+    scale = memsim.codes.quantization_scale(weights, 8)
     assert scale.shape == ()
     assert scale.dtype == np.float32
     assert scale == np.float32(3) / np.float32(127)
-    per_output = memsim.quantization_scale(weights, 8, output_axes=(0,))
+    per_output = memsim.codes.quantization_scale(weights, 8, output_axes=(0,))
     assert per_output.shape == (3, 1)
     assert per_output.dtype == np.float32
     expected = np.array([3, 0.25, 127], np.float32) / np.float32(127)
     np.testing.assert_array_equal(per_output[:, 0], expected)
-    assert memsim.quantization_scale(np.zeros((2, 2), dtype), 8) == 1
+    assert memsim.codes.quantization_scale(np.zeros((2, 2), dtype), 8) == 1
 
 
 def test_one_scale_for_every_index_of_several_output_axes():
     weights = np.random.default_rng(0).standard_normal((4, 2, 3)).astype(np.float32)
-    scale = memsim.quantization_scale(weights, 8, output_axes=(1, 2))
+    scale = memsim.codes.quantization_scale(weights, 8, output_axes=(1, 2))
     assert scale.shape == (1, 2, 3)
     np.testing.assert_array_equal(scale[0], np.abs(weights).max(0) / np.float32(127))
 
@@ -184,16 +184,16 @@ def test_one_scale_for_every_index_of_several_output_axes():
 def test_quantizing_dequantized_weights_changes_nothing(bits, seed):
     config = memsim.CrossbarConfig(bits=bits)
     weights = np.random.default_rng(seed).standard_normal(64).astype(np.float32)
-    scale = jnp.asarray(memsim.quantization_scale(weights, bits))
-    codes = memsim.quantize(jnp.asarray(weights), scale, config)
-    held = memsim.dequantize(codes, scale, jnp.float32)
+    scale = jnp.asarray(memsim.codes.quantization_scale(weights, bits))
+    codes = memsim.codes.quantize(jnp.asarray(weights), scale, config)
+    held = memsim.codes.dequantize(codes, scale, jnp.float32)
     np.testing.assert_array_equal(held, np.asarray(codes, np.float32) * np.float32(scale))
-    np.testing.assert_array_equal(memsim.quantize(held, scale, config), codes)
+    np.testing.assert_array_equal(memsim.codes.quantize(held, scale, config), codes)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_dequantizing_rounds_to_the_dtype(dtype):
     codes = jnp.arange(-127, 128, dtype=jnp.int8)
-    held = memsim.dequantize(codes, jnp.float32(0.0123), dtype)
+    held = memsim.codes.dequantize(codes, jnp.float32(0.0123), dtype)
     assert held.dtype == dtype
     np.testing.assert_array_equal(held, (np.arange(-127, 128) * np.float32(0.0123)).astype(dtype))

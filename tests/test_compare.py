@@ -106,7 +106,7 @@ def test_a_fault_map_is_that_of_every_chip(tensors):
     result = memsim.compare(
         tensors, config, policies, chips=memsim.Chips(number=memsim.Chips(number=2, faults=faults))
     )
-    words = [memsim.fault_words(cells, 2, config) for cells in faults]
+    words = [memsim.chip.fault_words(cells, 2, config) for cells in faults]
     keys = jax.random.split(jax.random.key(0), 2)
     expected = one_by_one(
         tensors, config, policies, 1, keys, lambda key, plan: memsim.with_faults(key, *words)

@@ -36,7 +36,7 @@ def check_against_loops(tensors, config, form, key, rates=(0.0, 0.0), passes=1):
     plan = memsim.plan(tensors, config, POLICIES[form])
     chip = memsim.sample_chip(key, plan, *rates)
     held, programming = memsim.program(tensors, plan, chip, passes=passes, wear=True)
-    stuck = memsim.fault_cells(chip, plan.config)
+    stuck = memsim.chip.fault_cells(chip, plan.config)
     expected, _ = oracles.competitor(tensors, axes_of(tensors), config, form, stuck, passes)
     for k, of_pass in enumerate(expected.counts):
         for i, name in enumerate(plan.names):
@@ -45,14 +45,14 @@ def check_against_loops(tensors, config, form, key, rates=(0.0, 0.0), passes=1):
             row_operations = programming.counts.row_operations[k, i]
             assert row_operations == of_pass[name].row_operations
     np.testing.assert_array_equal(programming.wear, expected.wear)
-    levels = memsim.bit_slice(programming.chip.state, plan.config)
+    levels = memsim.codes.bit_slice(programming.chip.state, plan.config)
     np.testing.assert_array_equal(levels, expected.state)
     for name, weights in tensors.items():
         np.testing.assert_array_equal(held[name], expected.effective[name])
         if not any(rates):
             scale = plan.layers[name].scale
-            codes = memsim.quantize(jnp.asarray(weights), scale, config)
-            exact = memsim.dequantize(codes, scale, weights.dtype)
+            codes = memsim.codes.quantize(jnp.asarray(weights), scale, config)
+            exact = memsim.codes.dequantize(codes, scale, weights.dtype)
             np.testing.assert_array_equal(held[name], exact)
 
 
@@ -109,8 +109,8 @@ def test_a_scale_per_output_and_other_dtypes(form, dtype, key):
     plan = memsim.plan(tensors, config, POLICIES[form])
     held, _ = memsim.program(tensors, plan, memsim.sample_chip(key, plan))
     scale = plan.layers["weight"].scale
-    codes = memsim.quantize(jnp.asarray(tensors["weight"]), scale, config)
-    exact = memsim.dequantize(codes, scale, tensors["weight"].dtype)
+    codes = memsim.codes.quantize(jnp.asarray(tensors["weight"]), scale, config)
+    exact = memsim.codes.dequantize(codes, scale, tensors["weight"].dtype)
     np.testing.assert_array_equal(held["weight"], exact)
 
 
@@ -181,7 +181,7 @@ def test_data_cells_have_the_faults_they_have_without_flags(key):
     for form, policy in (POLICIES | {"unsorted": memsim.policies.Unsorted()}).items():
         plan = memsim.plan(tensors, config, policy)
         chip = memsim.sample_chip(key, plan, 0.2, 0.1)
-        faults[form] = np.stack(memsim.fault_cells(chip, plan.config))
+        faults[form] = np.stack(memsim.chip.fault_cells(chip, plan.config))
     for form in POLICIES:
         np.testing.assert_array_equal(faults[form][:, :, :8, :4], faults["unsorted"])
     assert faults["word"].shape == (2, 3, 8, 5)
@@ -194,7 +194,7 @@ def test_flag_cells_are_stuck_as_often_as_others(key):
     config = memsim.CrossbarConfig(rows=1, crossbars=8000)
     for form in ("word", "section"):
         plan = memsim.plan(tensors, config, POLICIES[form])
-        low, high = memsim.fault_cells(memsim.sample_chip(key, plan, 0.2, 0.1), plan.config)
+        low, high = memsim.chip.fault_cells(memsim.sample_chip(key, plan, 0.2, 0.1), plan.config)
         flags = (..., -1) if form == "word" else (slice(None), -1)
         np.testing.assert_allclose(low[flags].mean(), 0.2, atol=0.02)
         np.testing.assert_allclose(high[flags].mean(), 0.1, atol=0.02)
@@ -208,7 +208,7 @@ def test_a_map_without_flag_cells_leaves_them_whole(form, key):
     plan = memsim.plan(tensors, config, POLICIES[form])
     drawn = np.random.default_rng(0).random((2, 4, 8))
     faults = drawn < 0.1, drawn > 0.9
-    chip = memsim.with_faults(key, *(memsim.fault_words(x, 2, plan.config) for x in faults))
+    chip = memsim.with_faults(key, *(memsim.chip.fault_words(x, 2, plan.config) for x in faults))
     held, programming = memsim.program(tensors, plan, chip, wear=True)
     of_all = [np.zeros(programming.wear.shape, bool) for _ in faults]
     for all_cells, given in zip(of_all, faults, strict=True):
@@ -225,7 +225,7 @@ def test_a_map_without_flag_cells_leaves_them_whole(form, key):
     )
     assert compared.policies[form].writes == expected.wear.sum()
     # and one with flag cells is taken as it is
-    words = memsim.fault_words(of_all[0], 2, plan.config)
+    words = memsim.chip.fault_words(of_all[0], 2, plan.config)
     np.testing.assert_array_equal(words, chip.stuck_at_0)
 
 
@@ -236,8 +236,8 @@ def test_a_stuck_flag_turns_what_is_stored_round(form, key):
     plan = memsim.plan(tensors, config, POLICIES[form])
     stuck = np.zeros((1, plan.config.physical_rows, plan.config.columns), bool)
     stuck[(0, 1, 8) if form == "word" else (0, 4, 1)] = True
-    nothing = memsim.fault_words(np.zeros_like(stuck), 1, plan.config)
-    chip = memsim.with_faults(key, nothing, memsim.fault_words(stuck, 1, plan.config))
+    nothing = memsim.chip.fault_words(np.zeros_like(stuck), 1, plan.config)
+    chip = memsim.with_faults(key, nothing, memsim.chip.fault_words(stuck, 1, plan.config))
     held, _ = memsim.program(tensors, plan, chip)
     codes = np.rint(np.asarray(held["weight"])[0] * 127)
     # the complement of 10000001 is 01111110; of its column 1 alone, 10000011
@@ -251,9 +251,9 @@ def test_no_word_takes_more_writes_than_half_its_cells(seed, encoding):
     config = memsim.CrossbarConfig(rows=1, bits=6, encoding=encoding)
     tensors = {"weight": np.random.default_rng(seed).uniform(-1, 1, (200, 1)).astype(np.float32)}
     plan = memsim.plan(tensors, config, POLICIES["word"])
-    words = np.asarray(memsim.quantize(jnp.asarray(tensors["weight"]), plan.layers["weight"].scale,
+    words = np.asarray(memsim.codes.quantize(jnp.asarray(tensors["weight"]), plan.layers["weight"].scale,
                                        config))  # fmt: skip
-    words = np.asarray(memsim.encode(jnp.asarray(words), plan.config)).astype(int)
+    words = np.asarray(memsim.codes.encode(jnp.asarray(words), plan.config)).astype(int)
     stored = np.concatenate([[0], (words ^ np.asarray(plan.layers["weight"].flips))[:, 0]])
     writes = np.bitwise_count(stored[1:] ^ stored[:-1])
     assert writes.max() <= plan.config.columns // 2
@@ -308,7 +308,9 @@ def test_weights_may_move_after_planning(form, key):
     moved = {"kernel": params["kernel"][::-1] * np.float32(1.5)}  # codes clip, and stay words
     held, _ = memsim.program(moved, plan, memsim.sample_chip(key, plan))
     scale = plan.layers["kernel"].scale
-    codes = np.asarray(memsim.quantize(jnp.asarray(moved["kernel"]), scale, config)).astype(int)
+    codes = np.asarray(memsim.codes.quantize(jnp.asarray(moved["kernel"]), scale, config)).astype(
+        int
+    )
     if form == "aras":
         offset = int(plan.layers["kernel"].offset)
         codes = np.clip(codes + offset, -128, 127) - offset
@@ -329,7 +331,7 @@ def test_plans_and_chips_are_saved_whole(tmp_path, form, key):
     np.testing.assert_array_equal(again.stuck_at_1, chip.stuck_at_1)
     memsim.save_faults(tmp_path / "map.npz", chip, plan.config)
     low, _ = memsim.load_faults(tmp_path / "map.npz")
-    words = memsim.fault_words(low, plan.crossbars, plan.config)
+    words = memsim.chip.fault_words(low, plan.crossbars, plan.config)
     np.testing.assert_array_equal(words, chip.stuck_at_0)
 
 
@@ -347,11 +349,11 @@ def test_the_flag_is_a_column_above_all_others():
                 assert config.column_weights == (*plain.column_weights, 0)
                 assert not config.low_mask(bits) & flag
                 codes = np.arange(-plain.max_code, plain.max_code + 1)
-                words = memsim.encode(jnp.asarray(codes), config)
+                words = memsim.codes.encode(jnp.asarray(codes), config)
                 assert words.dtype == config.word_dtype
                 whole = jnp.asarray(sum(config.column_masks), config.word_dtype)
                 for stored in (words, words ^ whole):
-                    np.testing.assert_array_equal(memsim.decode(stored, config), codes)
+                    np.testing.assert_array_equal(memsim.codes.decode(stored, config), codes)
 
 
 @pytest.mark.parametrize(
@@ -401,7 +403,7 @@ def planned(text, **options):
             "`flags` is 'word', but differential words of 16 bits in cells of 2",
         ),
         (
-            lambda: memsim.fault_words(
+            lambda: memsim.chip.fault_words(
                 np.zeros((1, 128, 9), bool), 1, planned("flip-n-write:flags=section").config
             ),
             r"but this chip is \(1, 129, 8\)",

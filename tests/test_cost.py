@@ -9,9 +9,17 @@ import pytest
 import safetensors.numpy
 
 import memsim
+from memsim.report.documents import service_life_json
 from memsim.report.texts import number_text, time_text
-from memsim.service.costs import Costs, assume, read_assumptions, total_cost
-from memsim.service.ownership import worth, worth_json
+from memsim.service.costs import Costs, make_service_inputs, read_service_inputs, total_cost
+from memsim.service.ownership import life_in_service
+
+
+def life_of(summary, writes, inputs, seed=0, **upkeep):
+    """Of cells of one bit: as many cycles as half their writes."""
+    cycles = [of_chip / np.float32(2) for of_chip in writes]
+    return life_in_service(summary, inputs, cycles=cycles, seed=seed, **upkeep)
+
 
 FILE = """
 [endurance]
@@ -43,8 +51,8 @@ def checkpoint(tmp_path):
 
 
 def test_what_a_file_lacks_is_a_placeholder(file):
-    found = read_assumptions(file)
-    assert found.endurance == memsim.Weibull(median=1e8, shape=2)
+    found = read_service_inputs(file)
+    assert found.endurance == memsim.service.Weibull(median=1e8, shape=2)
     assert found.costs == Costs(inferences_per_day=1e6, batch=8, chip_price=500)
     assert found.placeholders == ("cost.energy_price", "cost.read_joules", "cost.service_years")
     assert found.given == (
@@ -53,9 +61,9 @@ def test_what_a_file_lacks_is_a_placeholder(file):
     )  # fmt: skip
     everything = {f"cost.{field.name}" for field in dataclasses.fields(Costs)} - {"cost.currency"}
     guessed = {"endurance.law", "endurance.sigma_ln"} | everything
-    assert set(assume().placeholders) == guessed
-    assert assume().given == ()
-    assert assume().endurance == memsim.Lognormal()
+    assert set(make_service_inputs().placeholders) == guessed
+    assert make_service_inputs().given == ()
+    assert make_service_inputs().endurance == memsim.service.Lognormal()
 
 
 def test_every_figure_is_what_its_formula_says():
@@ -103,17 +111,17 @@ def test_lifetimes_and_costs_are_those_of_the_counted_wear(key):
     _, second = memsim.program(weights, plan, first.chip, wear=True)
     np.testing.assert_array_equal(last.wear[0], second.wear)
     assert last.summary == memsim.summarize(second, plan, None)
-    assumptions = assume(costs={"inferences_per_day": 5000, "batch": 3})
-    found = worth(*last, assumptions)
+    inputs = make_service_inputs(costs={"inferences_per_day": 5000, "batch": 3})
+    found = life_of(*last, inputs)
     assert found.years.shape == (1000,)
-    pulses = memsim.ConstantPulses()
-    assert found.write_joules == memsim.write_energy(last.summary, pulses)
-    assert found.write_seconds == memsim.write_time(last.summary, pulses)
+    pulses = memsim.cells.ConstantPulses()
+    assert found.write_joules == memsim.cells.write_energy(last.summary, pulses)
+    assert found.write_seconds == memsim.cells.write_time(last.summary, pulses)
     median = np.quantile(found.years, 0.5, method="nearest")
     np.testing.assert_allclose(median, found.figures["lifetime_years"].value)
-    batched = worth(*last, assume(costs={"inferences_per_day": 5000, "batch": 6}))
+    batched = life_of(*last, make_service_inputs(costs={"inferences_per_day": 5000, "batch": 6}))
     np.testing.assert_allclose(batched.years, 2 * found.years)
-    document = json.loads(json.dumps(worth_json(found), allow_nan=False))
+    document = json.loads(json.dumps(service_life_json(found), allow_nan=False))
     low, high = document["years_to_first_failure_90"]
     assert low < document["years_to_first_failure"] < high
     inside = np.mean((found.years >= low) & (found.years <= high))
@@ -129,39 +137,43 @@ def steady_pass():
 
 
 def test_a_scheme_changes_time_and_energy_alone(steady_pass):
-    found = worth(*steady_pass, assume())
-    for scheme in memsim.HFO2.values():
-        under = worth(*steady_pass, assume(), scheme=scheme)
+    found = life_of(*steady_pass, make_service_inputs())
+    for scheme in memsim.cells.HFO2.values():
+        under = life_of(*steady_pass, make_service_inputs(), scheme=scheme)
         np.testing.assert_array_equal(under.inferences, found.inferences)
-        assert under.write_joules == memsim.write_energy(steady_pass.summary, scheme)
-        assert under.write_seconds == memsim.write_time(steady_pass.summary, scheme)
+        assert under.write_joules == memsim.cells.write_energy(steady_pass.summary, scheme)
+        assert under.write_seconds == memsim.cells.write_time(steady_pass.summary, scheme)
 
 
 @pytest.mark.parametrize(("levelling", "axes"), [("rows", 1), ("crossbars", 0), ("both", (0, 1))])
 def test_levelled_chips_wear_at_the_mean_rate(steady_pass, levelling, axes):
     summary, (wear,) = steady_pass
     mean = np.broadcast_to(wear.mean(axis=axes, keepdims=True), wear.shape).astype(np.float32)
-    found = worth(*steady_pass, assume(), levelling=levelling)
-    np.testing.assert_array_equal(found.inferences, worth(summary, [mean], assume()).inferences)
-    assert np.median(found.inferences) > np.median(worth(*steady_pass, assume()).inferences)
+    found = life_of(*steady_pass, make_service_inputs(), levelling=levelling)
+    np.testing.assert_array_equal(
+        found.inferences, life_of(summary, [mean], make_service_inputs()).inferences
+    )
+    assert np.median(found.inferences) > np.median(
+        life_of(*steady_pass, make_service_inputs()).inferences
+    )
 
 
 def test_spare_rows_are_used_up_before_a_chip_fails(steady_pass):
     summary, (wear,) = steady_pass
     keys = jax.random.split(jax.random.key(7), (1, 1000))[0]
-    found = worth(summary, [wear], assume(), 7, spares=2).inferences
-    law = assume().endurance
+    found = life_of(summary, [wear], make_service_inputs(), 7, spares=2).inferences
+    law = make_service_inputs().endurance
     for i in (0, 500, 999):
-        cells = np.asarray(wear, np.float32)
-        alone = memsim.programmings_with_spares(keys[i], cells, law, 2)
+        cells = np.asarray(wear, np.float32) / np.float32(2)
+        alone = memsim.service.programmings_with_spares(keys[i], cells, law, 2)
         np.testing.assert_allclose(found[i], alone, rtol=1e-6)
-    none = worth(summary, [wear], assume(), 7).inferences
+    none = life_of(summary, [wear], make_service_inputs(), 7).inferences
     assert np.median(found) > 1.2 * np.median(none)
 
 
 def test_phase_change_cells_survive_more():
-    assert assume(cells="pcm").endurance == memsim.Lognormal(median=1e8)
-    assert assume({"law": "weibull", "median": 5.0}, cells="pcm").endurance.median == 5
+    assert make_service_inputs(cells="pcm").endurance == memsim.service.Lognormal(median=1e8)
+    assert make_service_inputs({"law": "weibull", "median": 5.0}, cells="pcm").endurance.median == 5
 
 
 @pytest.mark.parametrize(
@@ -173,7 +185,7 @@ def test_phase_change_cells_survive_more():
 )
 def test_how_a_chip_is_kept_is_checked(steady_pass, kept, message):
     with pytest.raises(ValueError, match=message):
-        worth(*steady_pass, assume(), **kept)
+        life_of(*steady_pass, make_service_inputs(), **kept)
 
 
 def test_what_is_never_written_lasts_for_ever():
@@ -181,7 +193,9 @@ def test_what_is_never_written_lasts_for_ever():
     config = memsim.CrossbarConfig(rows=4, crossbars=None)
     policies = {"sws": memsim.policies.Sws()}
     last = memsim.compare(weights, config, policies, passes=2, steady=True).steady["sws"]
-    document = json.loads(json.dumps(worth_json(worth(*last, assume())), allow_nan=False))
+    document = json.loads(
+        json.dumps(service_life_json(life_of(*last, make_service_inputs())), allow_nan=False)
+    )
     assert document["writes"] == 0
     assert document["years_to_first_failure"] is None
     assert document["figures"]["lifetime_years"]["value"] is None
@@ -208,10 +222,10 @@ def test_chips_that_draw_differ(file):
     ).steady["stuck"]
     assert len(last.wear) == last.summary.chips == 3
     assert last.summary.writes == round(np.mean([wear.sum() for wear in last.wear]))
-    years = worth(*last, read_assumptions(file)).years
+    years = life_of(*last, read_service_inputs(file)).years
     assert years.shape == (3 * 334,)
     assert np.all(np.isfinite(years) & (years > 0))
-    one = [worth(last.summary, [wear], read_assumptions(file)).years for wear in last.wear]
+    one = [life_of(last.summary, [wear], read_service_inputs(file)).years for wear in last.wear]
     medians = np.median(years.reshape(3, -1), axis=1)
     np.testing.assert_allclose(medians, np.median(one, axis=1), rtol=0.1)
 
@@ -223,8 +237,8 @@ def test_what_draws_differently_wears_by_the_mean_of_its_passes():
     last = memsim.compare(weights, config, policies, passes=5, steady=True).steady["stuck"]
     plan = memsim.plan(weights, config, policies["stuck"])
     (key,) = jax.random.split(jax.random.key(0), 1)
-    wear = memsim.steady_wear(weights, plan, memsim.sample_chip(key, plan), passes=4)
-    np.testing.assert_allclose(last.wear[0], wear)
+    wear = memsim.service.steady_wear(weights, plan, memsim.sample_chip(key, plan), passes=4)
+    np.testing.assert_allclose(wear_cycles(last.wear[0], config), wear)
     assert np.any(last.wear[0] % 1)
 
 
@@ -270,8 +284,8 @@ def test_report_tells_the_lifetime_of_chips_that_are_kept(run, checkpoint, file,
     assert document["lifetime"]["endurance"]["median"] == 1e8
     assert document["lifetime"] | {"scheme": "write-verify", "spares": 2} == document["lifetime"]
     entry = document["policies"]["sws"]
-    pulses = memsim.PCM["write-verify"]
-    per_write = memsim.cell_writes(pulses)[0].energy
+    pulses = memsim.cells.PCM["write-verify"]
+    per_write = memsim.cells.cell_writes(pulses)[0].energy
     assert entry["lifetime"]["write_joules"] > per_write * entry["lifetime"]["writes"]
     text = page.read_text()
     assert title in " ".join(text.split())
@@ -315,12 +329,12 @@ def test_files_are_checked(tmp_path, text, message):
     path = tmp_path / "prices.toml"
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
-        read_assumptions(path)
+        read_service_inputs(path)
 
 
 def test_a_file_of_prices_that_is_missing_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"`cost` .*nothing.toml is not a file"):
-        read_assumptions(tmp_path / "nothing.toml")
+        read_service_inputs(tmp_path / "nothing.toml")
 
 
 def test_options_that_do_not_go_together(run, checkpoint, file):

@@ -32,7 +32,7 @@ def sample(params, config, share, seed=0):
 
 def codes_of(params, plan):
     return {
-        name: np.asarray(memsim.quantize(weights, plan.layers[name].scale, plan.config), int)
+        name: np.asarray(memsim.codes.quantize(weights, plan.layers[name].scale, plan.config), int)
         for name, weights in params.items()
     }
 
@@ -231,7 +231,7 @@ def test_every_chip_of_a_comparison_has_a_plan_of_its_own(crossbars, as_map):
     stuck = {"stuck_at_0": 0.05, "stuck_at_1": 0.05}
     if as_map:
         chips = [chips[0]] * 2
-        stuck = {"faults": memsim.fault_cells(chips[0], config)}
+        stuck = {"faults": memsim.chip.fault_cells(chips[0], config)}
     compared = memsim.compare(
         params,
         config,

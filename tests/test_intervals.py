@@ -91,9 +91,40 @@ def test_one_image_tells_next_to_nothing(chips):
 
 
 @pytest.mark.parametrize(("count", "trials"), [(0, 7), (7, 7), (3, 7), (1, 1), (990, 1000)])
-def test_the_interval_of_a_share_is_wilsons(count, trials):
+def test_the_interval_of_a_share_is_clopper_and_pearsons(count, trials):
     mean, low, high = share_interval(count, trials)
-    expected = scipy.stats.binomtest(count, trials).proportion_ci(method="wilson")
+    expected = scipy.stats.binomtest(count, trials).proportion_ci(method="exact")
     assert mean == count / trials
     assert 0 <= low <= mean <= high <= 1
     np.testing.assert_allclose((low, high), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("trials", [1, 2, 3, 5, 8, 16, 33, 100])
+def test_the_interval_of_a_share_covers_whatever_the_share(trials):
+    """Not by drawing: the probabilities of all counts are added up, also for extreme shares."""
+    found = np.array([share_interval(count, trials) for count in range(trials + 1)])
+    small = np.concatenate([np.geomspace(1e-9, 0.05, 300), np.linspace(0.05, 0.5, 300)])
+    for share in (*small, *(1 - small)):
+        chance = scipy.stats.binom.pmf(np.arange(trials + 1), trials, share)
+        covered = (found[:, 1] <= share) & (share <= found[:, 2])
+        assert chance[covered].sum() >= 0.95 - 1e-9, share
+    # and not by covering everything
+    width = found[:, 2] - found[:, 1]
+    assert trials < 5 or width.max() < 1
+    assert found[0, 1] == 0
+    assert found[-1, 2] == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "trials", "message"),
+    [
+        (0, 0, "`trials` is 0; give a whole number from 1"),
+        (3, 2, "`count` is 3; give a whole number from 0 to 2, `trials`"),
+        (-1, 2, "`count` is -1; give"),
+        (0.5, 2, "`count` is 0.5; give"),
+        (np.nan, 2, "`count` is nan; give"),
+    ],
+)
+def test_a_share_is_of_trials(count, trials, message):
+    with pytest.raises(ValueError, match=message):
+        share_interval(count, trials)

@@ -84,14 +84,14 @@ def test_an_exact_law_of_your_own_reads_the_weights_exactly(deployed, key):
         scale = float(plan.layers[f"{name}/kernel"].scale)
         np.testing.assert_allclose(found, expected, atol=1e-3 * scale)
     layer, config = plan.layers["layer2/kernel"], plan.config
-    cells = memsim.program_cells(key, programming.words["layer2/kernel"], config, readout)
+    cells = memsim.cells.program_cells(key, programming.words["layer2/kernel"], config, readout)
     inputs = jnp.asarray([3, -4, 5, 0, 1, -128], jnp.int32)
-    found = memsim.read_layer(key, inputs, cells, layer, config, readout)
-    ideal = memsim.program_cells(key, programming.words["layer2/kernel"], config, Readout())
-    expected = memsim.read_layer(key, inputs, ideal, layer, config, Readout())
+    found = memsim.cells.read_layer(key, inputs, cells, layer, config, readout)
+    ideal = memsim.cells.program_cells(key, programming.words["layer2/kernel"], config, Readout())
+    expected = memsim.cells.read_layer(key, inputs, ideal, layer, config, Readout())
     np.testing.assert_array_equal(found, expected)
     floats = jnp.asarray([[0.5, -1.0, 0.25, 0.0, 0.1, 2.0]])
-    product = memsim.read_matmul(
+    product = memsim.cells.read_matmul(
         key, floats, held["layer2"]["kernel"], cells, layer, config, readout
     )
     np.testing.assert_allclose(product, floats @ held["layer2"]["kernel"], atol=0.1)
@@ -101,7 +101,7 @@ def test_levels_that_are_not_evenly_spaced_are_seen_as_they_are(key):
     config = memsim.CrossbarConfig(rows=4, bits=4, cell_bits=2, encoding="offset_binary")
     words = jnp.asarray([[0b0000, 0b0001, 0b0010, 0b0011]], config.word_dtype)
     law = EvenInLog(on=1e-4, off=1e-6)
-    cells = memsim.program_cells(key, words, config, Readout(cells=law))
+    cells = memsim.cells.program_cells(key, words, config, Readout(cells=law))
     siemens = 1e-6 * 100 ** (np.arange(4) / 3)
     np.testing.assert_allclose(cells.mean[0, :, 0], (siemens - 1e-6) / 33e-6, atol=1e-4)
 
@@ -110,7 +110,9 @@ def test_reference_columns_and_converters_follow_the_law(key):
     seconds, config = 1e6, memsim.CrossbarConfig(rows=2, bits=4)
     law = Tunnelling()
     readout = Readout(cells=law, seconds=seconds)
-    cells = memsim.program_cells(key, jnp.asarray([[0, 15]], config.word_dtype), config, readout)
+    cells = memsim.cells.program_cells(
+        key, jnp.asarray([[0, 15]], config.word_dtype), config, readout
+    )
     low, high = law.average(0, 0), law.average(1, 0)
     left = (1 + seconds) ** -law.widening
     np.testing.assert_allclose(cells.mean[0, 0], 0, atol=1e-5)  # it drifts as its reference does
@@ -188,7 +190,7 @@ def test_what_a_law_gives_is_checked(method, value, key):
     law = type("Odd", (Tunnelling,), {method: lambda self, *_: value})()
     words = jnp.zeros((1, 2), config.word_dtype)
     with pytest.raises(ValueError, match=f"`{method}` of Odd gave"):
-        memsim.program_cells(key, words, config, Readout(cells=law))
+        memsim.cells.program_cells(key, words, config, Readout(cells=law))
 
 
 def test_a_law_that_gives_nan_is_refused(key):
@@ -196,4 +198,4 @@ def test_a_law_that_gives_nan_is_refused(key):
     law = type("Odd", (EvenInLog,), {"drifted": lambda self, *_: jnp.nan})()
     words = jnp.zeros((1, 2), config.word_dtype)
     with pytest.raises(ValueError, match="gives no finite cells"):
-        memsim.program_cells(key, words, config, Readout(cells=law))
+        memsim.cells.program_cells(key, words, config, Readout(cells=law))

@@ -154,8 +154,8 @@ def test_every_weight_sits_in_one_row_within_the_tolerance(
             if pool == "section":
                 inside = of_section[:, : used[0]] % inputs
                 assert set(inside.reshape(-1)) == set(range(8 * section, 8 * section + used[0]))
-        codes = memsim.quantize(weights, layer.scale, config)
-        exact = memsim.dequantize(codes, layer.scale, np.float32)
+        codes = memsim.codes.quantize(weights, layer.scale, config)
+        exact = memsim.codes.dequantize(codes, layer.scale, np.float32)
         if tolerance == 0:
             np.testing.assert_array_equal(held[name], exact)
         off = np.rint((np.asarray(held[name]) - exact) / layer.scale)
@@ -183,7 +183,11 @@ def test_counts_are_those_of_plain_loops(key):
         words = {}
         for layer, weights in params.items():
             made = plan.layers[layer]
-            codes = np.asarray(memsim.quantize(weights, made.scale, config)).astype(int).reshape(-1)
+            codes = (
+                np.asarray(memsim.codes.quantize(weights, made.scale, config))
+                .astype(int)
+                .reshape(-1)
+            )
             words[layer] = (codes + np.asarray(made.delta)) & 255
         for _ in range(2):
             for layer in params:

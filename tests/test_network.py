@@ -82,7 +82,7 @@ def draw_chip(rng, plan, faults, used):
     config = plan.config
     drawn = rng.random((plan.crossbars, config.rows, config.columns))
     cells = drawn < faults[0], drawn > 1 - faults[1]
-    stuck = [memsim.fault_words(marked, plan.crossbars, config) for marked in cells]
+    stuck = [memsim.chip.fault_words(marked, plan.crossbars, config) for marked in cells]
     chip = memsim.with_faults(jax.random.key(rng.integers(2**31)), *stuck)
     if used:
         words = rng.integers(0, 2**31, chip.state.shape) & sum(config.column_masks)
@@ -162,7 +162,7 @@ def test_programmed_words_follow_the_definition(steps):
     rng = np.random.default_rng(steps)
     target, enable = rng.integers(0, 256, (2, steps, 3, 5)).astype(np.uint8)
     held = state = rng.integers(0, 256, (3, 5)).astype(np.uint8)
-    achieved = memsim.program_words(*map(jnp.asarray, (target, enable, state)))
+    achieved = memsim.programming.program_words(*map(jnp.asarray, (target, enable, state)))
     assert achieved.shape == target.shape
     for step in range(steps):
         held = (target[step] & enable[step]) | (held & ~enable[step])
@@ -214,7 +214,7 @@ def test_a_redeployment_writes_what_differs_from_the_old_model(params, key):
     new_params = jax.tree.map(lambda w: w[::-1].copy(), params)
     new_plan = memsim.plan(new_params, config, memsim.policies.Sws())
     _, new = memsim.program(new_params, new_plan, old.chip)
-    differing = memsim.hamming_distance(old.chip.state, new.chip.state, config)
+    differing = memsim.codes.hamming_distance(old.chip.state, new.chip.state, config)
     assert memsim.summarize(new, new_plan).writes == np.sum(differing, dtype=int)
     _, again = memsim.program(params, plan, old.chip)
     assert memsim.summarize(again, plan).writes == 0
@@ -268,7 +268,7 @@ def test_only_low_cells_that_work_are_ever_left_alone(encoding, cell_bits):
     params = {"kernel": np.ones((6, 3), np.float32)}
     plan = memsim.plan(params, config, memsim.policies.Sws())
     chip = draw_chip(np.random.default_rng(0), plan, (0.1, 0.1), used=False)
-    low, high = memsim.fault_cells(chip, config)
+    low, high = memsim.chip.fault_cells(chip, config)
     broken = low | high
     half = config.columns // len(oracles.part_bits(config))
     full = oracles.top_levels(config)

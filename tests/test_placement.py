@@ -19,9 +19,9 @@ CODES = hnp.arrays(
 
 def placed(codes, placement, rows):
     if placement == "unsorted":
-        return memsim.unsorted_placement(*codes.shape, rows)
+        return memsim.placement.unsorted_placement(*codes.shape, rows)
     scope = {"sws": "output", "sws-layer": "layer"}[placement]
-    return memsim.sorted_placement(codes, rows, scope)
+    return memsim.placement.sorted_placement(codes, rows, scope)
 
 
 @pytest.mark.parametrize("placement", ["unsorted", "sws", "sws-layer"])
@@ -54,23 +54,23 @@ def test_inverting_what_was_applied_gives_the_values_back(placement, seed):
     codes = np.random.default_rng(seed).integers(-9, 10, (3, 7))
     values = jnp.asarray(codes.reshape(-1) + 20, jnp.uint8)
     result = placed(codes, placement, 4)
-    sections = memsim.apply_placement(values, result)
+    sections = memsim.placement.apply_placement(values, result)
     assert sections.shape == result.weights.shape
-    np.testing.assert_array_equal(memsim.invert_placement(sections, result), values)
+    np.testing.assert_array_equal(memsim.placement.invert_placement(sections, result), values)
     np.testing.assert_array_equal(sections[result.weights == codes.size], 0)
 
 
 def test_ties_keep_their_order():
     codes = np.array([[1, 0, 1, 0], [0, 1, 0, 1]])
-    by_output = memsim.sorted_placement(codes, 4)
+    by_output = memsim.placement.sorted_placement(codes, 4)
     np.testing.assert_array_equal(by_output.weights, [[1, 3, 0, 2], [4, 6, 5, 7]])
-    by_layer = memsim.sorted_placement(codes, 8, "layer")
+    by_layer = memsim.placement.sorted_placement(codes, 8, "layer")
     np.testing.assert_array_equal(by_layer.weights, [[1, 3, 4, 6, 0, 2, 5, 7]])
 
 
 def test_sorted_sections_are_programmed_section_major():
     codes = np.array([[3, 1, 2], [6, 5, 4]])
-    result = memsim.sorted_placement(codes, 2)
+    result = memsim.placement.sorted_placement(codes, 2)
     np.testing.assert_array_equal(result.weights, [[1, 2], [5, 4], [0, 6], [3, 6]])
     np.testing.assert_array_equal(result.used_rows, [2, 2, 1, 1])
 
@@ -91,4 +91,4 @@ def test_index_bits_and_validity_are_those_of_the_policy(inputs, outputs):
 
 def test_another_scope_is_refused():
     with pytest.raises(ValueError, match="`scope` is 'network'; choose 'output' or 'layer'"):
-        memsim.sorted_placement(np.ones((2, 2), np.int8), 2, "network")
+        memsim.placement.sorted_placement(np.ones((2, 2), np.int8), 2, "network")

@@ -14,11 +14,11 @@ import memsim
 NORMAL = NormalDist()
 SCHEMES = {
     f"{cell} {name}": scheme
-    for cell, schemes in (("hfo2", memsim.HFO2), ("pcm", memsim.PCM))
+    for cell, schemes in (("hfo2", memsim.cells.HFO2), ("pcm", memsim.cells.PCM))
     for name, scheme in schemes.items()
 }
 FEEDBACK = {
-    name: scheme for name, scheme in SCHEMES.items() if isinstance(scheme, memsim.WriteVerify)
+    name: scheme for name, scheme in SCHEMES.items() if isinstance(scheme, memsim.cells.WriteVerify)
 }
 
 
@@ -40,7 +40,7 @@ def write_cell(scheme, direction, rng):
     """One write, pulse by pulse: seconds, joules, and whether the cell is right."""
     width = getattr(scheme, f"{direction}_width")
     energy = getattr(scheme, f"{direction}_energy")
-    if isinstance(scheme, memsim.ConstantPulses):
+    if isinstance(scheme, memsim.cells.ConstantPulses):
         return width, energy, rng.random() < getattr(scheme, f"{direction}_success")
     mean, p99 = getattr(scheme, f"{direction}_mean"), getattr(scheme, f"{direction}_p99")
     needed = math.ceil(math.exp(rng.normal(*LAWS[mean, p99, scheme.cap])))
@@ -51,7 +51,7 @@ def write_cell(scheme, direction, rng):
         joules += energy * amplitude**2 + scheme.read_energy
         if pulse + 1 == needed:
             return seconds, joules, True
-        if isinstance(scheme, memsim.RampedPulses):
+        if isinstance(scheme, memsim.cells.RampedPulses):
             amplitude = min(amplitude + scheme.amplitude_step, scheme.last_amplitude)
     return seconds, joules, False
 
@@ -90,21 +90,21 @@ def summary_of(sets, resets, row_operations, set_rows=None, reset_rows=None, cel
 @pytest.mark.parametrize("name", ["set_width", "reset_energy", "parallel_rows"])
 def test_pulses_are_positive(name, value):
     with pytest.raises(ValueError, match=f"`{name}` is {value}; give a positive number"):
-        memsim.ConstantPulses(**{name: value})
+        memsim.cells.ConstantPulses(**{name: value})
 
 
 @pytest.mark.parametrize(
     ("scheme", "fields", "message"),
     [
-        (memsim.ConstantPulses, {"parallel_rows": 1.5}, "`parallel_rows` is 1.5; give a whole"),
-        (memsim.ConstantPulses, {"set_success": 1.2}, "`set_success` is 1.2; a probability"),
-        (memsim.ConstantPulses, {"placeholders": ("cap",)}, "`placeholders` has 'cap'; give names"),
-        (memsim.WriteVerify, {"cap": 99.5}, "`cap` is 99.5; give a whole number"),
-        (memsim.WriteVerify, {"set_p99": 101}, "`p99` is 101; give 1 to the `cap`, 100"),
-        (memsim.WriteVerify, {"reset_mean": 1.5}, "`mean` is 1.5; with 99 % of all writes done in "
+        (memsim.cells.ConstantPulses, {"parallel_rows": 1.5}, "`parallel_rows` is 1.5; give a whole"),
+        (memsim.cells.ConstantPulses, {"set_success": 1.2}, "`set_success` is 1.2; a probability"),
+        (memsim.cells.ConstantPulses, {"placeholders": ("cap",)}, "`placeholders` has 'cap'; give names"),
+        (memsim.cells.WriteVerify, {"cap": 99.5}, "`cap` is 99.5; give a whole number"),
+        (memsim.cells.WriteVerify, {"set_p99": 101}, "`p99` is 101; give 1 to the `cap`, 100"),
+        (memsim.cells.WriteVerify, {"reset_mean": 1.5}, "`mean` is 1.5; with 99 % of all writes done in "
          "40 pulses and a cap of 100 give 2.04 to 39.6"),
-        (memsim.WriteVerify, {"reset_mean": 40.0}, "`mean` is 40.0; with"),
-        (memsim.RampedPulses, {"last_amplitude": 0.25}, "`last_amplitude` is 0.25; give at least"),
+        (memsim.cells.WriteVerify, {"reset_mean": 40.0}, "`mean` is 40.0; with"),
+        (memsim.cells.RampedPulses, {"last_amplitude": 0.25}, "`last_amplitude` is 0.25; give at least"),
     ],
 )  # fmt: skip
 def test_wrong_values_are_refused(scheme, fields, message):
@@ -115,7 +115,7 @@ def test_wrong_values_are_refused(scheme, fields, message):
 @pytest.mark.parametrize("arguments", LAWS)
 def test_pulses_have_the_mean_and_99th_percentile_asked_for(arguments):
     mean, p99, cap = arguments
-    left = memsim.pulse_survival(*arguments)
+    left = memsim.cells.pulse_survival(*arguments)
     mu, sigma = LAWS[arguments]
     expected = [1] + [1 - NORMAL.cdf((math.log(k) - mu) / sigma) for k in range(1, cap + 1)]
     np.testing.assert_allclose(left, expected, rtol=1e-9, atol=1e-12)
@@ -125,7 +125,7 @@ def test_pulses_have_the_mean_and_99th_percentile_asked_for(arguments):
 
 @pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
 def test_probabilities_of_pulses_sum_to_one(scheme):
-    for write in memsim.cell_writes(scheme):
+    for write in memsim.cells.cell_writes(scheme):
         assert write.pmf.min() >= 0
         np.testing.assert_allclose(write.pmf.sum(), 1)
         mean = (write.pmf * np.arange(1, write.pmf.size + 1)).sum()
@@ -133,15 +133,15 @@ def test_probabilities_of_pulses_sum_to_one(scheme):
 
 
 def test_the_law_agrees_with_what_else_is_published():
-    one = [write.pmf[0] for write in memsim.cell_writes(memsim.HFO2["write-verify"])]
+    one = [write.pmf[0] for write in memsim.cells.cell_writes(memsim.cells.HFO2["write-verify"])]
     assert 0.41 < one[0] < 0.69  # a single pulse is a constant pulse
     assert 0.37 < one[1] < 0.75
-    for write in memsim.cell_writes(memsim.HFO2["ramp"]):
+    for write in memsim.cells.cell_writes(memsim.cells.HFO2["ramp"]):
         assert 10 <= 1 + np.searchsorted(np.cumsum(write.pmf), 0.5) <= 12  # the median
-    for write in memsim.cell_writes(memsim.PCM["write-verify"]):
+    for write in memsim.cells.cell_writes(memsim.cells.PCM["write-verify"]):
         assert write.residual_error <= 0.01 + 1e-12
-    thin = math.log(0.01) / math.log(1 - 1 / memsim.WriteVerify().reset_mean)  # geometric
-    assert thin < memsim.WriteVerify().reset_p99 / 2
+    thin = math.log(0.01) / math.log(1 - 1 / memsim.cells.WriteVerify().reset_mean)  # geometric
+    assert thin < memsim.cells.WriteVerify().reset_p99 / 2
 
 
 @pytest.mark.parametrize("cells", [1, 2, 4])
@@ -151,21 +151,21 @@ def test_the_slowest_of_some_cells_by_enumeration(cells):
         max(pulses) * math.prod(pmf[k - 1] for k in pulses)
         for pulses in itertools.product(range(1, 5), repeat=cells)
     )
-    np.testing.assert_allclose(memsim.expected_maximum(pmf, cells), expected)
+    np.testing.assert_allclose(memsim.cells.expected_maximum(pmf, cells), expected)
 
 
 @pytest.mark.parametrize("cells", [3, 16])
 def test_the_slowest_of_some_cells_by_sampling(cells):
-    (write, _) = memsim.cell_writes(memsim.WriteVerify())
+    (write, _) = memsim.cells.cell_writes(memsim.cells.WriteVerify())
     draws = np.random.default_rng(0).choice(write.pmf.size, (50_000, cells), p=write.pmf)
     slowest = 1 + draws.max(axis=1)
     error = slowest.std() / math.sqrt(len(slowest))
-    assert abs(memsim.expected_maximum(write.pmf, cells) - slowest.mean()) < 4 * error
+    assert abs(memsim.cells.expected_maximum(write.pmf, cells) - slowest.mean()) < 4 * error
 
 
 def test_a_row_takes_its_pulses_however_many_could_go_at_once():
-    one = memsim.ConstantPulses(parallel_rows=128)
-    assert memsim.write_time(summary_of(1, 1, 1), one) == one.set_width + one.reset_width
+    one = memsim.cells.ConstantPulses(parallel_rows=128)
+    assert memsim.cells.write_time(summary_of(1, 1, 1), one) == one.set_width + one.reset_width
 
 
 @pytest.mark.parametrize("parallel_rows", [1, 2])
@@ -190,19 +190,20 @@ def test_time_energy_and_failures_are_those_of_cells_pulsed_one_by_one(scheme, p
     for figure, seen in (("write_time", times), ("write_energy", joules)):
         error = 4 * math.sqrt(steps) * np.std(seen) + 1e-9 * sum(seen)
         assert abs(getattr(memsim, figure)(summary, scheme) - sum(seen)) < error
-    expected = memsim.failed_writes(summary, scheme)
+    expected = memsim.cells.failed_writes(summary, scheme)
     assert abs(expected - failed) <= 4 * math.sqrt(expected)
 
 
 def test_one_write_alone_takes_its_time_and_energy():
     for scheme in SCHEMES.values():
-        set_, reset = memsim.cell_writes(scheme)
-        time = memsim.write_time(summary_of(1, 1, 1), scheme)
+        set_, reset = memsim.cells.cell_writes(scheme)
+        time = memsim.cells.write_time(summary_of(1, 1, 1), scheme)
         np.testing.assert_allclose(time, set_.time + reset.time)
         np.testing.assert_allclose(
-            memsim.write_energy(summary_of(2, 3, 4), scheme), 2 * set_.energy + 3 * reset.energy
+            memsim.cells.write_energy(summary_of(2, 3, 4), scheme),
+            2 * set_.energy + 3 * reset.energy,
         )
-        assert memsim.write_time(summary_of(0, 0, 0), scheme) == 0
+        assert memsim.cells.write_time(summary_of(0, 0, 0), scheme) == 0
 
 
 def changes_by_row(codes, rows, bits):
@@ -229,7 +230,7 @@ def programmed(codes, rows, bits, key):
 def test_writes_take_the_time_and_energy_of_their_pulses(key):
     codes = np.array([-7, -4, 2, -1, 0, 1, 3, -5, 7])
     summary = programmed(codes, 3, 4, key)
-    pulses = memsim.ConstantPulses(
+    pulses = memsim.cells.ConstantPulses(
         set_width=2e-7, reset_width=3e-7, set_energy=1e-12, reset_energy=5e-12, parallel_rows=4
     )
     changes = changes_by_row(codes, 3, 4)
@@ -239,8 +240,10 @@ def test_writes_take_the_time_and_energy_of_their_pulses(key):
     assert max(rows) < len(changes)  # some rows need one phase only
     steps = [max(count / 4, 1) for count in rows]  # a phase takes its time, however few rows
     seconds = steps[0] * 2e-7 + steps[1] * 3e-7
-    np.testing.assert_allclose(memsim.write_time(summary, pulses), seconds)
-    np.testing.assert_allclose(memsim.write_energy(summary, pulses), sets * 1e-12 + resets * 5e-12)
+    np.testing.assert_allclose(memsim.cells.write_time(summary, pulses), seconds)
+    np.testing.assert_allclose(
+        memsim.cells.write_energy(summary, pulses), sets * 1e-12 + resets * 5e-12
+    )
 
 
 def test_means_of_rows_bound_their_time_closely(key):
@@ -249,16 +252,16 @@ def test_means_of_rows_bound_their_time_closely(key):
     summary = programmed(codes, 16, 8, key)
     for scheme in FEEDBACK.values():
         exact = sum(
-            memsim.expected_maximum(write.pmf, cells) * write.pulse_time
+            memsim.cells.expected_maximum(write.pmf, cells) * write.pulse_time
             for of_row in changes_by_row(codes, 16, 8)
-            for write, cells in zip(memsim.cell_writes(scheme), of_row, strict=True)
+            for write, cells in zip(memsim.cells.cell_writes(scheme), of_row, strict=True)
             if cells
         )
-        assert exact <= memsim.write_time(summary, scheme) < 1.2 * exact
+        assert exact <= memsim.cells.write_time(summary, scheme) < 1.2 * exact
 
 
 def test_default_energies_follow_from_voltage_conductance_and_width():
-    pulses = memsim.ConstantPulses()
+    pulses = memsim.cells.ConstantPulses()
     conductance = 2 / (1 / 200e-6 + 1 / 11e-6)
     for energy, width in (
         (pulses.set_energy, pulses.set_width),
@@ -268,11 +271,15 @@ def test_default_energies_follow_from_voltage_conductance_and_width():
 
 
 def test_what_nobody_publishes_is_marked():
-    assert memsim.HFO2["constant"].placeholders == memsim.ConstantPulses().placeholders == ()
-    assert memsim.HFO2["write-verify"].placeholders == ("cap",)
-    assert "first_amplitude" in memsim.HFO2["ramp"].placeholders
-    assert memsim.PCM["constant"].placeholders == ("set_success", "reset_success")
-    assert memsim.PCM["write-verify"].placeholders == ("set_mean", "reset_mean")
+    assert (
+        memsim.cells.HFO2["constant"].placeholders
+        == memsim.cells.ConstantPulses().placeholders
+        == ()
+    )
+    assert memsim.cells.HFO2["write-verify"].placeholders == ("cap",)
+    assert "first_amplitude" in memsim.cells.HFO2["ramp"].placeholders
+    assert memsim.cells.PCM["constant"].placeholders == ("set_success", "reset_success")
+    assert memsim.cells.PCM["write-verify"].placeholders == ("set_mean", "reset_mean")
 
 
 def test_report_compares_schemes(run, tmp_path):
@@ -290,7 +297,7 @@ def test_report_compares_schemes(run, tmp_path):
     for text in ("write-verify*", "constant ", "ramp*: placeholders, nobody publishes cap, first_"):
         assert text in printed
     document = json.loads(out.read_text())
-    page = memsim.to_html(document)
+    page = memsim.report.to_html(document)
     assert "Programming hfo2 cells" in page
     assert "write-verify: nobody publishes cap" in page
     assert document["cells"]["name"] == "hfo2"
@@ -301,12 +308,12 @@ def test_report_compares_schemes(run, tmp_path):
         assert entry == plain["policies"][name]
         counts = ("sets", "resets", "row_operations", "set_rows", "reset_rows")
         summary = summary_of(*(entry[name] for name in counts))
-        assert list(costs) == list(schemes) == list(memsim.HFO2)
+        assert list(costs) == list(schemes) == list(memsim.cells.HFO2)
         for scheme, cost in costs.items():
             assert cost == {
-                "write_seconds": memsim.write_time(summary, memsim.HFO2[scheme]),
-                "write_joules": memsim.write_energy(summary, memsim.HFO2[scheme]),
-                "failed_writes": memsim.failed_writes(summary, memsim.HFO2[scheme]),
+                "write_seconds": memsim.cells.write_time(summary, memsim.cells.HFO2[scheme]),
+                "write_joules": memsim.cells.write_energy(summary, memsim.cells.HFO2[scheme]),
+                "failed_writes": memsim.cells.failed_writes(summary, memsim.cells.HFO2[scheme]),
             }
     code, _, error = run("report", checkpoint, "--cells", "flash")
     assert code == 1
@@ -329,24 +336,28 @@ def test_quantities_take_a_prefix(value, text):
 )
 def test_a_row_takes_only_the_phases_it_needs(set_rows, reset_rows, seconds):
     summary = summary_of(4 * set_rows, 4 * reset_rows, 3, set_rows, reset_rows)
-    np.testing.assert_allclose(memsim.write_time(summary, memsim.ConstantPulses()), seconds)
+    np.testing.assert_allclose(
+        memsim.cells.write_time(summary, memsim.cells.ConstantPulses()), seconds
+    )
 
 
 @pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
 def test_a_phase_that_no_row_needs_costs_nothing(scheme):
-    set_, reset = memsim.cell_writes(scheme)
-    only_sets = memsim.write_time(summary_of(5, 0, 5, 5, 0), scheme)
-    only_resets = memsim.write_time(summary_of(0, 5, 5, 0, 5), scheme)
+    set_, reset = memsim.cells.cell_writes(scheme)
+    only_sets = memsim.cells.write_time(summary_of(5, 0, 5, 5, 0), scheme)
+    only_resets = memsim.cells.write_time(summary_of(0, 5, 5, 0, 5), scheme)
     np.testing.assert_allclose([only_sets, only_resets], [5 * set_.time, 5 * reset.time])
 
 
-@pytest.mark.parametrize("price", [memsim.write_time, memsim.write_energy, memsim.failed_writes])
+@pytest.mark.parametrize(
+    "price", [memsim.cells.write_time, memsim.cells.write_energy, memsim.cells.failed_writes]
+)
 @pytest.mark.parametrize(("cell_bits", "fitting"), [(1, 3), (2, 1), (4, 0)])
 def test_cells_of_several_bits_take_a_scheme_of_their_levels(price, cell_bits, fitting):
     summary = summary_of(10, 10, 10, cell_bits=cell_bits)
-    kept = memsim.cells.prices.fitting_schemes(memsim.HFO2, cell_bits)
+    kept = memsim.cells.prices.fitting_schemes(memsim.cells.HFO2, cell_bits)
     assert len(kept) == fitting
-    for name, scheme in memsim.HFO2.items():
+    for name, scheme in memsim.cells.HFO2.items():
         if name in kept:
             assert price(summary, scheme) >= 0
             continue
@@ -360,7 +371,7 @@ def test_cells_of_several_bits_take_a_scheme_of_their_levels(price, cell_bits, f
     ("scheme", "name"),
     [
         (scheme, field.name)
-        for scheme in (memsim.ConstantPulses, memsim.RampedPulses)
+        for scheme in (memsim.cells.ConstantPulses, memsim.cells.RampedPulses)
         for field in dataclasses.fields(scheme)
     ],
 )
@@ -369,9 +380,11 @@ def test_what_is_no_number_is_no_pulse(scheme, name, value):
         scheme(**{name: value})
 
 
-@pytest.mark.parametrize("price", [memsim.write_time, memsim.write_energy, memsim.failed_writes])
+@pytest.mark.parametrize(
+    "price", [memsim.cells.write_time, memsim.cells.write_energy, memsim.cells.failed_writes]
+)
 def test_swapped_arguments_of_prices_are_named(price):
-    summary, scheme = summary_of(1, 1, 1), memsim.ConstantPulses()
+    summary, scheme = summary_of(1, 1, 1), memsim.cells.ConstantPulses()
     with pytest.raises(ValueError, match="`summary` is a ConstantPulses"):
         price(scheme, summary)
     with pytest.raises(ValueError, match="`scheme` is a str; give a ConstantPulses"):
@@ -387,5 +400,5 @@ def test_a_network_in_cells_of_two_bits_is_not_priced_as_one_of_one_bit(key):
     summary = memsim.summarize(programming, plan)
     assert summary.cell_bits == 2
     with pytest.raises(ValueError, match="figures for cells of 2 levels, but 2 bits"):
-        memsim.write_time(summary, memsim.HFO2["write-verify"])
-    assert memsim.write_time(summary, memsim.HFO2["ramp"]) > 0
+        memsim.cells.write_time(summary, memsim.cells.HFO2["write-verify"])
+    assert memsim.cells.write_time(summary, memsim.cells.HFO2["ramp"]) > 0

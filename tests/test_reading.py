@@ -51,8 +51,8 @@ def test_an_ideal_readout_is_the_integer_product(params, key, encoding, cell_bit
     readout = Readout(input_bits=5)
     inputs = jax.random.randint(key, (layer.matrix.inputs,), -16, 16)
     with jax.disable_jit():  # every case would compile programs of its own
-        cells = memsim.program_cells(key, words, plan.config, readout)
-        found = memsim.read_layer(key, inputs, cells, layer, plan.config, readout)
+        cells = memsim.cells.program_cells(key, words, plan.config, readout)
+        found = memsim.cells.read_layer(key, inputs, cells, layer, plan.config, readout)
         seen = memsim.read_weights(key, effective, plan, programming, readout)
     assert found.dtype == jnp.int32
     np.testing.assert_array_equal(found, codes @ np.asarray(inputs))
@@ -64,9 +64,9 @@ def test_offsets_and_corrections_are_taken_off_digitally(params, key, config):
         plan, effective, programming = deploy(params, config, policy)
         for name, layer in plan.layers.items():
             held = by_output(np.asarray(effective[name.split("/")[0]]["kernel"]), layer.matrix.axes)
-            cells = memsim.program_cells(key, programming.words[name], plan.config, Readout())
+            cells = memsim.cells.program_cells(key, programming.words[name], plan.config, Readout())
             inputs = jnp.arange(layer.matrix.inputs, dtype=jnp.int32) - 2
-            found = memsim.read_layer(key, inputs, cells, layer, plan.config, Readout())
+            found = memsim.cells.read_layer(key, inputs, cells, layer, plan.config, Readout())
             expected = (held / np.asarray(layer.scale)) @ np.asarray(inputs)
             np.testing.assert_allclose(found, expected, rtol=1e-5, atol=tolerance)
 
@@ -94,8 +94,8 @@ def test_sections_are_read_as_by_a_plain_loop(encoding, cell_bits, flags, adc, s
     readout = Readout(input_bits=4, adc_bits=adc[0], adc_range=adc[1])
     key, inputs = jax.random.key(0), rng.integers(-8, 8, 9)
     with jax.disable_jit():
-        cells = memsim.program_cells(key, jnp.asarray(words), config, readout)
-        found = memsim.read_layer(
+        cells = memsim.cells.program_cells(key, jnp.asarray(words), config, readout)
+        found = memsim.cells.read_layer(
             key, jnp.asarray(inputs, jnp.int32), cells, layer, config, readout
         )
     expected = np.zeros(2)
@@ -113,8 +113,8 @@ def test_sums_of_the_widest_converters_do_not_overflow(key):
     inputs = jnp.asarray([-(2**15), 2**15 - 1, 5, 0, -3, 2**14, -1], jnp.int32)
     for adc_bits in (16, None):
         readout = Readout(input_bits=16, adc_bits=adc_bits)
-        cells = memsim.program_cells(key, words, plan.config, readout)
-        read = memsim.read_layer(key, inputs, cells, layer, plan.config, readout)
+        cells = memsim.cells.program_cells(key, words, plan.config, readout)
+        read = memsim.cells.read_layer(key, inputs, cells, layer, plan.config, readout)
         found = read if adc_bits is None else np.round(read)
         codes = held_codes(
             memsim.program(weights, plan, memsim.sample_chip(key, plan))[0]["kernel"], layer
@@ -140,13 +140,15 @@ def test_reference_columns_leave_no_mean_error(key, encoding):
 def test_a_wide_enough_converter_changes_nothing(params, key, config):
     plan, _, programming = deploy(params, config, "sws")
     layer = plan.layers["layer2/kernel"]
-    cells = memsim.program_cells(key, programming.words["layer2/kernel"], config, Readout())
+    cells = memsim.cells.program_cells(key, programming.words["layer2/kernel"], config, Readout())
     inputs = jnp.asarray([3, -4, 5, 0, 1, -128], jnp.int32)
-    ideal = memsim.read_layer(key, inputs, cells, layer, config, Readout())
+    ideal = memsim.cells.read_layer(key, inputs, cells, layer, config, Readout())
     wide = Readout(adc_bits=3, adc_range=7)  # 4 rows add up to 4 levels
-    np.testing.assert_array_equal(memsim.read_layer(key, inputs, cells, layer, config, wide), ideal)
+    np.testing.assert_array_equal(
+        memsim.cells.read_layer(key, inputs, cells, layer, config, wide), ideal
+    )
     narrow = Readout(adc_bits=1)
-    coarse = memsim.read_layer(key, inputs, cells, layer, config, narrow)
+    coarse = memsim.cells.read_layer(key, inputs, cells, layer, config, narrow)
     assert np.any(np.asarray(coarse) != np.asarray(ideal))
 
 
@@ -157,7 +159,7 @@ def test_the_weights_read_are_what_the_cells_add_up_to(params, key, config):
     for number, name in enumerate(plan.names):
         layer = plan.layers[name]
         cell_key, _ = jax.random.split(jax.random.fold_in(key, number))
-        cells = memsim.program_cells(cell_key, programming.words[name], config, readout)
+        cells = memsim.cells.program_cells(cell_key, programming.words[name], config, readout)
         column_weights = np.asarray(config.column_weights, np.float32)
         codes = np.asarray(cells.mean) @ column_weights
         placed = codes.reshape(-1)[np.asarray(layer.placement.positions)]
@@ -204,10 +206,10 @@ def test_a_product_inside_a_model(params, key, config):
     tensor = effective["layer2"]["kernel"]
     inputs = jax.random.normal(key, (3, 2, 6))
     fine = Readout(input_bits=12)
-    cells = memsim.program_cells(key, programming.words[name], config, fine)
+    cells = memsim.cells.program_cells(key, programming.words[name], config, fine)
 
     def product(inputs, tensor, readout):
-        return memsim.read_matmul(key, inputs, tensor, cells, layer, config, readout)
+        return memsim.cells.read_matmul(key, inputs, tensor, cells, layer, config, readout)
 
     np.testing.assert_allclose(product(inputs, tensor, fine), inputs @ tensor, atol=5e-3)
     coarse = product(inputs, tensor, Readout(input_bits=3))
@@ -228,11 +230,11 @@ def test_a_dense_layer_of_a_model_reads_through_its_crossbars(key, config):
     plan = memsim.plan(params, config, memsim.Policy.parse("sws"))
     held, programming = memsim.program(params, plan, memsim.sample_chip(key, plan), words=True)
     readout = Readout(cells=Conductance.hfo2(), input_bits=12, adc_bits=8)
-    cells = memsim.program_cells(key, programming.words["kernel"], config, readout)
+    cells = memsim.cells.program_cells(key, programming.words["kernel"], config, readout)
 
     def product(inputs, kernel, *_, **__):
         layer = plan.layers["kernel"]
-        return memsim.read_matmul(key, inputs, kernel, cells, layer, config, readout)
+        return memsim.cells.read_matmul(key, inputs, kernel, cells, layer, config, readout)
 
     model = nnx.merge(graph, held)
     inputs = jax.random.normal(key, (4, 6))
@@ -263,17 +265,17 @@ def test_wrong_readouts_are_refused(values, message):
 def test_what_cannot_be_read_is_refused(params, key, config):
     plan, effective, programming = deploy(params, config, "sws-layer")
     layer, words = plan.layers["layer2/kernel"], programming.words["layer2/kernel"]
-    cells = memsim.program_cells(key, words, config, Readout())
+    cells = memsim.cells.program_cells(key, words, config, Readout())
     with pytest.raises(ValueError, match="`layer` is not analog-valid"):
-        memsim.read_layer(key, jnp.zeros(6, jnp.int32), cells, layer, config, Readout())
+        memsim.cells.read_layer(key, jnp.zeros(6, jnp.int32), cells, layer, config, Readout())
     with pytest.raises(ValueError, match=r"call program\(..., words=True\)"):
         memsim.read_weights(key, effective, plan, programming._replace(words=None), Readout())
     flagged = dataclasses.replace(config, flags="word")
     with pytest.raises(ValueError, match="has a flag per word"):
-        memsim.program_cells(key, words, flagged, Readout())
+        memsim.cells.program_cells(key, words, flagged, Readout())
     wide = memsim.CrossbarConfig(rows=4, bits=16)
     with pytest.raises(ValueError, match="use fewer"):
-        memsim.read_layer(
+        memsim.cells.read_layer(
             key, jnp.zeros(6, jnp.int32), cells, plan.layers["layer10/kernel"]._replace(
                 analog_valid=True
             ), wide, Readout(input_bits=16),
@@ -286,7 +288,7 @@ def crossbars_of(weights, key, readout=None, config=None, policy="sws"):
     plan = memsim.plan({"kernel": weights}, config, memsim.Policy.parse(policy))
     chip = memsim.sample_chip(jax.random.key(1), plan)
     held, programming = memsim.program({"kernel": weights}, plan, chip, words=True)
-    cells = memsim.program_cells(key, programming.words["kernel"], plan.config, readout)
+    cells = memsim.cells.program_cells(key, programming.words["kernel"], plan.config, readout)
     return held["kernel"], cells, plan.layers["kernel"], plan.config, readout
 
 
@@ -306,9 +308,9 @@ def test_inputs_out_of_range_saturate_and_are_counted(weights, key, dtype, input
     least, most = -(2 ** (input_bits - 1)), 2 ** (input_bits - 1) - 1
     exact = [int(value) for value in inputs]
     clipped = np.asarray([min(max(value, least), most) for value in exact], np.int32)
-    found = memsim.read_layer(key, inputs, *arguments)
-    np.testing.assert_array_equal(found, memsim.read_layer(key, clipped, *arguments))
-    counted = memsim.count_saturated(key, inputs, *arguments)
+    found = memsim.cells.read_layer(key, inputs, *arguments)
+    np.testing.assert_array_equal(found, memsim.cells.read_layer(key, clipped, *arguments))
+    counted = memsim.cells.count_saturated(key, inputs, *arguments)
     assert counted.inputs == sum(not least <= value <= most for value in exact)
     assert counted.above == counted.below == 0
 
@@ -318,13 +320,13 @@ def test_conversions_out_of_range_saturate_and_are_counted(weights, key):
     narrow = Readout(adc_bits=2, adc_range=3.0)  # 16 rows add up to 16 levels
     _, cells, layer, config, _ = crossbars_of(weights, key)
     inputs = np.full(16, -1)  # every bit drives every row
-    assert memsim.count_saturated(key, inputs, cells, layer, config, wide)[1:] == (0, 0)
-    counted = memsim.count_saturated(key, inputs, cells, layer, config, narrow)
+    assert memsim.cells.count_saturated(key, inputs, cells, layer, config, wide)[1:] == (0, 0)
+    counted = memsim.cells.count_saturated(key, inputs, cells, layer, config, narrow)
     sums = np.asarray(cells.mean).sum(axis=1)
     assert counted.above == 8 * (sums > 3).sum()  # for each of 8 bits
     assert counted.below == 0
     low = cells._replace(mean=cells.mean - 2)
-    counted = memsim.count_saturated(key, inputs, low, layer, config, narrow)
+    counted = memsim.cells.count_saturated(key, inputs, low, layer, config, narrow)
     assert counted.below == 8 * (np.asarray(low.mean).sum(axis=1) < -0.5).sum()
 
 
@@ -332,9 +334,9 @@ def test_sums_beyond_what_32_bits_hold_saturate_instead_of_wrapping(weights, key
     _, cells, layer, config, readout = crossbars_of(weights, key)
     positive = cells._replace(mean=jnp.full_like(cells.mean, 1e12).at[..., -1].set(0))
     inputs = np.full(16, 127)
-    found = memsim.read_layer(key, inputs, positive, layer, config, readout)
+    found = memsim.cells.read_layer(key, inputs, positive, layer, config, readout)
     assert np.all(np.asarray(found) > 2**20)  # large, and of the right sign
-    assert memsim.count_saturated(key, inputs, positive, layer, config, readout).above > 0
+    assert memsim.cells.count_saturated(key, inputs, positive, layer, config, readout).above > 0
 
 
 READOUTS = {
@@ -348,17 +350,17 @@ READOUTS = {
 def test_a_vector_does_not_change_what_those_beside_it_give(weights, key, readout):
     arguments = crossbars_of(weights, key, readout)
     inputs = np.random.default_rng(1).standard_normal((5, 16)).astype(np.float32)
-    alone = memsim.read_matmul(key, inputs[:1], *arguments)
+    alone = memsim.cells.read_matmul(key, inputs[:1], *arguments)
     for beside in (1e3, 1e30, np.nan, np.inf, -np.inf, 0.0, 1e-30):
         batch = inputs.copy()
         batch[1] *= np.float32(beside)
         batch[3, 2] = beside
-        found = memsim.read_matmul(key, batch, *arguments)
+        found = memsim.cells.read_matmul(key, batch, *arguments)
         np.testing.assert_array_equal(found[0], alone[0])
         bad = ~np.isfinite(batch).all(axis=1)
         np.testing.assert_array_equal(np.isnan(found).all(axis=1), bad)
         np.testing.assert_array_equal(np.isnan(found).any(axis=1), bad)
-    jitted = jax.jit(lambda x: memsim.read_matmul(key, x, *arguments))(batch)
+    jitted = jax.jit(lambda x: memsim.cells.read_matmul(key, x, *arguments))(batch)
     np.testing.assert_array_equal(jitted, found)
 
 
@@ -367,7 +369,7 @@ def test_a_vector_does_not_change_what_those_beside_it_give(weights, key, readou
 def test_inputs_of_any_size_are_read(weights, key, size, of_weights):
     held, *arguments = crossbars_of(weights * np.float32(of_weights), key, Readout(input_bits=12))
     inputs = np.random.default_rng(1).uniform(-1, 1, (3, 16)).astype(np.float32)
-    found = memsim.read_matmul(key, inputs * np.float32(size), held, *arguments)
+    found = memsim.cells.read_matmul(key, inputs * np.float32(size), held, *arguments)
     exact = (inputs * np.float32(size)).astype(np.float64) @ np.asarray(held, np.float64)
     fits = (np.abs(exact) > 1e-36) & (np.abs(exact) < 3e38)
     atol = 1e-2 * np.abs(exact).max()
@@ -380,14 +382,14 @@ def test_narrow_floats_do_not_overflow_on_the_way(key, dtype):
     weights = np.full((16, 4), 127, np.float32)
     held, *arguments = crossbars_of(weights, key)
     inputs = jnp.full((2, 16), 2, dtype)
-    found = memsim.read_matmul(key, inputs, held, *arguments)
+    found = memsim.cells.read_matmul(key, inputs, held, *arguments)
     assert found.dtype == dtype
     np.testing.assert_allclose(found.astype(jnp.float32), 16 * 2 * 127, rtol=1e-2)
 
 
 def test_no_vectors_at_all_give_none(weights, key):
     arguments = crossbars_of(weights, key)
-    assert memsim.read_matmul(key, jnp.zeros((0, 16)), *arguments).shape == (0, 4)
+    assert memsim.cells.read_matmul(key, jnp.zeros((0, 16)), *arguments).shape == (0, 4)
 
 
 @given(
@@ -419,7 +421,7 @@ def test_a_sum_between_two_codes_is_converted_alike_everywhere(key, adc_bits):
     expected = [round(Fraction(int(total)) / step) * step for total in driven]
 
     def read(vector):
-        return memsim.read_layer(key, vector, *arguments)[0]
+        return memsim.cells.read_layer(key, vector, *arguments)[0]
 
     for found in (
         jax.vmap(read)(inputs),
@@ -437,14 +439,14 @@ def test_old_keys_read_as_new_ones(weights, key):
     old, new = jax.random.PRNGKey(7), jax.random.key(7)
     inputs, floats = np.arange(16), np.ones((2, 16), np.float32)
     for read in (
-        lambda key: memsim.program_cells(key, cells.words, config, readout).mean,
-        lambda key: memsim.read_layer(key, inputs, cells, layer, config, readout),
-        lambda key: memsim.read_matmul(key, floats, held, cells, layer, config, readout),
+        lambda key: memsim.cells.program_cells(key, cells.words, config, readout).mean,
+        lambda key: memsim.cells.read_layer(key, inputs, cells, layer, config, readout),
+        lambda key: memsim.cells.read_matmul(key, floats, held, cells, layer, config, readout),
     ):
         np.testing.assert_array_equal(read(old), read(new))
     np.testing.assert_array_equal(
-        memsim.read_layer(np.asarray(old), inputs, cells, layer, config, readout),
-        memsim.read_layer(new, inputs, cells, layer, config, readout),
+        memsim.cells.read_layer(np.asarray(old), inputs, cells, layer, config, readout),
+        memsim.cells.read_layer(new, inputs, cells, layer, config, readout),
     )
 
 
@@ -468,7 +470,7 @@ def test_arguments_of_another_kind_are_named(weights, key):
         ("config", memsim.CrossbarConfig(rows=8), "`cells` has shape"),
     ]  # fmt: skip
     for name, value, message in wrong:
-        for read in (memsim.read_layer, memsim.count_saturated):
+        for read in (memsim.cells.read_layer, memsim.cells.count_saturated):
             with pytest.raises(ValueError, match=message):
                 read(**good | {name: value})
     of_floats = good | {"inputs": floats, "effective": held}
@@ -478,7 +480,7 @@ def test_arguments_of_another_kind_are_named(weights, key):
         ("inputs", 1.0, "give floats"), ("effective", held.T, "`effective` has shape"),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=message):
-            memsim.read_matmul(**of_floats | {name: value})
+            memsim.cells.read_matmul(**of_floats | {name: value})
     words = {"key": key, "words": cells.words, "config": config, "readout": readout}
     for name, value, message in [
         ("key", 3, "`key` is a int"), ("config", {}, "`config` is a dict"),
@@ -488,7 +490,7 @@ def test_arguments_of_another_kind_are_named(weights, key):
         ("words", {"kernel": cells.words}, "`words` is dict"),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=message):
-            memsim.program_cells(**words | {name: value})
+            memsim.cells.program_cells(**words | {name: value})
 
 
 def test_arguments_of_read_weights_are_named(params, key, config):
@@ -514,7 +516,7 @@ def test_reference_columns_drift_as_cells_do(key, seconds):
     config = memsim.CrossbarConfig(rows=500, bits=8)
     readout = Readout(cells=Conductance.pcm(), seconds=seconds)
     words = jnp.zeros((40, 500), config.word_dtype)
-    erased = np.asarray(memsim.program_cells(key, words, config, readout).mean)
+    erased = np.asarray(memsim.cells.program_cells(key, words, config, readout).mean)
     assert abs(erased.mean()) < 5 * erased.std() / np.sqrt(erased.size)
     assert erased.std() > 0
 
@@ -524,17 +526,17 @@ def test_wires_that_are_not_solved_are_not_read(params, key, config):
     readout = Readout(cells=Conductance.hfo2(), wires=Wires(200.0, 200.0), wire_tolerance=1e-12)
     words, name = programming.words["layer2/kernel"], "layer2/kernel"
     with pytest.raises(ArithmeticError, match="`wire_tolerance` is 1e-12"):
-        memsim.program_cells(key, words, config, readout)
+        memsim.cells.program_cells(key, words, config, readout)
     with pytest.raises(ArithmeticError, match="left a residual"):
         memsim.read_weights(key, effective, plan, programming, readout)
     seen = jax.jit(lambda key: memsim.read_weights(key, effective, plan, programming, readout))(key)
     assert np.isnan(seen["layer2"]["kernel"]).all()  # and says so inside
-    cells = jax.jit(lambda key: memsim.program_cells(key, words, config, readout))(key)
+    cells = jax.jit(lambda key: memsim.cells.program_cells(key, words, config, readout))(key)
     assert cells.residual > 1e-12
     with pytest.raises(ArithmeticError, match="left a residual"):
-        memsim.read_layer(key, np.ones(6, int), cells, plan.layers[name], config, readout)
+        memsim.cells.read_layer(key, np.ones(6, int), cells, plan.layers[name], config, readout)
     loose = dataclasses.replace(readout, wire_tolerance=1e-4)
-    assert memsim.program_cells(key, words, config, loose).residual < 1e-4
+    assert memsim.cells.program_cells(key, words, config, loose).residual < 1e-4
 
 
 @pytest.mark.parametrize("value", [True, "8", float("nan"), float("inf"), -1, 0.5j])

@@ -134,7 +134,7 @@ def test_json_has_the_keys_the_design_fixes(plan):
     counts = np.full((2, 2, 8), LIMIT)
     summary = memsim.summarize(programming_of(plan, counts, counts, counts[..., 0]), plan)
     name = "sws+stuck:p=0.50,low=3"
-    report = memsim.to_json("model.safetensors", plan.config, {name: summary}, ["bias"])
+    report = memsim.report.to_json("model.safetensors", plan.config, {name: summary}, ["bias"])
     assert json.loads(json.dumps(report)) == report
     assert report["checkpoint"] == "model.safetensors"
     assert report["weights"] == 39

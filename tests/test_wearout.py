@@ -38,8 +38,10 @@ def test_the_bar_is_crossed_where_counting_one_failure_after_another_says(key):
     plan = memsim.plan(params, config, memsim.policies.Sws())
     keys = jax.random.split(key, 4)
     chips = jax.vmap(lambda key: memsim.sample_chip(key, plan))(keys)
-    wear = jax.vmap(lambda chip: memsim.steady_wear(params, plan, chip))(chips)
-    lives = jax.vmap(lambda key: memsim.sample_lives(key, wear.shape[1:], memsim.Lognormal()))(keys)
+    wear = jax.vmap(lambda chip: memsim.service.steady_wear(params, plan, chip))(chips)
+    lives = jax.vmap(
+        lambda key: memsim.service.sample_lives(key, wear.shape[1:], memsim.service.Lognormal())
+    )(keys)
     accuracy = make_accuracy(apply, params, plan, jnp.asarray(images), jnp.asarray(labels))
     found = until_accuracy(accuracy, 0.7, chips, lives, wear, config)
     for number in range(4):
@@ -49,7 +51,7 @@ def test_the_bar_is_crossed_where_counting_one_failure_after_another_says(key):
 
         def after(failures, chip=chip, life=life, worn=worn, fails=fails):
             when = 0 if failures == 0 else fails[failures - 1] * (1 + 1e-6)
-            aged = memsim.wear_out(chip, life, worn * np.float32(when), config)
+            aged = memsim.service.wear_out(chip, life, worn * np.float32(when), config)
             held, _ = memsim.program(params, plan, aged)
             return np.mean(np.argmax(images @ np.asarray(held["kernel"]), 1) == labels)
 

@@ -41,8 +41,8 @@ def test_currents_and_voltages_are_those_of_a_circuit_simulator(name, ir_drop_ci
     }
     conductance, voltages = jnp.asarray(1 / circuit["R"]), jnp.asarray(circuit["V"][:, 0])
     wires = Wires(float(circuit["r_wl"]), float(circuit["r_bl"]))
-    currents = memsim.device_currents(conductance, voltages, wires).value
-    word, bit = memsim.node_voltages(currents, voltages, wires)
+    currents = memsim.cells.device_currents(conductance, voltages, wires).value
+    word, bit = memsim.cells.node_voltages(currents, voltages, wires)
     before = jnp.cumsum(currents[:, ::-1], axis=1)[:, ::-1]
     after = jnp.cumsum(currents, axis=0)
     largest = max(np.abs(circuit[key]).max() for key in ("i_dev", "i_out", "i_wl", "i_bl"))
@@ -61,8 +61,8 @@ def test_a_large_crossbar_leaves_kirchhoff_little_to_complain_of(wires):
     rng = np.random.default_rng(1)
     conductance = jnp.asarray(rng.choice([200e-6, 11e-6], (128, 128)))
     voltages = jnp.asarray(rng.integers(0, 2, 128) * 0.2)
-    currents = memsim.device_currents(conductance, voltages, wires).value
-    word, bit = memsim.node_voltages(currents, voltages, wires)
+    currents = memsim.cells.device_currents(conductance, voltages, wires).value
+    word, bit = memsim.cells.node_voltages(currents, voltages, wires)
     residual = currents - conductance * (word - bit)
     ideal = conductance * voltages[:, None]
     assert np.linalg.norm(residual) <= 1e-9 * np.linalg.norm(ideal)
@@ -80,7 +80,7 @@ def test_currents_are_those_of_a_nodal_matrix(rows, columns, wires, seed):
     conductance = rng.lognormal(np.log(1e-4), 1, (rows, columns))
     voltages = rng.standard_normal(rows)
     expected = solve_crossbar(conductance, voltages, *wires)
-    found = memsim.device_currents(
+    found = memsim.cells.device_currents(
         jnp.asarray(conductance), jnp.asarray(voltages), Wires(*wires)
     ).value
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
@@ -89,9 +89,9 @@ def test_currents_are_those_of_a_nodal_matrix(rows, columns, wires, seed):
 def test_the_effective_conductance_takes_any_voltages(crossbar):
     conductance, voltages = crossbar
     wires = Wires(40.0, 25.0)
-    effective = memsim.effective_conductance(conductance, wires).value
+    effective = memsim.cells.effective_conductance(conductance, wires).value
     for given_voltages in (voltages, jnp.ones(7)):
-        currents = memsim.device_currents(conductance, given_voltages, wires).value
+        currents = memsim.cells.device_currents(conductance, given_voltages, wires).value
         np.testing.assert_allclose(given_voltages @ effective, currents.sum(0), rtol=1e-8)
 
 
@@ -99,7 +99,7 @@ def test_gradients_are_finite_differences(crossbar):
     conductance, voltages = crossbar
 
     def squares(scaled, voltages, wires):
-        currents = memsim.device_currents(scaled * 1e-4, voltages, wires).value
+        currents = memsim.cells.device_currents(scaled * 1e-4, voltages, wires).value
         return jnp.sum(jnp.square(1e4 * currents))
 
     # one-sided at an open device: a conductance is not negative
@@ -118,7 +118,9 @@ def test_the_gradient_of_the_effective_conductance_is_a_finite_difference(crossb
 
     def total(scaled, word_line):
         wires = Wires(word_line, 25.0)
-        return jnp.sum(jnp.square(1e4 * memsim.effective_conductance(scaled * 1e-4, wires).value))
+        return jnp.sum(
+            jnp.square(1e4 * memsim.cells.effective_conductance(scaled * 1e-4, wires).value)
+        )
 
     check_grads(total, (1e4 * conductance + 0.1, 40.0), order=1, rtol=1e-4)
 
@@ -129,7 +131,7 @@ def test_many_crossbars_under_vmap_and_jit_are_a_loop(crossbar):
     wires = Wires(40.0, 25.0)
 
     def solve(conductance):
-        return memsim.device_currents(conductance, voltages, wires).value
+        return memsim.cells.device_currents(conductance, voltages, wires).value
 
     together = jax.jit(jax.vmap(solve))(many)
     loop = jnp.stack([solve(one) for one in many])
@@ -139,9 +141,9 @@ def test_many_crossbars_under_vmap_and_jit_are_a_loop(crossbar):
 def test_single_precision_is_single_precision(crossbar):
     conductance, voltages = (x.astype(jnp.float32) for x in crossbar)
     wires = Wires(40.0, 25.0)
-    currents = memsim.device_currents(conductance, voltages, wires).value
+    currents = memsim.cells.device_currents(conductance, voltages, wires).value
     assert currents.dtype == jnp.float32
-    exact = memsim.device_currents(*crossbar, wires).value
+    exact = memsim.cells.device_currents(*crossbar, wires).value
     np.testing.assert_allclose(currents, exact, rtol=0, atol=1e-5 * np.abs(exact).max())
 
 
@@ -151,9 +153,11 @@ def test_a_solve_says_what_it_left_over(ohm):
     conductance = jnp.asarray(rng.choice([200e-6, 11e-6], (256, 64)), jnp.float32)
     voltages = jnp.asarray(rng.integers(0, 2, 256) * 0.2, jnp.float32)
     wires = Wires(ohm, ohm)
-    found = memsim.device_currents(conductance, voltages, wires)
+    found = memsim.cells.device_currents(conductance, voltages, wires)
     exact = np.asarray(found.value, np.float64)
-    word, bit = memsim.node_voltages(jnp.asarray(exact), jnp.asarray(voltages, jnp.float64), wires)
+    word, bit = memsim.cells.node_voltages(
+        jnp.asarray(exact), jnp.asarray(voltages, jnp.float64), wires
+    )
     ideal = np.asarray(conductance, np.float64) * np.asarray(voltages)[:, None]
     left = exact - np.asarray(conductance, np.float64) * (word - bit)
     residual = np.linalg.norm(left) / np.linalg.norm(ideal)
@@ -166,8 +170,8 @@ def test_a_solve_that_missed_its_tolerance_raises_outside_jit_and_says_so_inside
     conductance = jnp.full((256, 16), 2e-4, jnp.float32)
     voltages, wires = jnp.full(256, 0.2, jnp.float32), Wires(50.0, 50.0)
     for solve in (
-        lambda: memsim.device_currents(conductance, voltages, wires, tolerance=1e-9),
-        lambda: memsim.effective_conductance(conductance, wires, tolerance=1e-9),
+        lambda: memsim.cells.device_currents(conductance, voltages, wires, tolerance=1e-9),
+        lambda: memsim.cells.effective_conductance(conductance, wires, tolerance=1e-9),
     ):
         with pytest.raises(ArithmeticError, match=r"left a residual of .*, `tolerance` is 1e-09"):
             solve()
@@ -178,7 +182,7 @@ def test_a_solve_that_missed_its_tolerance_raises_outside_jit_and_says_so_inside
 
 def test_what_is_not_finite_inside_jit_has_not_converged(crossbar):
     conductance, voltages = crossbar
-    solve = jax.jit(memsim.device_currents)
+    solve = jax.jit(memsim.cells.device_currents)
     for wrong in (jnp.nan, jnp.inf, -1e-4):
         spoiled = conductance.at[2, 2].set(wrong)
         assert not solve(spoiled, voltages, Wires(1.0, 1.0)).converged
@@ -188,9 +192,9 @@ def test_what_is_not_finite_inside_jit_has_not_converged(crossbar):
 def test_one_bad_crossbar_of_a_batch_is_the_only_one(crossbar):
     conductance, voltages = crossbar
     many = jnp.stack([conductance, conductance.at[0, 0].set(jnp.nan)])
-    found = jax.vmap(lambda one: memsim.device_currents(one, voltages, Wires(9.0, 9.0)))(many)
+    found = jax.vmap(lambda one: memsim.cells.device_currents(one, voltages, Wires(9.0, 9.0)))(many)
     assert found.converged.tolist() == [True, False]
-    alone = memsim.device_currents(conductance, voltages, Wires(9.0, 9.0))
+    alone = memsim.cells.device_currents(conductance, voltages, Wires(9.0, 9.0))
     np.testing.assert_allclose(found.value[0], alone.value, rtol=1e-8)
 
 
@@ -222,20 +226,20 @@ def test_one_bad_crossbar_of_a_batch_is_the_only_one(crossbar):
 def test_wrong_circuits_are_refused(arguments, message):
     good = {"conductance": np.ones((2, 3)), "voltages": np.ones(2), "wires": Wires(1.0, 1.0)}
     with pytest.raises(ValueError, match=message):
-        memsim.device_currents(**good | arguments)
+        memsim.cells.device_currents(**good | arguments)
     if "voltages" not in arguments:
         good.pop("voltages")
         with pytest.raises(ValueError, match=message):
-            memsim.effective_conductance(**good | arguments)
+            memsim.cells.effective_conductance(**good | arguments)
 
 
 @pytest.mark.parametrize("siemens", [1e-30, 1e-12, 1.0])
 def test_conductances_of_any_size_are_solved(siemens):
     rng = np.random.default_rng(2)
     share, voltages = rng.uniform(0, 1, (6, 4)), rng.uniform(-1, 1, 6)
-    expected = memsim.device_currents(share, voltages, Wires(0.3, 0.2)).value
+    expected = memsim.cells.device_currents(share, voltages, Wires(0.3, 0.2)).value
     wires = Wires(0.3 / siemens, 0.2 / siemens)
-    found = memsim.device_currents(
+    found = memsim.cells.device_currents(
         jnp.asarray(share * siemens, jnp.float32), jnp.asarray(voltages, jnp.float32), wires
     )
     largest = np.abs(expected).max()
@@ -243,6 +247,6 @@ def test_conductances_of_any_size_are_solved(siemens):
 
 
 def test_a_solution_is_not_taken_for_its_value(crossbar):
-    solution = memsim.device_currents(*crossbar, Wires(1.0, 1.0))
+    solution = memsim.cells.device_currents(*crossbar, Wires(1.0, 1.0))
     with pytest.raises(ValueError, match="`currents` is a Solution; give its `value`"):
-        memsim.node_voltages(solution, crossbar[1], Wires(1.0, 1.0))
+        memsim.cells.node_voltages(solution, crossbar[1], Wires(1.0, 1.0))

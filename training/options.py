@@ -113,7 +113,7 @@ class ReadOptions(Options):
             raise ValueError(f"`--cells` is {self.cells!r}; choose one of {', '.join(CELLS)}.")
         if self.cells == "ideal" and not self.ohm:
             return None
-        wires = memsim.Wires(self.ohm, self.ohm)
+        wires = memsim.cells.Wires(self.ohm, self.ohm)
         return memsim.Readout(cells=CELLS[self.cells], wires=wires, seconds=self.seconds)
 
 

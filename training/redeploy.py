@@ -60,11 +60,11 @@ class RedeployOptions(options.DigitsOptions):
     ] = 100
     learning_rate: Annotated[float, typer.Option(help="learning rate of fine-tuning")] = 1e-3
     median: Annotated[float, typer.Option(help="median endurance, writes")] = (
-        memsim.Lognormal().median
+        memsim.service.Lognormal().median
     )
     sigma_ln: Annotated[
         float, typer.Option(help="deviation of the logarithm of endurance; a placeholder")
-    ] = memsim.Lognormal().sigma_ln
+    ] = memsim.service.Lognormal().sigma_ln
     crossbars: options.Crossbars = 16
     out: options.OutFile = Path("runs/redeploy.json")
     force: options.Replace = False
@@ -103,7 +103,7 @@ class Record(NamedTuple):
 
 
 def make_deploy(
-    apply: Apply, images: Array, labels: Array, endurance: memsim.CellLives, period: float
+    apply: Apply, images: Array, labels: Array, endurance: memsim.service.CellLives, period: float
 ) -> Callable[[PyTree, memsim.Plan, Fleet], tuple[Fleet, Record]]:
     """Makes `(networks, plan, fleet) -> (fleet, record)`: one update that serves for `period`.
 
@@ -115,7 +115,7 @@ def make_deploy(
     half = len(labels) // 2
 
     def deploy(
-        params: PyTree, plan: memsim.Plan, fleet: Fleet, lives: memsim.CellLives
+        params: PyTree, plan: memsim.Plan, fleet: Fleet, lives: memsim.service.CellLives
     ) -> tuple[Fleet, Record]:
         steered = with_share(plan, fleet.share)
         _, first = memsim.program(params, steered, fleet.chip)
@@ -123,11 +123,13 @@ def make_deploy(
         wear = jnp.asarray(steady.wear, jnp.float32)
         writes = fleet.writes + period * wear
         right = jnp.argmax(apply(held, images), axis=-1) == labels
-        stuck = memsim.bit_slice(fleet.chip.stuck_at_0 | fleet.chip.stuck_at_1, plan.config) != 0
+        stuck = (
+            memsim.codes.bit_slice(fleet.chip.stuck_at_0 | fleet.chip.stuck_at_1, plan.config) != 0
+        )
         record = Record(
             right[half:].mean(), right[:half].mean(), wear.sum(), stuck.mean(), fleet.share
         )
-        chip = memsim.wear_out(steady.chip, lives, writes, plan.config)
+        chip = memsim.service.wear_out(steady.chip, lives, writes, plan.config)
         return Fleet(chip, writes, fleet.share), record
 
     every = jax.jit(jax.vmap(deploy, in_axes=(0, None, 0, 0)))
@@ -168,7 +170,7 @@ def run(
     task: Task,
     config: memsim.CrossbarConfig,
     policy: memsim.Policy,
-    law: memsim.Lognormal,
+    law: memsim.service.Lognormal,
     chosen: RedeployOptions,
     bar: rich.progress.Progress,
 ) -> dict[str, list[Record]]:
@@ -187,12 +189,12 @@ def run(
     chip_key, life_key = jax.random.split(jax.random.key(chosen.seed))
     new = jax.vmap(lambda key: memsim.sample_chip(key, plan))(jax.random.split(chip_key, chips))
     one = jax.tree.map(lambda x: x[0], new)
-    wear = memsim.steady_wear(task.params, plan, one)
+    wear = memsim.service.steady_wear(task.params, plan, one)
     # so many programmings of each update that the mean cell ends at the age asked for
     period = chosen.age * law.median / float(wear.mean()) / count
 
-    def draw(key: Array) -> memsim.CellLives:
-        return memsim.sample_lives(key, wear.shape, law, chosen.share_at_1)
+    def draw(key: Array) -> memsim.service.CellLives:
+        return memsim.service.sample_lives(key, wear.shape, law, chosen.share_at_1)
 
     lives = jax.vmap(draw)(jax.random.split(life_key, chips))
     deploy = make_deploy(task.apply, images, labels, lives, period)
@@ -246,7 +248,7 @@ def main(chosen: RedeployOptions) -> None:
     """Accuracy against model updates on chips that wear out."""
     config = memsim.CrossbarConfig(rows=chosen.rows, crossbars=chosen.crossbars)
     policy = memsim.Policy.parse(chosen.policy)
-    law = memsim.Lognormal(median=chosen.median, sigma_ln=chosen.sigma_ln)
+    law = memsim.service.Lognormal(median=chosen.median, sigma_ln=chosen.sigma_ln)
     if not states(policy, "p"):
         raise ValueError(f"`--policy` {chosen.policy} has no p to steer; give one with +stuck.")
     runs.check_file(chosen.out, chosen.force)

@@ -39,7 +39,7 @@ from training.policies import differ
 from training.progress import progress_bar
 from training.tasks import Task, choose_task
 
-_PULSES = memsim.ConstantPulses()
+_PULSES = memsim.cells.ConstantPulses()
 
 
 class Outcome(NamedTuple):
@@ -80,7 +80,7 @@ def run(
     chips: int,
     seed: int,
     passes: int,
-    pulses: memsim.ConstantPulses,
+    pulses: memsim.cells.ConstantPulses,
     bar: rich.progress.Progress,
     stuck_at: float = 0.0,
 ) -> Result:
@@ -133,8 +133,8 @@ def run(
         outcomes[name] = Outcome(
             summary,
             accuracy_change(correct, reference),
-            memsim.write_time(summary, pulses),
-            memsim.write_energy(summary, pulses),
+            memsim.cells.write_time(summary, pulses),
+            memsim.cells.write_energy(summary, pulses),
         )
     mapped = next(iter(outcomes.values())).summary.layers
     digital = [name for name in named_leaves(task.params) if name not in mapped]
@@ -225,9 +225,9 @@ class ReproduceOptions(options.TaskOptions):
     out: options.OutFolder = Path("runs/reproduce")
     force: options.Replace = False
 
-    def pulses(self) -> memsim.ConstantPulses:
+    def pulses(self) -> memsim.cells.ConstantPulses:
         """Returns the pulses that write time and energy are of."""
-        return memsim.ConstantPulses(
+        return memsim.cells.ConstantPulses(
             set_width=self.set_width,
             reset_width=self.reset_width,
             set_energy=self.set_energy,
@@ -282,7 +282,7 @@ def save(
         ),
         "reduction_against_index_bits": plot.reduction_against_index_bits(policies, summaries),
     }
-    document = memsim.to_json(name, config, summaries, result.digital)
+    document = memsim.report.to_json(name, config, summaries, result.digital)
     document |= {"float_accuracy": result.float_accuracy, "settings": settings}
     for policy, outcome in result.outcomes.items():
         document["policies"][policy] |= {

@@ -181,7 +181,7 @@ def write_results(
     Args:
       out: the folder.
       name: of the JSON file.
-      document: the report, see `memsim.to_json`.
+      document: the report, see `memsim.report.to_json`.
       accuracy: shares of 1 by whose accuracy they are, for the page.
       figures: by the name of their file.
       pictures: those of them on the page: names by title.
@@ -189,7 +189,7 @@ def write_results(
     """
     write_charts(out, figures, kinds)
     drawn = {title: plot.to_svg(figures[file]) for title, file in pictures.items()}
-    write_text(out / "report.html", memsim.to_html(document, accuracy, drawn), force=True)
+    write_text(out / "report.html", memsim.report.to_html(document, accuracy, drawn), force=True)
     write_document(out / name, document)
 
 

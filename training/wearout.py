@@ -23,18 +23,17 @@ from jaxtyping import Array, Float, Float32, Int32, PyTree
 
 import memsim
 from memsim.cli.records import with_options
+from memsim.report.documents import figures_json, service_inputs_json, service_life_json
 from memsim.report.terminal import results_console
 from memsim.report.texts import number_text, quantity_text, time_text
 from memsim.service.costs import (
-    Assumptions,
     Figure,
-    assume,
-    assumptions_json,
-    figures_json,
-    read_assumptions,
+    ServiceInputs,
+    make_service_inputs,
+    read_service_inputs,
     total_cost,
 )
-from memsim.service.ownership import Worth, worth, worth_json
+from memsim.service.ownership import ServiceLife, life_in_service
 from training import options, runs
 from training.evaluation import Apply, unstack
 from training.progress import progress_bar
@@ -83,7 +82,7 @@ class Service(NamedTuple):
 
     Attributes:
       accuracy: of new chips, share of 1.
-      worth: of a chip that is replaced at its first failure.
+      life: of a chip that is replaced at its first failure.
       years: until the accuracy of each chip falls below the bar.
       failures: cells that have failed by then.
       figures: cost of chips that are replaced then, of the median one; none if that is below the
@@ -91,7 +90,7 @@ class Service(NamedTuple):
     """
 
     accuracy: float
-    worth: Worth
+    life: ServiceLife
     years: Float[np.ndarray, " chips"]
     failures: Int32[np.ndarray, " chips"]
     figures: dict[str, Figure]
@@ -113,7 +112,7 @@ def until_accuracy(
     accuracy: Callable[[memsim.Chip], Array],
     bar: float,
     chips: memsim.Chip,
-    lives: memsim.CellLives,
+    lives: memsim.service.CellLives,
     wear: Float32[Array, "chips crossbars rows columns"],
     config: memsim.CrossbarConfig,
 ) -> Decline:
@@ -125,12 +124,12 @@ def until_accuracy(
     Args:
       accuracy: see `make_accuracy`.
       chips, lives: with a leading axis of chips.
-      wear: writes per cell of a programming.
+      wear: cycles per cell of a programming.
     """
     count = wear.shape[0]
     fails = np.asarray(lives.endurance / wear).reshape(count, -1)
     order = np.sort(fails, axis=1)
-    age = jax.jit(jax.vmap(memsim.wear_out, (0, 0, 0, None)), static_argnums=3)
+    age = jax.jit(jax.vmap(memsim.service.wear_out, (0, 0, 0, None)), static_argnums=3)
 
     def holds(failures: np.ndarray) -> np.ndarray:
         when = np.where(failures > 0, order[np.arange(count), failures - 1], 0)
@@ -154,7 +153,7 @@ def serve(
     task: Task,
     config: memsim.CrossbarConfig,
     policy: memsim.Policy,
-    assumptions: Assumptions,
+    inputs: ServiceInputs,
     bar: float,
     chosen: WearoutOptions,
 ) -> Service:
@@ -175,13 +174,15 @@ def serve(
         return memsim.program(task.params, plan, first.chip, wear=True)[1]
 
     passes = jax.vmap(steady)(fresh)
-    wear = jnp.asarray(passes.wear, jnp.float32)
+    wear = jnp.asarray(memsim.service.wear_cycles(jnp.asarray(passes.wear), config))
     if policy.stucking.drawn and policy.stucking.draws == "fresh":  # other cells in every pass
-        averaged = functools.partial(memsim.steady_wear, task.params, plan, passes=_AVERAGED)
+        averaged = functools.partial(
+            memsim.service.steady_wear, task.params, plan, passes=_AVERAGED
+        )
         wear = jax.vmap(averaged)(fresh)
 
-    def draw(key: Array) -> memsim.CellLives:
-        return memsim.sample_lives(key, wear.shape[1:], assumptions.endurance, chosen.share_at_1)
+    def draw(key: Array) -> memsim.service.CellLives:
+        return memsim.service.sample_lives(key, wear.shape[1:], inputs.endurance, chosen.share_at_1)
 
     lives = jax.vmap(draw)(jax.random.split(life_key, chosen.chips))
     accuracy = make_accuracy(
@@ -189,12 +190,12 @@ def serve(
     )
     decline = until_accuracy(accuracy, bar, fresh, lives, wear, config)
     summary = memsim.mean_over_chips([memsim.summarize(one, plan) for one in unstack(passes)])
-    first = worth(summary, list(np.asarray(wear)), assumptions, chosen.seed)
-    costs, median = assumptions.costs, float(np.median(decline.programmings))
+    first = life_in_service(summary, inputs, cycles=list(np.asarray(wear)), seed=chosen.seed)
+    costs, median = inputs.costs, float(np.median(decline.programmings))
     written = first.write_joules, first.write_seconds
     figures = total_cost(median, *written, costs) if median else {}
     rate = costs.inferences_per_day / first.figures["chips"].value
-    years = memsim.lifetime_years(decline.programmings, rate, costs.batch)
+    years = memsim.service.lifetime_years(decline.programmings, rate, costs.batch)
     return Service(float(jnp.mean(accuracy(fresh))), first, years, decline.failures, figures)
 
 
@@ -203,7 +204,7 @@ def main(chosen: WearoutOptions) -> None:
     """Writes, accuracy, energy, write time, years and cost of the digits CNN by policy."""
     config = memsim.CrossbarConfig(rows=chosen.rows, bits=chosen.bits, crossbars=chosen.crossbars)
     policies = {name: memsim.Policy.parse(name) for name in chosen.policy}
-    assumptions = read_assumptions(chosen.cost) if chosen.cost else assume()
+    inputs = read_service_inputs(chosen.cost) if chosen.cost else make_service_inputs()
     runs.check_file(chosen.out, chosen.force)
     with progress_bar() as bar:
         task = digits_task(chosen.seed, bar, chosen.weights, chosen.epochs)
@@ -211,7 +212,7 @@ def main(chosen: WearoutOptions) -> None:
         right = jnp.argmax(task.apply(task.params, jnp.asarray(images)), axis=-1) == labels
         trained = float(jnp.mean(right))
         services = {
-            name: serve(task, config, each, assumptions, trained - chosen.drop, chosen)
+            name: serve(task, config, each, inputs, trained - chosen.drop, chosen)
             for name, each in bar.track(policies.items(), description="wearing chips out")
         }
     document: dict[str, Any] = {
@@ -220,18 +221,18 @@ def main(chosen: WearoutOptions) -> None:
         "share_at_1": chosen.share_at_1,
         "chips": chosen.chips,
         "config": dataclasses.asdict(config),
-        "lifetime": assumptions_json(assumptions),
+        "lifetime": service_inputs_json(inputs),
         "policies": {name: service_json(service) for name, service in services.items()},
     }
     if chosen.share_at_1 == 0.5:
         document["lifetime"]["placeholders"].append("share_at_1")
     runs.write_document(chosen.out, document, chosen.force)
-    show(document, services, assumptions, chosen.out)
+    show(document, services, inputs, chosen.out)
 
 
 def service_json(service: Service) -> dict[str, Any]:
     """Puts a service down as JSON values; None where a chip never falls below the bar."""
-    return worth_json(service.worth) | {
+    return service_life_json(service.life) | {
         "accuracy": service.accuracy,
         "years_to_bar": [year if math.isfinite(year) else None for year in service.years.tolist()],
         "failures_at_bar": service.failures.tolist(),
@@ -240,10 +241,10 @@ def service_json(service: Service) -> dict[str, Any]:
 
 
 def show(
-    document: dict[str, Any], services: dict[str, Service], assumptions: Assumptions, out: Path
+    document: dict[str, Any], services: dict[str, Service], inputs: ServiceInputs, out: Path
 ) -> None:
     """Prints the table."""
-    costs = assumptions.costs
+    costs = inputs.costs
     table = rich.table.Table(
         title=f"digits CNN: float network {100 * document['float_accuracy']:.2f} %, "
         f"{costs.inferences_per_day:,g} inferences a day, chips replaced when their accuracy has "
@@ -255,7 +256,7 @@ def show(
                     "lifetime", "cells failed", f"{costs.currency} a year"):  # fmt: skip
         table.add_column(heading, justify="right")
     for name, service in services.items():
-        found = service.worth
+        found = service.life
         table.add_row(
             name, f"{found.summary.writes:,}", f"{100 * service.accuracy:.2f} %",
             quantity_text(found.write_joules, "J"), quantity_text(found.write_seconds, "s"),

@@ -19,7 +19,7 @@ from memsim.files.chips import load_chip, load_faults
 from memsim.files.writing import check_output
 from memsim.planning import Plan, sections_by_output
 from memsim.policies import Policy
-from memsim.report.terminal import counted
+from memsim.report.texts import count_text
 from memsim.selection import LAYOUTS, Select, select_by_name, select_layers
 
 __all__ = [
@@ -231,8 +231,8 @@ def check_memory(
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
         raise ValueError(
-            f"{counted(chips, 'chip')} of {counted(crossbars, 'crossbar')} of "
-            f"{counted(config.rows, 'row')} would take about {needed / 1e9:,.0f} GB, and this "
+            f"{count_text(chips, 'chip')} of {count_text(crossbars, 'crossbar')} of "
+            f"{count_text(config.rows, 'row')} would take about {needed / 1e9:,.0f} GB, and this "
             f"machine has {there / 1e9:,.0f}; give fewer `rows`, `crossbars` or `chips`."
         )
 

@@ -12,7 +12,7 @@ import numpy as np
 import rich.console
 import typer
 
-from memsim.budgeting import Judge, Trial, budget, budget_json
+from memsim.budgeting import Judge, Trial, budget
 from memsim.chip import Chip
 from memsim.cli import options
 from memsim.cli.failures import JudgeError
@@ -24,8 +24,10 @@ from memsim.files.raw import RawTensor
 from memsim.files.writing import write_text
 from memsim.planning import plan
 from memsim.policies import Policy, Unsorted
+from memsim.report.documents import budget_json
 from memsim.report.tables import budget_tables
-from memsim.report.terminal import counted, printable, progress_bar, results_console
+from memsim.report.terminal import progress_bar, results_console
+from memsim.report.texts import count_text, printable
 from memsim.selection import Select
 
 __all__ = ["PlanOptions", "run_plan"]
@@ -104,7 +106,7 @@ def run_plan(chosen: PlanOptions) -> None:
 
 
 def _print_plan(console: rich.console.Console, chosen: PlanOptions, layers: int, how: str) -> None:
-    text = f"plan of {counted(layers, 'tensor')}{how} in {printable(str(chosen.out))}"
+    text = f"plan of {count_text(layers, 'tensor')}{how} in {printable(str(chosen.out))}"
     console.print(text, markup=False, soft_wrap=True)
 
 

@@ -23,7 +23,8 @@ from memsim.files.writing import save_tensors
 from memsim.network import program, sample_chip
 from memsim.planning import Plan, plan
 from memsim.policies import Policy, Unsorted
-from memsim.report.terminal import counted, printable, progress_bar, results_console
+from memsim.report.terminal import progress_bar, results_console
+from memsim.report.texts import count_text, printable
 from memsim.selection import slice_of, tensor_name
 from memsim.summary import Summary, summarize
 
@@ -176,7 +177,7 @@ def _print_result(
     percent = 100 * deviation.share
     off = "<0.001" if 0 < percent < 0.001 else f"{percent:.3g}"
     lines = [
-        f"{summary.writes:,} writes programmed {counted(len(summary.layers), 'tensor')}, whose "
+        f"{summary.writes:,} writes programmed {count_text(len(summary.layers), 'tensor')}, whose "
         f"weights are off by {off} % (root mean squares)"
     ]
     for number, what in (
@@ -187,8 +188,8 @@ def _print_result(
         if number:
             of_all = 100 * number / deviation.weights
             share = "<0.1" if of_all < 0.1 else f"{of_all:.1f}"
-            lines.append(f"{counted(number, 'weight')} ({share} %) {what}")
+            lines.append(f"{count_text(number, 'weight')} ({share} %) {what}")
     lines.append(
-        f"effective weights of all {counted(tensors, 'tensor')} in {printable(str(chosen.out))}"
+        f"effective weights of all {count_text(tensors, 'tensor')} in {printable(str(chosen.out))}"
     )
     results_console().print("\n".join(lines), markup=False, soft_wrap=True)

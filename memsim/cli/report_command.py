@@ -21,15 +21,10 @@ from memsim.files.writing import write_text, write_whole
 from memsim.policies import Policy
 from memsim.report.documents import to_json
 from memsim.report.tables import policy_table
-from memsim.report.terminal import (
-    counted,
-    listed,
-    printable,
-    progress_bar,
-    results_console,
-)
+from memsim.report.terminal import listed, progress_bar, results_console
+from memsim.report.texts import count_text, pool_text, printable
 from memsim.selection import Matrix, layout_of
-from memsim.service.ownership import Worth
+from memsim.service.ownership import ServiceLife
 from memsim.streaming import Chips, Comparison, compare
 
 __all__ = ["ReportOptions", "run_report"]
@@ -123,28 +118,29 @@ def run_report(chosen: ReportOptions) -> None:
 
     With --from, of deploying it over an older version, weight stationary.
     """
-    chosen.check()
+    config = chosen.config("all" if chosen.old else "1")
+    chosen.check(config)
     check_rules(REPORT_RULES, given_options())
     policies = chosen.policies()
-    config = chosen.config("all" if chosen.old else "1")
     if chosen.lifetime and config.crossbars is None:
         raise ValueError(
             "`--lifetime` is of weight streaming; weight stationary, a steady pass writes nothing. "
             "Give a number of --crossbars."
         )
-    assumptions = chosen.assumptions()
+    inputs = chosen.inputs()
     outputs = _check_outputs(chosen)
     source = chosen.open()
     result = _compare(chosen, source, config, policies)
-    lifetimes = chosen.lifetimes(result, assumptions, chosen.seed)
+    lives = chosen.lives(result, config, inputs, chosen.seed)
     document = to_json(
         options.path_text(chosen.checkpoint), config, result.policies, result.digital
     )
     if chosen.old:
         document |= {"from": options.path_text(chosen.old), "keep_placement": chosen.keep_placement}
-    chosen.add_to(document, result, assumptions, lifetimes)
+    chosen.add_to(document, result, config, inputs, lives)
     # files first: who reads the terminal may stop reading
-    _write_files(chosen, outputs, document, policies, result, lifetimes)
+    figures = _draw(outputs.plot, policies, result, lives, document) if outputs.plot else {}
+    _write_files(chosen, outputs, document, figures)
     console = results_console()
     console.print(policy_table(result.policies, chosen.title))
     if not all(summary.analog_valid for summary in result.policies.values()):
@@ -152,7 +148,7 @@ def run_report(chosen: ReportOptions) -> None:
             "analog-valid NO: sections mix outputs or complemented words, so a column current is "
             "no sum of one output"
         )
-    chosen.print_to(console, document, assumptions, lifetimes)
+    chosen.print_to(console, document, inputs, lives)
     _print_tensors(console, result, source.reasons)
     if chosen.html_out and not outputs.plot:
         console.print(
@@ -216,25 +212,20 @@ def _write_files(
     chosen: ReportOptions,
     outputs: _Outputs,
     document: Mapping[str, Any],
-    policies: Mapping[str, Policy],
-    result: Comparison,
-    lifetimes: Mapping[str, Worth],
+    figures: Mapping[str, Any],
 ) -> None:
     """Writes the JSON, the charts and the page, those that were asked for."""
     if chosen.json_out:
         write_text(chosen.json_out, json.dumps(document, indent=1), chosen.force)
-    plot = outputs.plot
-    figures = _draw(plot, policies, result, lifetimes) if plot else {}
     for name, path in outputs.charts.items():
         write_whole(path, figures[name].savefig, chosen.force)
     if chosen.html_out:
         from memsim.report.page import to_html  # slow to import
 
         pictures = {}
-        if plot:
-            pictures = {
-                _TITLES[name]: plot.to_svg(x) for name, x in figures.items() if name in _TITLES
-            }
+        if outputs.plot:
+            drawn = {name: figure for name, figure in figures.items() if name in _TITLES}
+            pictures = {_TITLES[name]: outputs.plot.to_svg(x) for name, x in drawn.items()}
         write_text(chosen.html_out, to_html(document, pictures=pictures), chosen.force)
 
 
@@ -245,11 +236,11 @@ def _print_tensors(
     tensors = {each.tensor: each.matrix for each in result.matrices.values()}
     slices = Counter(each.tensor for each in result.matrices.values())
     weights = sum(slices[name] * each.inputs * each.outputs for name, each in tensors.items())
-    sizes = f"{counted(weights, 'weight')} in {counted(len(tensors), 'tensor')}"
+    sizes = f"{count_text(weights, 'weight')} in {count_text(len(tensors), 'tensor')}"
     console.print(f"[bold]programmed[/]: {sizes}")
     read = (_read_as(name, slices[name], matrix) for name, matrix in tensors.items())
     console.print(listed(read), style="dim", highlight=False, markup=False)
-    console.print(f"[bold]left digital[/]: {counted(len(result.digital), 'tensor')}")
+    console.print(f"[bold]left digital[/]: {count_text(len(result.digital), 'tensor')}")
     digital = (f"{name}: {reasons[name]}" if name in reasons else name for name in result.digital)
     console.print(listed(digital) or "none", style="dim", highlight=False, markup=False)
 
@@ -265,7 +256,8 @@ def _draw(
     plot: ModuleType,
     policies: Mapping[str, Policy],
     result: Comparison,
-    lifetimes: Mapping[str, Worth],
+    lives: Mapping[str, ServiceLife],
+    document: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The figures of `_CHARTS`, by name; the last where there are lifetimes."""
     figures = {
@@ -274,9 +266,10 @@ def _draw(
             policies, result.policies
         ),
     }
-    if lifetimes:
-        years = {name: found.years for name, found in lifetimes.items()}
-        figures["chips_at_work"] = plot.chips_at_work(policies, years)
+    if lives:
+        years = {name: life.years for name, life in lives.items()}
+        pool = pool_text(document["config"])
+        figures["chips_at_work"] = plot.chips_at_work(policies, years, pool)
     return figures
 
 

@@ -1,6 +1,5 @@
-"""Many chips: accuracy of each, yield; and the cells of one: wear."""
+"""Draws many chips: accuracy of each, yield, years in service; and the wear of one crossbar."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,10 +9,25 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
-from memsim.plot.style import BAD, BAR, GOOD, INK, SOFT, new_figure, styles_of, tidy
+from memsim.plot.style import (
+    BAD,
+    BAR,
+    GOOD,
+    INK,
+    SOFT,
+    DashesByColour,
+    bars_of,
+    legend_below,
+    new_figure,
+    styles_of,
+    tidy,
+    whole_numbers_on,
+)
 from memsim.policies import Policy
-from memsim.report.texts import time_text
+from memsim.report.texts import count_text, time_text
 from memsim.service.lifetime import DAYS_PER_YEAR
+
+__all__ = ["accuracy_over_chips", "chips_at_work", "wear_map", "yield_against_stuck_rate"]
 
 # Ticks of a time axis, in days.
 _TIMES = {
@@ -26,7 +40,7 @@ _TIMES |= {f"{n:,} years": n * DAYS_PER_YEAR for n in (3, 10, 30, 100, 1000, 10*
 
 
 def accuracy_over_chips(float_accuracy: float, series: Mapping[str, Sequence[float]]) -> Figure:
-    """Accuracy of every chip, a row of dots per series, against the float network.
+    """Draws the accuracy of every chip, a row of dots per series, against the float network.
 
     Args:
       float_accuracy: share of 1.
@@ -60,7 +74,7 @@ def yield_against_stuck_rate(
     yields: Mapping[str, Mapping[float, tuple[float, float, float]]],
     accuracy: float,
 ) -> Figure:
-    """How many chips still work, a line per policy over the share of cells that are stuck.
+    """Draws how many chips still work, a line per policy over the share of cells that are stuck.
 
     Args:
       policies: by name.
@@ -71,12 +85,11 @@ def yield_against_stuck_rate(
     figure = new_figure(8, 4.2 + 0.11 * len(yields))
     axes = figure.subplots()
     styles = styles_of(policies)
-    drawn: Counter[str] = Counter()
+    dashes_of = DashesByColour()
     rates = sorted({rate for line in yields.values() for rate in line})
     for number, (name, line) in enumerate(yields.items()):
         colour, marker = styles[name]
-        dashes = ("-", "--", ":", "-.")[drawn[colour] % 4]
-        drawn[colour] += 1
+        dashes, _ = dashes_of(colour)
         # beside each other, so that bars do not hide each other
         aside = ScaledTranslation(
             (number - (len(yields) - 1) / 2) * 3 / 72, 0, figure.dpi_scale_trans
@@ -85,7 +98,7 @@ def yield_against_stuck_rate(
         points = 100 * np.asarray([line[rate] for rate in at])
         axes.errorbar(
             [100 * rate for rate in at], points[:, 0],
-            yerr=np.abs(points[:, 1:] - points[:, :1]).T, color=colour, linestyle=dashes,
+            yerr=bars_of(points), color=colour, linestyle=dashes,
             marker=marker, markersize=5.5, linewidth=1.1, elinewidth=0.9, capsize=2.5, label=name,
             transform=axes.transData + aside,
         )  # fmt: skip
@@ -101,26 +114,27 @@ def yield_against_stuck_rate(
     axes.set_ylim(-3, 103)
     axes.set_xlabel("share of cells stuck (%), half at each level")
     axes.set_ylabel("yield (% of chips); bars: 95 %")
-    axes.grid(color="#edf0f3", linewidth=0.8)
-    axes.set_axisbelow(True)
-    figure.legend(fontsize=8.5, labelcolor=INK, loc="outside lower center", ncols=2, frameon=False)
-    tidy(axes, f"Chips that keep an accuracy of {100 * accuracy:.1f} %")
+    legend_below(figure)
+    tidy(axes, f"Chips that keep an accuracy of {100 * accuracy:.1f} %", grid=True)
     return figure
 
 
 def chips_at_work(
-    policies: Mapping[str, Policy], years: Mapping[str, Float[np.ndarray, " chips"]]
+    policies: Mapping[str, Policy],
+    years: Mapping[str, Float[np.ndarray, " chips"]],
+    pool: str = "",
 ) -> Figure:
-    """How many chips have not failed yet, a line per policy over the time in service.
+    """Draws how many chips have not failed yet, a line per policy over the time in service.
 
     Args:
       policies: by name.
       years: by name, until each chip fails; infinity for one that never does.
+      pool: what crossbars a chip has, in words, for the title; see `report.texts.pool_text`.
     """
     figure = new_figure(8, 3.8 + 0.11 * len(years))
     axes = figure.subplots()
     styles = styles_of(policies)
-    drawn: Counter[str] = Counter()
+    dashes_of = DashesByColour()
     ends = np.concatenate([*years.values()])
     ends = ends[np.isfinite(ends)]
     places = np.asarray([*_TIMES.values()]) / DAYS_PER_YEAR
@@ -130,8 +144,7 @@ def chips_at_work(
     ticks = places[shown]
     for name, of_chips in years.items():
         colour, _ = styles[name]
-        dashes = ("-", "--", ":", "-.")[drawn[colour] % 4]
-        drawn[colour] += 1
+        dashes, _ = dashes_of(colour)
         fails = np.sort(of_chips[np.isfinite(of_chips)])
         left = 100 * (1 - np.arange(fails.size + 1) / of_chips.size)
         axes.step(
@@ -147,15 +160,13 @@ def chips_at_work(
     axes.set_ylim(-3, 103)
     axes.set_xlabel("time in service")
     axes.set_ylabel("chips that have not failed (%)")
-    axes.grid(color="#edf0f3", linewidth=0.8)
-    axes.set_axisbelow(True)
-    figure.legend(fontsize=8.5, labelcolor=INK, loc="outside lower center", ncols=2, frameon=False)
-    tidy(axes, "Chips still at work")
+    legend_below(figure)
+    tidy(axes, "Chips still at work" + (f": {pool} each" if pool else ""), grid=True)
     return figure
 
 
 def wear_map(wear: Mapping[str, Shaped[np.ndarray, "rows columns"]]) -> Figure:
-    """Writes of each cell of one crossbar, a panel per policy, on one scale of colours.
+    """Draws the writes of each cell of one crossbar, a panel per policy, on one scale of colours.
 
     Args:
       wear: by policy, the writes of a crossbar's cells: `programming.wear[crossbar]`.
@@ -171,7 +182,9 @@ def wear_map(wear: Mapping[str, Shaped[np.ndarray, "rows columns"]]) -> Figure:
                 "crossbar, `programming.wear[0]`."
             )
     most = max(1, *(int(cells.max()) for cells in panels.values()))
-    titles = [f"{name}\nat most {cells.max():,} writes" for name, cells in panels.items()]
+    titles = [
+        f"{name}\nat most {count_text(int(cells.max()), 'write')}" for name, cells in panels.items()
+    ]
     widths = [
         max(1.3, 0.13 * cells.shape[1], 0.075 * max(map(len, title.split("\n"))))
         for title, cells in zip(titles, panels.values(), strict=True)
@@ -199,6 +212,6 @@ def wear_map(wear: Mapping[str, Shaped[np.ndarray, "rows columns"]]) -> Figure:
     bar.outline.set_visible(False)
     bar.ax.tick_params(colors=SOFT, labelsize=9, length=0)
     bar.ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    whole_numbers_on(bar.ax.yaxis)
     bar.set_label("writes", color=SOFT)
     return figure

@@ -1,23 +1,48 @@
-"""What policies cost and save: writes, reduction, accuracy kept, routing memory."""
+"""Draws what policies cost and save: writes, reduction, accuracy kept, routing memory."""
 
-import dataclasses
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import scipy.optimize
+from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from memsim.plot.style import BAD, BAR, GOOD, INK, SOFT, new_figure, reductions_on, styles_of, tidy
+from memsim.plot.style import (
+    BAD,
+    BAR,
+    GOOD,
+    INK,
+    SOFT,
+    DashesByColour,
+    apart_from,
+    bars_of,
+    legend_below,
+    new_figure,
+    reductions_on,
+    styles_of,
+    tidy,
+    whole_numbers_on,
+)
 from memsim.policies import Policy
 from memsim.report.texts import index_bits_text
 from memsim.summary import Summary
 
+__all__ = [
+    "Priced",
+    "accuracy_against_reduction",
+    "reduction_against_index_bits",
+    "writes_by_policy",
+    "writes_per_column",
+]
+
+# What a policy may give up for fewer writes: a line joins policies that differ in it alone.
+_TRADED = ("tolerance", "price")
+
 
 def writes_by_policy(policies: Mapping[str, Summary]) -> Figure:
-    """Writes under each policy, labelled with the reduction and its price."""
+    """Draws the writes under each policy, labelled with the reduction and its price."""
     figure = new_figure(8, 0.9 + 0.5 * len(policies))
     axes = figure.subplots()
     writes = [summary.writes for summary in policies.values()]
@@ -36,13 +61,13 @@ def writes_by_policy(policies: Mapping[str, Summary]) -> Figure:
     axes.set_ylim(len(policies) - 0.4, -0.6)
     axes.set_xlim(0, 1.9 * max([*writes, 1]))
     axes.set_xlabel("cell writes to program the network")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    whole_numbers_on(axes.xaxis)
     tidy(axes, "Writes under each policy")
     return figure
 
 
 def writes_per_column(policies: Mapping[str, Summary]) -> Figure:
-    """Writes of each crossbar column, one line per policy; column 0 is the low order."""
+    """Draws the writes of each crossbar column, one line per policy; column 0 is the low order."""
     figure = new_figure(8, 3.4)
     axes = figure.subplots()
     for (name, summary), colour in zip(
@@ -54,34 +79,46 @@ def writes_per_column(policies: Mapping[str, Summary]) -> Figure:
     axes.set_xticks(columns)
     axes.set_xlabel("column of the crossbar (0: low-order bit)")
     axes.set_ylabel("cell writes")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    whole_numbers_on(axes.yaxis)
     axes.legend(frameon=False, fontsize=8.5, labelcolor=INK)
     tidy(axes, "Where the writes go")
     return figure
 
 
+def _tolerance(policy: Policy) -> int:
+    return getattr(policy, "tolerance", 0)
+
+
 def _lines(policies: Mapping[str, Policy]) -> dict[str, list[str]]:
-    """Names that a chart joins by a line, by its label: ever more low columns, or tolerance."""
+    """Groups the names that a chart joins by a line: ever more low columns, or tolerance.
+
+    Args:
+      policies: by name.
+
+    Returns:
+      The names in the order of the line, by its label.
+    """
     lines: dict[str, list[str]] = {}
     for name, policy in policies.items():
-        label = str(dataclasses.replace(policy.placing, tolerance=0, price=None))
-        if policy.low_columns:
-            fixed = ", fixed" if policy.draws == "fixed" else ""
-            label = f"{policy.placing}, p = {policy.reprogram:g}{fixed}"
+        p, low, draws = policy.stucking
+        label = apart_from(policy, _TRADED)
+        if low:
+            label = f"{policy.placing}, p = {p:g}{', fixed' if draws == 'fixed' else ''}"
         lines.setdefault(label, []).append(name)
     started = set()
     for names in lines.values():
+        names.sort(key=lambda name: (policies[name].stucking.low, _tolerance(policies[name])))
         first = policies[names[0]]
-        names.sort(key=lambda name: (policies[name].low_columns, policies[name].tolerance))
-        if first.low_columns:  # a line starts where nothing is stucked
+        if first.stucking.low:  # a line starts where nothing is stucked
             starts = [name for name, policy in policies.items() if policy == first.placing]
             names[:0] = starts
             started.update(starts)
+    # a policy that starts a line needs none of its own
     return {label: names for label, names in lines.items() if not started.issuperset(names)}
 
 
 class Priced(Protocol):
-    """What a policy saves and what it costs, as `memsim.Summary` says it."""
+    """Says what a policy saves and what it costs, as `memsim.Summary` does."""
 
     @property
     def reduction(self) -> float | None: ...  # noqa: D102
@@ -98,11 +135,11 @@ def accuracy_against_reduction(
     float_accuracy: float,
     title: str = "Accuracy kept against writes saved",
 ) -> Figure:
-    """What each policy saves in writes against what it keeps of the accuracy.
+    """Draws what each policy saves in writes against what it keeps of the accuracy.
 
     Args:
-      policies: by name; one without bit stucking starts the lines, one for each p; `matched` is one
-        line over tolerances.
+      policies: by name; one without bit stucking starts the lines, one for each p; policies that
+        differ in their tolerance alone are one line.
       summaries: what they write.
       change: of the accuracy against the float network, with the ends of its 95 % interval; shares
         of 1.
@@ -113,26 +150,25 @@ def accuracy_against_reduction(
     figure = new_figure(8, 4.2 + 0.11 * len(lines))
     axes = figure.subplots()
     styles = styles_of(policies)
-    drawn: Counter[str] = Counter()
+    dashes_of = DashesByColour()
     for label, names in lines.items():
         colour, marker = styles[names[0]]
-        dashes = ("-", "--", ":", "-.")[drawn[colour] % 4]
-        right = drawn[colour] % 2 == 1  # numbers of neighbouring lines apart
-        drawn[colour] += 1
+        dashes, number = dashes_of(colour)
+        right = number % 2 == 1  # numbers of neighbouring lines apart
         reduction = [summaries[name].reduction or np.nan for name in names]
         points = 100 * np.asarray([change[name] for name in names])
-        percent, ends = 100 * float_accuracy + points[:, 0], np.abs(points[:, 1:] - points[:, :1]).T
+        percent = 100 * float_accuracy + points[:, 0]
         valid = all(summaries[name].analog_valid for name in names)
         bits = summaries[names[0]].index_bits_per_weight
         price = f"{index_bits_text(bits)} index bits"
         price += "" if valid else ", not analog-valid"
         axes.errorbar(
-            reduction, percent, yerr=ends, color=colour, linestyle=dashes, marker=marker,
+            reduction, percent, yerr=bars_of(points), color=colour, linestyle=dashes, marker=marker,
             markersize=5.5, markerfacecolor=colour if valid else "white", linewidth=1.1,
             elinewidth=0.9, capsize=2.5, label=f"{label} ({price})",
         )  # fmt: skip
         for name, x, y in zip(names, reduction, percent, strict=True):
-            stucked, tolerance = policies[name].low_columns, policies[name].tolerance
+            stucked, tolerance = policies[name].stucking.low, _tolerance(policies[name])
             texts = [f"±{tolerance}"] * (tolerance > 0) + [f"{stucked}"] * (stucked > 0)
             if texts:
                 axes.annotate(
@@ -146,23 +182,19 @@ def accuracy_against_reduction(
     )  # fmt: skip
     axes.set_xscale("log")
     reductions_on(axes.xaxis)
-    axes.set_xlabel(
-        "reduction in cell writes (at points: low columns stucked; ± tolerance of matched)"
-    )
+    axes.set_xlabel("reduction in cell writes (at points: low columns stucked; ± tolerance)")
     axes.set_ylabel("accuracy (%); bars: 95 %")
-    axes.grid(color="#edf0f3", linewidth=0.8)
-    axes.set_axisbelow(True)
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, -1), min(high, 101))  # intervals over few chips are wide
-    figure.legend(fontsize=8.5, labelcolor=INK, loc="outside lower center", ncols=2, frameon=False)
-    tidy(axes, title)
+    legend_below(figure)
+    tidy(axes, title, grid=True)
     return figure
 
 
 def reduction_against_index_bits(
     policies: Mapping[str, Policy], summaries: Mapping[str, Summary]
 ) -> Figure:
-    """What each policy saves in writes against the routing memory that it takes.
+    """Draws what each policy saves in writes against the routing memory that it takes.
 
     Filled markers are analog-valid, hollow ones are not; policies of one placement are joined. A
     policy that has no reduction is left out.
@@ -172,50 +204,34 @@ def reduction_against_index_bits(
       summaries: what they write, by the same names.
     """
     points = {
-        name: (summary.index_bits_per_weight, summary.reduction)
+        name: _Point(summary.index_bits_per_weight, summary.reduction, summary.analog_valid)
         for name, summary in summaries.items()
         if summary.reduction is not None
     }
-    names = sorted(points, key=lambda name: points[name][1])
+    names = sorted(points, key=lambda name: points[name].reduction)
     figure = new_figure(9, max(4.0, 1.3 + 0.2 * len(names)))
     axes = figure.subplots()
     axes.set_yscale("log")
-    reductions = [points[name][1] for name in names]
+    reductions = [points[name].reduction for name in names]
     axes.set_ylim(0.87 * min([*reductions, 1]), 1.15 * max([*reductions, 2]))
-    widest = max([1.0, *(bits for bits, _ in points.values())])
+    widest = max([1.0, *(point.bits for point in points.values())])
     axes.set_xlim(-0.05 * widest, 1.05 * widest)
 
     styles = styles_of(policies)
     lines: dict[str, list[str]] = {}
     for name in names:
-        label = str(dataclasses.replace(policies[name].placing, tolerance=0, price=None))
-        lines.setdefault(label, []).append(name)
+        lines.setdefault(apart_from(policies[name], _TRADED), []).append(name)
     for members in lines.values():
-        axes.plot(*zip(*(points[name] for name in members), strict=True),
+        axes.plot(*zip(*(points[name][:2] for name in members), strict=True),
                   color=styles[members[0]][0], linewidth=1.2)  # fmt: skip
-    inside = axes.transScale + axes.transLimits  # from data to widths and heights of the axes
-    places = [inside.transform(points[name]) for name in names]
     gap = 0.19 / (figure.get_figheight() - 1)
-    rows = _spread([y for _, y in places], gap)
     _row(axes, 1 + 0.8 * gap, ("reduction", "index bits", "policy"), SOFT)
-    for name, (x, y), row in zip(names, places, rows, strict=True):
-        colour, marker = styles[name]
-        look: dict[str, Any] = {
-            "color": colour, "marker": marker, "markersize": 6, "linestyle": "none",
-            "markerfacecolor": colour if summaries[name].analog_valid else "white",
-        }  # fmt: skip
-        beside: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False}
-        axes.plot(*points[name], **look, zorder=3, label=name)
-        axes.plot([x, 1, 1.05], [y, y, row], color="#c9d1da", linewidth=0.6, zorder=1, **beside)
-        axes.plot(1.065, row, **look, **beside)
-        bits, reduction = points[name]
-        price = f"{bits:.2f}" if bits == 0 or bits >= 0.005 else "<0.01"
-        _row(axes, row, (f"{reduction:.2f}x", price, str(policies[name])), INK)
+    for name, row in zip(names, _rows(axes, [points[name] for name in names], gap), strict=True):
+        axes.plot(*points[name][:2], **_marker(styles[name], points[name]), zorder=3, label=name)
+        _labelled(axes, points[name], row, styles[name], str(policies[name]))
     reductions_on(axes.yaxis)
     axes.set_xlabel("index bits per weight: the routing memory of the placement")
     axes.set_ylabel("reduction in cell writes")
-    axes.grid(color="#edf0f3", linewidth=0.8)
-    axes.set_axisbelow(True)
     keys = [
         Line2D([], [], color=SOFT, marker="o", linestyle="none", markerfacecolor=face, label=label)
         for face, label in ((SOFT, "analog-valid"), ("white", "not analog-valid"))
@@ -224,12 +240,45 @@ def reduction_against_index_bits(
         handles=keys, ncols=2, frameon=False, fontsize=8.5, labelcolor=INK,
         loc="outside lower right",
     )  # fmt: skip
-    tidy(axes, "Writes saved against routing memory")
+    tidy(axes, "Writes saved against routing memory", grid=True)
     return figure
 
 
-def _row(axes, height: float, texts: tuple[str, str, str], colour: str) -> None:  # type: ignore[no-untyped-def]
-    """Reduction, index bits and policy, right of the axes."""
+class _Point(NamedTuple):
+    bits: float
+    reduction: float
+    analog_valid: bool
+
+
+def _marker(style: tuple[str, str], point: _Point) -> dict[str, Any]:
+    """Gives the look of a marker: hollow where a policy is not analog-valid."""
+    colour, marker = style
+    return {
+        "color": colour, "marker": marker, "markersize": 6, "linestyle": "none",
+        "markerfacecolor": colour if point.analog_valid else "white",
+    }  # fmt: skip
+
+
+def _rows(axes: Axes, points: Sequence[_Point], gap: float) -> Float[np.ndarray, " points"]:
+    """Places the labels of points, lowest first: heights from 0 to 1 of the axes."""
+    inside = axes.transScale + axes.transLimits  # from data to widths and heights of the axes
+    return _spread([inside.transform(point[:2])[1] for point in points], gap)
+
+
+def _labelled(axes: Axes, point: _Point, row: float, style: tuple[str, str], name: str) -> None:
+    """Draws the label of a point, right of the axes, and the thread that leads to it."""
+    x, y = (axes.transScale + axes.transLimits).transform(point[:2])
+    axes.plot(
+        [x, 1, 1.05], [y, y, row], color="#c9d1da", linewidth=0.6, zorder=1,
+        transform=axes.transAxes, clip_on=False,
+    )  # fmt: skip
+    axes.plot(1.065, row, **_marker(style, point), transform=axes.transAxes, clip_on=False)
+    price = f"{point.bits:.2f}" if point.bits == 0 or point.bits >= 0.005 else "<0.01"
+    _row(axes, row, (f"{point.reduction:.2f}x", price, name), INK)
+
+
+def _row(axes: Axes, height: float, texts: tuple[str, str, str], colour: str) -> None:
+    """Writes reduction, index bits and policy, right of the axes."""
     for text, offset, align in zip(texts, (50, 102, 112), ("right", "right", "left"), strict=True):
         axes.annotate(
             text, (1.065, height), xycoords="axes fraction", xytext=(offset, 0),
@@ -238,14 +287,18 @@ def _row(axes, height: float, texts: tuple[str, str, str], colour: str) -> None:
         )  # fmt: skip
 
 
-def _spread(heights: Sequence[float], gap: float) -> np.ndarray:
-    """Heights at least `gap` apart and within 0..1, as near to the given ones as can be.
+def _spread(heights: Sequence[float], gap: float) -> Float[np.ndarray, " heights"]:
+    """Moves heights at least `gap` apart and into 0..1, as little as can be.
 
     Args:
       heights: ascending.
+      gap: between neighbours.
     """
+    import scipy.optimize
+
     steps = gap * np.arange(len(heights))
     if not steps.size:
         return steps
+    # less a gap each, heights need only not fall: a regression
     level = scipy.optimize.isotonic_regression(np.asarray(heights) - steps).x
-    return np.clip(level, 0, max(0.0, 1 - steps[-1])) + steps
+    return np.asarray(np.clip(level, 0, max(0.0, 1 - steps[-1])) + steps)

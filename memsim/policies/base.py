@@ -221,8 +221,8 @@ class Policy(abc.ABC):
         """Reads the text of a policy: its name, then words as they are in Python.
 
         `sws`, `sws-layer+stuck:p=0.5,low=3,draws=fixed`, `matched:tolerance=3,price=8`,
-        `flip-n-write:flags=section`; a class of yours is `module:Class` or `module:Class:word=value`,
-        looked for in the present folder too.
+        `flip-n-write:flags=section`; a class of yours is `module:Class`, or
+        `module:Class:word=value`, looked for in the present folder too.
 
         Raises:
           ValueError: an unknown policy or word, or a value of another kind.
@@ -246,7 +246,7 @@ class Policy(abc.ABC):
             )
         try:
             read = {word: _read(takes[word], value) for word, value in given.items()}
-        except _Unreadable as error:
+        except _UnreadableError as error:
             word = next(word for word, value in given.items() if value == error.value)
             raise ValueError(
                 f"`policy` is {text!r}; {word} is {error.value!r}, give {error.remedy}."
@@ -328,7 +328,7 @@ def words_of(kind: type[Policy]) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
-class _Unreadable(Exception):
+class _UnreadableError(Exception):
     """A value that is not of its kind."""
 
     def __init__(self, value: str, remedy: str) -> None:
@@ -346,12 +346,12 @@ def _read(kind: Any, value: str) -> Any:
         return _read(kinds[0], value)
     if kind is bool:
         if value not in ("True", "False"):
-            raise _Unreadable(value, "True or False")
+            raise _UnreadableError(value, "True or False")
         return value == "True"
     try:
         return kind(value)
     except ValueError:
-        raise _Unreadable(value, "a number" if kind is float else "a whole number") from None
+        raise _UnreadableError(value, "a number" if kind is float else "a whole number") from None
 
 
 def _written(value: Any) -> str:
@@ -405,9 +405,7 @@ def _imported(text: str) -> type[Policy]:
     finally:
         sys.path.remove(os.getcwd())
     if not (isinstance(found, type) and issubclass(found, Policy)):
-        raise ValueError(
-            f"`policy` {text!r} is no policy; derive the class from memsim.Policy, see its protocol."
-        )
+        raise ValueError(f"`policy` {text!r} is no policy; derive the class from memsim.Policy.")
     return found
 
 

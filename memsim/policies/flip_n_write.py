@@ -26,9 +26,9 @@ class FlipNWrite(Policy):
     the choice.
 
     Attributes:
-      flags: a flag per `word`, as published, or per column of a `section`, whose analog sums can be
-        corrected: the sum of a complemented column is the top level times the sum of the inputs, less
-        what is read.
+      flags: a flag per `word`, as published, or per column of a `section`, whose analog sums can
+        be corrected: that of a complemented column is the top level times the sum of the inputs,
+        less what is read.
 
     >>> str(FlipNWrite(flags="section"))
     'flip-n-write:flags=section'

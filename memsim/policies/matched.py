@@ -73,7 +73,8 @@ class Matched(Stuckable):
         wide = config.bits > MATCHED_BITS
         if self.avoids_faults and wide:
             raise ValueError(
-                f"`faults` is 'avoid' at {config.bits} `bits`; it takes at most {MATCHED_BITS} bits."
+                f"`faults` is 'avoid' at {config.bits} `bits`; it takes at most {MATCHED_BITS} "
+                "bits."
             )
         if self.tolerance and wide:
             raise ValueError(

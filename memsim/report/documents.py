@@ -1,11 +1,27 @@
-"""The report as JSON values."""
+"""Turns results into JSON values."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from memsim.budgeting import Budget, Trial
 from memsim.config import CrossbarConfig
+from memsim.service.costs import LAWS, Figure, ServiceInputs
+from memsim.service.ownership import Levelling, ServiceLife, quantiles
+from memsim.service.wear import cycles_per_write
 from memsim.summary import Summary
+
+__all__ = [
+    "Upkeep",
+    "budget_json",
+    "figures_json",
+    "finite",
+    "lifetime_json",
+    "service_inputs_json",
+    "service_life_json",
+    "to_json",
+]
 
 
 def to_json(
@@ -14,7 +30,14 @@ def to_json(
     policies: Mapping[str, Summary],
     digital: Sequence[str],
 ) -> dict[str, Any]:
-    """The report as JSON values, with the keys that the command line promises."""
+    """Turns a report into JSON values, with the keys that the command line promises.
+
+    Args:
+      checkpoint: name of the file.
+      config: the crossbars.
+      policies: by the name to report them under; at least one.
+      digital: names of the tensors left out.
+    """
     weights = sum(layer.weights for layer in next(iter(policies.values())).layers.values())
     return {
         "checkpoint": checkpoint,
@@ -22,4 +45,105 @@ def to_json(
         "weights": weights,
         "digital": list(digital),
         "policies": {name: dataclasses.asdict(summary) for name, summary in policies.items()},
+    }
+
+
+class Upkeep(NamedTuple):
+    """Says how chips are written and kept.
+
+    Attributes:
+      cells: kind of the cells; None for no kind in particular.
+      scheme: of writing them.
+      levelling, spares: see `life_in_service`.
+    """
+
+    cells: str | None = None
+    scheme: str = "constant"
+    levelling: Levelling = "none"
+    spares: int = 0
+
+
+def lifetime_json(
+    inputs: ServiceInputs, config: CrossbarConfig, upkeep: Upkeep, priced: bool
+) -> dict[str, Any]:
+    """Turns what all lifetimes of a report share into JSON values: its entry `lifetime`.
+
+    Args:
+      inputs: endurance and prices.
+      config: the crossbars of a chip.
+      upkeep: how it is written and kept.
+      priced: whether prices were given.
+    """
+    wear = {
+        "cycles_per_write": float(cycles_per_write(config).max()),
+        "cycles_counted": config.cell_bits == 1,  # else they are a bound
+    }
+    return service_inputs_json(inputs) | wear | upkeep._asdict() | {"priced": priced}
+
+
+def service_inputs_json(inputs: ServiceInputs) -> dict[str, Any]:
+    """Turns the inputs of a service into JSON values; endurance is in cycles."""
+    law = next(name for name, kind in LAWS.items() if isinstance(inputs.endurance, kind))
+    return {
+        "endurance": {"law": law} | dataclasses.asdict(inputs.endurance),
+        "cost": dataclasses.asdict(inputs.costs),
+        "placeholders": list(inputs.placeholders),
+        "given": list(inputs.given),
+    }
+
+
+def service_life_json(life: ServiceLife) -> dict[str, Any]:
+    """Turns the lifetime under one policy into JSON values; None where nothing wears out."""
+    low, median, high = map(finite, quantiles(life.years))
+    return {
+        "writes": life.summary.writes,
+        "write_joules": life.write_joules,
+        "write_seconds": life.write_seconds,
+        "chips_drawn": len(life.years),
+        "inferences_to_first_failure": finite(quantiles(life.inferences)[1]),
+        "years_to_first_failure": median,
+        "years_to_first_failure_90": [low, high],
+        "figures": figures_json(life.figures),
+    }
+
+
+def figures_json(figures: Mapping[str, Figure]) -> dict[str, Any]:
+    """Turns figures into JSON values; None for infinity."""
+    return {
+        name: figure._asdict()
+        | {
+            "value": finite(figure.value),
+            "inputs": {key: finite(value) for key, value in figure.inputs.items()},
+        }
+        for name, figure in figures.items()
+    }
+
+
+def finite(value: float) -> float | None:
+    """Returns the number, or None for infinity, which JSON lacks."""
+    return float(value) if math.isfinite(value) else None
+
+
+def budget_json(found: Budget) -> dict[str, Any]:
+    """Turns what `budget` found, and how, into JSON values."""
+
+    def of_trial(trial: Trial) -> dict[str, Any]:
+        return {
+            "exchange": trial.exchange,
+            "accepted": trial.accepted,
+            "writes": trial.summary.writes,
+            "reduction": trial.summary.reduction,
+            "index_bits_per_weight": trial.summary.index_bits_per_weight,
+            "analog_valid": trial.summary.analog_valid,
+            "planning_change": trial.change._asdict(),
+            "policies": {name: str(policy) for name, policy in trial.policies.items()},
+        }
+
+    return {
+        "chosen": of_trial(found.chosen),
+        "held_out_change": found.held_out._asdict(),
+        "float_accuracy": found.float_accuracy,
+        "examples": dict(zip(("planning", "held_out"), found.examples, strict=True)),
+        "sensitivity": found.sensitivity,
+        "trials": [of_trial(trial) for trial in found.trials],
     }

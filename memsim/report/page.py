@@ -1,4 +1,4 @@
-"""The report as a page that stands by itself."""
+"""Makes the report a page that stands by itself."""
 
 import math
 import re
@@ -6,18 +6,21 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-import jinja2
-import markupsafe
-
 from memsim.report.texts import (
+    count_text,
     index_bits_text,
     lifetime_title,
     number_text,
     origin_text,
     passes_text,
+    pool_text,
+    printable,
     quantity_text,
     time_text,
+    wear_text,
 )
+
+__all__ = ["to_html"]
 
 
 def to_html(
@@ -25,26 +28,48 @@ def to_html(
     accuracy: Mapping[str, float] | None = None,
     pictures: Mapping[str, str] | None = None,
 ) -> str:
-    """A self-contained page: no script, no font, no picture from elsewhere.
+    """Makes a self-contained page: no script, no font, no picture from elsewhere.
+
+    Example:
+      >>> page = to_html(to_json("model.npz", config, summaries, digital=[]))  # doctest: +SKIP
 
     Args:
       report: what `to_json` gives; `accuracy` of the policies, if there, gets a column.
       accuracy: shares of 1 by what they are of, shown first.
       pictures: SVG by title; trusted.
     """
+    import jinja2
+    import markupsafe
+
+    def visible(value: object) -> object:
+        # what is markup is ours; all other text may hold names from strangers' checkpoints
+        if isinstance(value, str) and not isinstance(value, markupsafe.Markup):
+            return printable(value)
+        return value
+
+    def breakable(name: str) -> markupsafe.Markup:
+        return markupsafe.Markup("<wbr>").join(re.split(r"(?<=[:,+])", printable(name)))
+
     source = (
         resources.files("memsim.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
     )
-    # names come from strangers' checkpoints: escaped
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["index_bits"] = index_bits_text
-    environment.filters["quantity"] = quantity_text
-    environment.filters["passes"] = passes_text
-    environment.filters["breakable"] = lambda name: markupsafe.Markup("<wbr>").join(
-        re.split(r"(?<=[:,+])", name)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=visible
     )
-    environment.filters["number"] = lambda value: number_text(math.inf if value is None else value)
-    environment.filters["time"] = lambda years: time_text(math.inf if years is None else years)
-    environment.globals |= {"lifetime_title": lifetime_title, "origin": origin_text}
+    environment.filters |= {
+        "breakable": breakable,
+        "counted": count_text,
+        "index_bits": index_bits_text,
+        "number": lambda value: number_text(math.inf if value is None else value),
+        "passes": passes_text,
+        "quantity": quantity_text,
+        "time": lambda years: time_text(math.inf if years is None else years),
+    }
+    environment.globals |= {
+        "lifetime_title": lifetime_title,
+        "origin": origin_text,
+        "pool": pool_text,
+        "wear_text": wear_text,
+    }
     template = environment.from_string(source)
     return template.render(report=report, accuracy=accuracy or {}, pictures=pictures or {})

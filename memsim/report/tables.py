@@ -1,13 +1,16 @@
-"""Tables for a terminal."""
+"""Tables for a terminal and for notebooks.
+
+Each fits the width that it is printed in: names fold, and columns that have no room go on below.
+"""
 
 from collections.abc import Mapping
-from typing import Any
-
-import rich.table
+from typing import TYPE_CHECKING, Any
 
 from memsim.budgeting import Budget
 from memsim.intervals import Interval
+from memsim.report.documents import service_inputs_json
 from memsim.report.texts import (
+    count_text,
     index_bits_text,
     number_text,
     origin_text,
@@ -15,30 +18,35 @@ from memsim.report.texts import (
     quantity_text,
     time_text,
 )
-from memsim.service.costs import (
-    Assumptions,
-    assumptions_json,
-)
-from memsim.service.ownership import Worth, quantiles
+from memsim.service.costs import ServiceInputs
+from memsim.service.ownership import ServiceLife, quantiles
 from memsim.summary import Summary
+
+if TYPE_CHECKING:  # rich is slow to import
+    from memsim.report._layout import FittingTable
+
+__all__ = ["budget_tables", "lifetime_tables", "policy_table", "scheme_table"]
 
 
 def policy_table(
     policies: Mapping[str, Summary], title: str = "Cell writes to program the network"
-) -> rich.table.Table:
-    """One row per policy: writes, reduction and what they cost."""
-    title += passes_text(next(iter(policies.values())).writes_per_pass)
-    table = rich.table.Table(title=title, title_justify="left")
-    table.add_column("policy", no_wrap=True)
+) -> "FittingTable":
+    """Makes a row per policy: writes, reduction and what they cost.
+
+    Args:
+      policies: by the name to show; at least one.
+      title: above the table; the number of passes is added.
+    """
+    from memsim.report._layout import Column, FittingTable
+
     headings = ("writes", "reduction", "SETs", "RESETs", "row ops", "max/cell", "index bits")
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    table.add_column("analog-valid")
+    columns = [Column("policy"), *map(Column, headings), Column("analog-valid", left=True)]
+    rows = []
     for name, summary in policies.items():
         interval = summary.intervals.get("reduction")
         half = (interval[1] - interval[0]) / 2 if interval else 0.0
         spread = f" ±{half:.2f}" if half >= 0.005 else ""
-        table.add_row(
+        rows.append((
             name,
             f"{summary.writes:,}",
             "" if summary.reduction is None else f"{summary.reduction:.2f}x{spread}",
@@ -48,30 +56,30 @@ def policy_table(
             "" if summary.max_cell_writes is None else f"{summary.max_cell_writes:,}",
             index_bits_text(summary.index_bits_per_weight),
             "yes" if summary.analog_valid else "NO",
-        )
-    return table
+        ))  # fmt: skip
+    title += passes_text(next(iter(policies.values())).writes_per_pass)
+    return FittingTable(title, columns, rows)
 
 
-def scheme_table(report: Mapping[str, Any]) -> rich.table.Table:
-    """Each policy under each scheme of writing cells: time, energy, and what is left wrong.
+def scheme_table(report: Mapping[str, Any]) -> "FittingTable":
+    """Shows each policy under each scheme of writing cells: time, energy, and what is left wrong.
 
     Args:
       report: what `to_json` gives, with `cells` and with `schemes` of each policy.
     """
+    from memsim.report._layout import Column, FittingTable
+
     marks = {
         name: "*" if scheme["placeholders"] else ""
         for name, scheme in report["cells"]["schemes"].items()
     }
     title = f"Programming {report['cells']['name']} cells"
     title += passes_text(next(iter(report["policies"].values()))["writes_per_pass"])
-    table = rich.table.Table(title=title, title_justify="left")
-    table.add_column("policy", no_wrap=True)
-    table.add_column("scheme", no_wrap=True)
-    for heading in ("writes", "write time", "energy", "failed writes", "share"):
-        table.add_column(heading, justify="right")
+    headings = ("writes", "write time", "energy", "failed writes", "share")
+    rows, groups = [], []
     for policy, entry in report["policies"].items():
         for number, (name, cost) in enumerate(entry["schemes"].items()):
-            table.add_row(
+            rows.append((
                 "" if number else policy,
                 name + marks[name],
                 "" if number else f"{entry['writes']:,}",
@@ -79,45 +87,120 @@ def scheme_table(report: Mapping[str, Any]) -> rich.table.Table:
                 quantity_text(cost["write_joules"], "J"),
                 f"{cost['failed_writes']:,.0f}",
                 f"{100 * cost['failed_writes'] / max(entry['writes'], 1):.1f} %",
-            )
-        table.add_section()
-    return table
+            ))  # fmt: skip
+        groups.append(len(rows) - 1)
+    columns = [Column("policy"), Column("scheme", left=True), *map(Column, headings)]
+    return FittingTable(title, columns, rows, groups)
 
 
-def budget_tables(found: Budget) -> list[rich.table.Table]:
-    """How the search went, what each layer was given, and what came out."""
-    trials = _table("The search", "exchange", "reduction", "change, planning half (95 %)", "")
+def budget_tables(found: Budget) -> "list[FittingTable]":
+    """Shows what each layer was given, how the search went, and what came out."""
+    from memsim.report._layout import Column, FittingTable
+
+    trials = []
     for trial in found.trials:
         verdict = "chosen" if trial is found.chosen else "" if trial.accepted else "refused"
         reduction = _times(trial.summary.reduction)
-        trials.add_row(f"{trial.exchange:.1e}", reduction, _points(trial.change), verdict)
-    headings = ("layer", "weights", "sensitivity", "writes", "index bits", "policy")
-    layers = _table("The layers", *headings)
-    for name, layer in found.chosen.summary.layers.items():
-        layers.add_row(
+        trials.append((f"{trial.exchange:.1e}", reduction, _points(trial.change), verdict))
+    layers = [
+        (
             name, f"{layer.weights:,}", f"{found.sensitivity[name]:.1e}", f"{layer.writes:,}",
             f"{layer.index_bits:.1f}", str(found.chosen.policies[name]),
-        )  # fmt: skip
+        )
+        for name, layer in found.chosen.summary.layers.items()
+    ]  # fmt: skip
     summary = found.chosen.summary
-    result = rich.table.Table(title="The plan", title_justify="left", show_header=False)
-    rows = {
-        "writes": f"{summary.writes:,}, {_times(summary.reduction)} fewer than unsorted",
-        "price": f"{summary.index_bits_per_weight:.1f} index bits per weight; "
-        f"{'analog-valid' if summary.analog_valid else 'NOT analog-valid'}",
-        "accuracy": f"{_points(found.held_out)} points on {found.examples[1]:,} examples held out, "
-        f"of {100 * found.float_accuracy:.2f} %",
-    }
-    for heading, text in rows.items():
-        result.add_row(heading, text)
-    return [layers, trials, result]
+    result = (
+        ("writes", f"{summary.writes:,}, {_times(summary.reduction)} fewer than unsorted"),
+        (
+            "price",
+            f"{summary.index_bits_per_weight:.1f} index bits per weight; "
+            f"{'analog-valid' if summary.analog_valid else 'NOT analog-valid'}",
+        ),
+        (
+            "accuracy",
+            f"{_points(found.held_out)} points on {count_text(found.examples[1], 'example')} held "
+            f"out, of {100 * found.float_accuracy:.2f} %",
+        ),
+    )
+    numbers = map(Column, ("weights", "sensitivity", "writes", "index bits"))
+    of_layers = [Column("layer"), *numbers, Column("policy", left=True, folds=True)]
+    change = Column("change, planning\nhalf (95 %)")
+    of_trials = [Column("exchange"), Column("reduction"), change, Column("", left=True)]
+    of_plan = [Column(""), Column("", left=True, folds=True)]
+    return [
+        FittingTable("The layers", of_layers, layers),
+        FittingTable("The search", of_trials, trials),
+        FittingTable("The plan", of_plan, result),
+    ]
 
 
-def _table(title: str, *headings: str) -> rich.table.Table:
-    table = rich.table.Table(title=title, title_justify="left")
-    table.add_column(headings[0])
-    for heading in headings[1:]:
-        table.add_column(heading, justify="left" if heading in ("", "policy") else "right")
-    return table
+def lifetime_tables(
+    policies: Mapping[str, ServiceLife], inputs: ServiceInputs, title: str, cost: bool
+) -> "list[FittingTable]":
+    """Shows lifetimes by policy; with `cost` how each figure came about; the inputs.
+
+    Args:
+      policies: by the name to show; at least one.
+      inputs: endurance, in cycles, and prices.
+      title: what the lifetimes are of, see `lifetime_title`.
+      cost: whether prices were given.
+    """
+    tables = [_lives_table(policies, inputs.costs.currency if cost else None, title)]
+    if cost:
+        tables.append(_figures_table(policies))
+    return [*tables, _inputs_table(inputs, cost)]
+
+
+def _lives_table(
+    policies: Mapping[str, ServiceLife], currency: str | None, title: str
+) -> "FittingTable":
+    from memsim.report._layout import Column, FittingTable
+
+    headings = (
+        "writes\na pass", "time", "energy", "chips\nneeded", "inferences\nuntil then", "lifetime",
+        "90 % of chips", *([f"{currency} a year"] if currency else []),
+    )  # fmt: skip
+    rows = []
+    for name, life in policies.items():
+        low, median, high = quantiles(life.years)
+        rows.append((
+            name, f"{life.summary.writes:,}", quantity_text(life.write_seconds, "s"),
+            quantity_text(life.write_joules, "J"), f"{life.figures['chips'].value:,.0f}",
+            number_text(quantiles(life.inferences)[1]),
+            time_text(median), f"{time_text(low)} to {time_text(high)}",
+            *([number_text(life.figures["total_cost"].value)] if currency else []),
+        ))  # fmt: skip
+    return FittingTable(title, [Column("policy"), *map(Column, headings)], rows)
+
+
+def _figures_table(policies: Mapping[str, ServiceLife]) -> "FittingTable":
+    from memsim.report._layout import Column, FittingTable
+
+    rows = []
+    for name, (_, unit, formula, _) in next(iter(policies.values())).figures.items():
+        values = [number_text(life.figures[name].value) for life in policies.values()]
+        rows.append((f"{name}, {unit}" if unit else name, formula, *values))
+    columns = [Column("figure"), Column("formula", left=True, folds=True), *map(Column, policies)]
+    return FittingTable("How it comes about", columns, rows)
+
+
+def _inputs_table(inputs: ServiceInputs, cost: bool) -> "FittingTable":
+    from memsim.report._layout import Column, FittingTable
+
+    values = service_inputs_json(inputs)
+    needed = tuple(values["cost"]) if cost else ("inferences_per_day", "batch")
+    rows = []
+    for group in ("endurance", "cost"):
+        for name, value in values[group].items():
+            if group == "cost" and name not in needed:
+                continue
+            shown = f"{value:,g}" if isinstance(value, (int, float)) else value
+            shown += " cycles" if (group, name) == ("endurance", "median") else ""
+            origin = origin_text(f"{group}.{name}", values)
+            rows.append((f"{group}.{name}", shown, origin))
+    columns = [Column("input"), Column("value", left=True), Column("from", left=True)]
+    return FittingTable("Inputs", columns, rows)
 
 
 def _times(reduction: float | None) -> str:
@@ -127,50 +210,3 @@ def _times(reduction: float | None) -> str:
 def _points(change: Interval) -> str:
     mean, low, high = (100 * share for share in change)
     return f"{mean:+.2f} ({low:+.2f} to {high:+.2f})"
-
-
-def worth_tables(
-    policies: Mapping[str, Worth], assumptions: Assumptions, title: str, cost: bool
-) -> list[rich.table.Table]:
-    """Tables for people: the policies; with `cost` how each figure came about; the inputs."""
-    costs = assumptions.costs
-    table = rich.table.Table(title=title, title_justify="left")
-    table.add_column("policy", no_wrap=True)
-    headings = (
-        "writes\na pass", "time", "energy", "chips\nneeded", "inferences\nuntil then", "lifetime",
-        "90 % of chips",
-    )  # fmt: skip
-    for heading in (*headings, *([f"{costs.currency} a year"] if cost else [])):
-        table.add_column(heading, justify="right")
-    for name, found in policies.items():
-        low, median, high = quantiles(found.years)
-        table.add_row(
-            name, f"{found.summary.writes:,}", quantity_text(found.write_seconds, "s"),
-            quantity_text(found.write_joules, "J"), f"{found.figures['chips'].value:,.0f}",
-            number_text(quantiles(found.inferences)[1]),
-            time_text(median), f"{time_text(low)} to {time_text(high)}",
-            *([number_text(found.figures["total_cost"].value)] if cost else []),
-        )  # fmt: skip
-    tables = [table]
-    if cost:
-        table = rich.table.Table(title="How it comes about", title_justify="left")
-        for heading in ("figure", "formula"):
-            table.add_column(heading, overflow="fold")
-        for name in policies:
-            table.add_column(name, justify="right", overflow="fold")
-        for name, (_, unit, formula, _) in next(iter(policies.values())).figures.items():
-            values = [number_text(found.figures[name].value) for found in policies.values()]
-            table.add_row(f"{name}, {unit}" if unit else name, formula, *values)
-        tables.append(table)
-    table = rich.table.Table(title="Inputs", title_justify="left")
-    for heading in ("input", "value", "from"):
-        table.add_column(heading)
-    inputs = assumptions_json(assumptions)
-    needed = tuple(inputs["cost"]) if cost else ("inferences_per_day", "batch")
-    for group in ("endurance", "cost"):
-        for name, value in inputs[group].items():
-            if group == "cost" and name not in needed:
-                continue
-            shown = f"{value:,g}" if isinstance(value, (int, float)) else value
-            table.add_row(f"{group}.{name}", shown, origin_text(f"{group}.{name}", inputs))
-    return [*tables, table]

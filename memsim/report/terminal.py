@@ -10,12 +10,12 @@ from collections.abc import Iterable
 import rich.console
 import rich.progress
 
+from memsim.report.texts import printable
+
 __all__ = [
     "accept_any_text",
-    "counted",
     "listed",
     "print_problem",
-    "printable",
     "progress_bar",
     "results_console",
 ]
@@ -57,27 +57,6 @@ def print_problem(text: str) -> None:
     line = printable(" ".join(f"memsim: {text}".splitlines()))
     console = rich.console.Console(stderr=True, soft_wrap=True)
     console.print(line, style="red", highlight=False, markup=False)
-
-
-def printable(name: str) -> str:
-    r"""Spells out the characters of a text that a terminal would obey or hide.
-
-    Names of tensors come from strangers' files: escape sequences, line ends, marks that turn the
-    direction of writing.
-
-    Example:
-      >>> printable("a\x1b[31m.weight")
-      '\\x1b[31m.weight'
-    """
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
-        for each in name
-    )
-
-
-def counted(number: int, noun: str) -> str:
-    """Gives a number with its noun, in the plural unless it is one: `1 tensor`, `1,200 tensors`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def listed(names: Iterable[str]) -> str:

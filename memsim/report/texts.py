@@ -1,4 +1,4 @@
-"""Figures as people read them."""
+"""Puts figures and names as people read them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,21 +6,95 @@ from typing import Any
 
 from memsim.service.lifetime import DAYS_PER_YEAR
 
+__all__ = [
+    "count_text",
+    "fold_name",
+    "index_bits_text",
+    "lifetime_title",
+    "number_text",
+    "origin_text",
+    "passes_text",
+    "pool_text",
+    "printable",
+    "quantity_text",
+    "time_text",
+    "wear_text",
+]
+
+
+def printable(text: str) -> str:
+    r"""Writes control and other invisible characters of a name as escapes.
+
+    Names come from strangers' files: a raw escape character would steer the terminal.
+
+    Example:
+      >>> printable("fc\x1b[31m.weight")
+      'fc\\x1b[31m.weight'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
+        for letter in text
+    )
+
+
+def count_text(number: float, noun: str, plural: str = "") -> str:
+    """Counts things in words.
+
+    Example:
+      >>> count_text(1, "tensor"), count_text(3183, "tensor"), count_text(2, "pass")
+      ('1 tensor', '3,183 tensors', '2 passes')
+
+    Args:
+      number: how many.
+      noun: what, in the singular.
+      plural: of the noun where it is neither in -s nor, after s, x, ch or sh, in -es.
+    """
+    shown = f"{number:,}" if isinstance(number, int) else f"{number:,g}"
+    if number == 1:
+        return f"{shown} {noun}"
+    ending = "es" if noun.endswith(("s", "x", "ch", "sh")) else "s"
+    return f"{shown} {plural or noun + ending}"
+
+
+def fold_name(name: str, width: int) -> str:
+    r"""Breaks the name of a policy into lines, after `:`, `,` or `+`.
+
+    Example:
+      >>> fold_name("matched:tolerance=1,correction=mean", 20)
+      'matched:\ntolerance=1,\ncorrection=mean'
+
+    Args:
+      name: to break.
+      width: of a line; a part without a place to break stays whole.
+    """
+    lines = [""]
+    start = 0
+    for end, letter in enumerate(name, 1):
+        if letter not in ":,+" and end < len(name):
+            continue
+        part, start = name[start:end], end
+        if lines[-1] and len(lines[-1] + part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
+
 
 def index_bits_text(bits: float) -> str:
-    """Index bits to one decimal; a price that rounds to nothing is not called nothing."""
+    """Writes index bits to one decimal; a price that rounds to nothing is not called nothing."""
     return "<0.1" if 0 < bits < 0.05 else f"{bits:.1f}"
 
 
 def quantity_text(value: float, unit: str) -> str:
-    """A time or an energy to one decimal, with the prefix it takes: 0.287 s is 287.0 ms."""
+    """Writes a time or an energy to one decimal, with the prefix it takes: 0.287 s is 287.0 ms."""
     # 999.95 is 1,000.0 to one decimal
     power = min(max(math.floor(math.log10(value / 0.99995) / 3), -5), 4) if value else 0
     return f"{value / 1000.0**power:.1f} {'fpnµm kMGT'[power + 5].strip()}{unit}"
 
 
 def time_text(years: float) -> str:
-    """In the largest unit that there is one of."""
+    """Writes a time in the largest unit that there is one of."""
     hours = 24 * DAYS_PER_YEAR
     units = {"years": 1.0, "days": DAYS_PER_YEAR, "h": hours, "min": 60 * hours}
     for unit, per_year in units.items():
@@ -33,29 +107,69 @@ def time_text(years: float) -> str:
 
 
 def number_text(value: float) -> str:
-    """To three digits; what never happens is said so."""
+    """Writes a number to three digits; what never happens is said so."""
     return "never" if math.isinf(value) else f"{value:,.3g}" if value < 999.5 else f"{value:,.0f}"
 
 
 def passes_text(writes_per_pass: Sequence[int]) -> str:
-    """What a title adds where figures are of several passes."""
+    """Gives what a title adds where figures are of several passes."""
     return f", {len(writes_per_pass)} passes" if len(writes_per_pass) > 1 else ""
 
 
-def origin_text(name: str, assumptions: Mapping[str, Any]) -> str:
-    """Where an input of the lifetime is from.
+def origin_text(name: str, inputs: Mapping[str, Any]) -> str:
+    """Says where an input of the lifetime is from.
 
     Args:
       name: such as `cost.batch`.
-      assumptions: their JSON values, see `assumptions_json`.
+      inputs: their JSON values, see `service_inputs_json`.
     """
-    if name in assumptions["given"]:
+    if name in inputs["given"]:
         return "your file"
-    return "PLACEHOLDER" if name in assumptions["placeholders"] else "default"
+    return "PLACEHOLDER" if name in inputs["placeholders"] else "default"
+
+
+def pool_text(config: Mapping[str, Any]) -> str:
+    """Says which pool of crossbars a chip has.
+
+    Example:
+      >>> pool_text({"crossbars": 64, "rows": 128, "schedule": "block"})
+      '64 crossbars of 128 rows, block schedule'
+
+    Args:
+      config: its JSON values.
+    """
+    of_rows = "of " + count_text(config["rows"], "row")
+    if config.get("columns"):  # an array wider than one word
+        of_rows += " and " + count_text(config["columns"], "column")
+    if config["crossbars"] is None:
+        return f"one crossbar per section, {of_rows}"
+    pool = f"{count_text(config['crossbars'], 'crossbar')} {of_rows}"
+    return pool if config["crossbars"] == 1 else f"{pool}, {config['schedule']} schedule"
+
+
+def wear_text(report: Mapping[str, Any]) -> str:
+    """Says how cells wear, in one or two sentences.
+
+    Args:
+      report: what `to_json` gives, with `lifetime`.
+    """
+    share = report["lifetime"]["cycles_per_write"]
+    if report["lifetime"]["cycles_counted"]:
+        return (
+            "Endurance is in cycles, a SET and a RESET of one cell: a cell of one bit wears by "
+            "half a cycle a write, since it is SET and RESET in turn. Pulses and retries of a "
+            "scheme do not count."
+        )
+    return (
+        "Endurance is in cycles, and a cell wears by its SETs or its RESETs, whichever are more. "
+        f"Cells of {report['config']['cell_bits']} bits are taken to wear by {share:g} cycles a "
+        "write, the most that is possible: their SETs and RESETs are not counted apart, and they "
+        "may live longer. Pulses and retries of a scheme do not count."
+    )
 
 
 def lifetime_title(report: Mapping[str, Any]) -> str:
-    """What the lifetimes in a report are of.
+    """Says what the lifetimes in a report are of.
 
     Args:
       report: what `to_json` gives, with `lifetime`.
@@ -68,5 +182,8 @@ def lifetime_title(report: Mapping[str, Any]) -> str:
     scheme = ", constant pulses that succeed"
     if lifetime["cells"]:
         scheme = f", {lifetime['scheme']} on {lifetime['cells']} cells"
-    rate = f"{lifetime['cost']['inferences_per_day']:,g} inferences a day"
-    return f"Lifetime until a cell fails{standby}, at {rate}{scheme}{levelled}"
+    rate = f"{count_text(lifetime['cost']['inferences_per_day'], 'inference')} a day"
+    return (
+        f"Lifetime of a chip with {pool_text(report['config'])}, until a cell fails{standby}, at "
+        f"{rate}{scheme}{levelled}"
+    )

@@ -1,21 +1,32 @@
-"""What a service costs, from assumptions: every figure beside the formula it came from."""
+"""Prices a service, from its inputs: every figure beside the formula that it came from."""
 
+import ast
 import dataclasses
 import math
-import re
+import operator
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from memsim.service.lifetime import MEDIAN_ENDURANCE, Endurance, Lognormal, Weibull
+
+__all__ = [
+    "LAWS",
+    "Costs",
+    "Figure",
+    "ServiceInputs",
+    "make_service_inputs",
+    "read_service_inputs",
+    "total_cost",
+]
 
 LAWS: dict[str, type[Lognormal] | type[Weibull]] = {"lognormal": Lognormal, "weibull": Weibull}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Costs:
-    """What a service takes and pays. Every default is a placeholder: nobody's price.
+    """Holds what a service takes and pays. Every default is a placeholder: nobody's price.
 
     Attributes:
       inferences_per_day: of the service.
@@ -55,11 +66,11 @@ class Costs:
             raise ValueError(f"`batch` is {self.batch!r}; give a whole number from 1.")
 
 
-class Assumptions(NamedTuple):
-    """What lifetime and cost are computed from.
+class ServiceInputs(NamedTuple):
+    """Holds what lifetime and cost are computed from, beside the counts.
 
     Attributes:
-      endurance: of a cell.
+      endurance: of a cell, in cycles.
       costs: of the service.
       placeholders: names of what is a default without a source.
       given: names of what is no default.
@@ -72,11 +83,11 @@ class Assumptions(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A number, and where it comes from.
+    """Holds a number, and where it comes from.
 
     Attributes:
       value: infinity where nothing wears out.
-      unit: of it.
+      unit: of it, empty for a plain number.
       formula: in Python's notation.
       inputs: the numbers in it, by name.
     """
@@ -104,8 +115,15 @@ _FORMULAS = {
 }  # fmt: skip
 
 
-def read_assumptions(path: Path, cells: str = "hfo2") -> Assumptions:
-    """Assumptions of a TOML file of the tables `endurance` and `cost`; what it lacks is by default.
+# what a formula may do with its numbers
+_OPERATIONS: dict[type[ast.operator], Callable[[float, float], float]] = {
+    ast.Add: operator.add, ast.Mult: operator.mul, ast.Div: operator.truediv,
+}  # fmt: skip
+_FUNCTIONS: dict[str, Callable[..., float]] = {"min": min, "max": max, "ceil": math.ceil}
+
+
+def read_service_inputs(path: Path, cells: str = "hfo2") -> ServiceInputs:
+    """Reads a TOML file of the tables `endurance` and `cost`; what it lacks is a default.
 
     Args:
       path: its keys are `law` and the fields of `Lognormal` or `Weibull`, and those of `Costs`.
@@ -128,18 +146,22 @@ def read_assumptions(path: Path, cells: str = "hfo2") -> Assumptions:
             )
     try:
         _check_keys("table", tables, ("endurance", "cost"))
-        return assume(tables.get("endurance", {}), tables.get("cost", {}), cells)
+        return make_service_inputs(tables.get("endurance", {}), tables.get("cost", {}), cells)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def assume(
+def make_service_inputs(
     endurance: Mapping[str, Any] = {}, costs: Mapping[str, Any] = {}, cells: str = "hfo2"
-) -> Assumptions:
-    """Assumptions of which some are given and the others are by default.
+) -> ServiceInputs:
+    """Takes the inputs that are given, and the defaults of the others.
+
+    Example:
+      >>> make_service_inputs({"median": 1e4}).endurance.median
+      10000.0
 
     Args:
-      endurance: of a cell: `law`, and fields of `Lognormal` or `Weibull`.
+      endurance: of a cell: `law`, and fields of `Lognormal` or `Weibull`; `median` is in cycles.
       costs: fields of `Costs`.
       cells: whose median endurance is the default, see `MEDIAN_ENDURANCE`.
 
@@ -157,20 +179,20 @@ def assume(
     guessed = [f"endurance.{name}" for name in ("law", *law.placeholders)]
     guessed += [f"cost.{name}" for name in _names(Costs) if name != "currency"]
     placeholders = [name for name in guessed if name not in given]
-    return Assumptions(law(**fields), Costs(**costs), tuple(placeholders), tuple(given))
+    return ServiceInputs(law(**fields), Costs(**costs), tuple(placeholders), tuple(given))
 
 
 def total_cost(
     programmings: float, write_joules: float, write_seconds: float, costs: Costs
 ) -> dict[str, Figure]:
-    """What a service costs a year, step by step: every figure after those that it is made of.
+    """Prices a year of a service, step by step: every figure after those that it is made of.
 
     Chips are replaced when they fail. Where one is too slow to be written so often, several share
     the inferences.
 
     Args:
       programmings: until a chip fails, by whatever is called failure.
-      write_joules, write_seconds: of one programming.
+      write_joules, write_seconds: of one programming, J and s.
       costs: the other inputs.
 
     Raises:
@@ -184,42 +206,28 @@ def total_cost(
         "write_seconds": write_seconds,
     }
     currency, figures = inputs.pop("currency"), {}
-    functions = {"min": min, "max": max, "ceil": math.ceil, "__builtins__": {}}
     for name, (unit, formula) in _FORMULAS.items():
-        named = {word: inputs[word] for word in re.findall(r"[a-z]\w+", formula) if word in inputs}
-        value = float(eval(formula, functions, named))  # noqa: S307 - what is shown is what is computed
-        inputs[name] = value
-        figures[name] = Figure(value, unit.replace("$", currency), formula, named)
+        # what is shown is what is computed: the text itself is read and worked out
+        tree = ast.parse(formula, mode="eval").body
+        words = (node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
+        named = {word: inputs[word] for word in words if word not in _FUNCTIONS}
+        inputs[name] = float(_work_out(tree, named))
+        figures[name] = Figure(inputs[name], unit.replace("$", currency), formula, named)
     return figures
 
 
-def assumptions_json(assumptions: Assumptions) -> dict[str, Any]:
-    """Assumptions as JSON values."""
-    endurance, costs, placeholders, given = assumptions
-    law = next(name for name, kind in LAWS.items() if isinstance(endurance, kind))
-    return {
-        "endurance": {"law": law} | dataclasses.asdict(endurance),
-        "cost": dataclasses.asdict(costs),
-        "placeholders": list(placeholders),
-        "given": list(given),
-    }
-
-
-def figures_json(figures: Mapping[str, Figure]) -> dict[str, Any]:
-    """Figures as JSON values; None for infinity."""
-    return {
-        name: figure._asdict()
-        | {
-            "value": finite(figure.value),
-            "inputs": {key: finite(value) for key, value in figure.inputs.items()},
-        }
-        for name, figure in figures.items()
-    }
-
-
-def finite(value: float) -> float | None:
-    """The number, or None for infinity, which JSON lacks."""
-    return float(value) if math.isfinite(value) else None
+def _work_out(node: ast.expr, named: Mapping[str, float]) -> float:
+    """Works out a formula of numbers, names, + * / and the functions in `_FUNCTIONS`."""
+    match node:
+        case ast.Constant(value=int() | float() as number):
+            return number
+        case ast.Name(id=name):
+            return named[name]
+        case ast.BinOp(left=left, op=sign, right=right):
+            return _OPERATIONS[type(sign)](_work_out(left, named), _work_out(right, named))
+        case ast.Call(func=ast.Name(id=name), args=arguments):
+            return _FUNCTIONS[name](*(_work_out(argument, named) for argument in arguments))
+    raise ValueError(f"`{ast.unparse(node)}` has no place in a formula.")
 
 
 def _names(kind: type) -> tuple[str, ...]:

@@ -1,33 +1,30 @@
-"""What a policy is worth: lifetime and cost from the counts of its steady pass."""
+"""Says how long a chip serves under a policy and at what cost, by the counts of a steady pass."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Key
+from jaxtyping import Array, Float, Float32, Key, Shaped
 
 from memsim.cells.prices import write_energy, write_time
 from memsim.cells.pulses import ConstantPulses, Scheme
-from memsim.service.costs import (
-    Assumptions,
-    Figure,
-    figures_json,
-    finite,
-    total_cost,
-)
+from memsim.service.costs import Figure, ServiceInputs, total_cost
 from memsim.service.lifetime import (
     Endurance,
-    WearHistogram,
-    levelled_wear,
     lifetime_years,
     programmings_until_failure,
     programmings_with_spares,
-    wear_histogram,
 )
+from memsim.service.wear import WearHistogram, levelled_wear, wear_histogram
 from memsim.summary import Summary
 
+__all__ = ["LEVELLING", "Levelling", "ServiceLife", "life_in_service", "quantiles"]
+
+Levelling = Literal["none", "rows", "crossbars", "both"]
+
+# Axes of the wear that each way of levelling rotates over.
 LEVELLING: dict[str, tuple[int, ...]] = {
     "none": (),
     "rows": (1,),
@@ -35,20 +32,17 @@ LEVELLING: dict[str, tuple[int, ...]] = {
     "both": (0, 1),
 }
 
-
 _PULSES = ConstantPulses()
-
 
 # Chips whose cells are drawn to find the lifetime of a chip.
 _CHIPS = 1000
-
 
 # Chips drawn at once where spare rows take over, which takes every cell and not their histogram.
 _CHUNK = 8
 
 
-class Worth(NamedTuple):
-    """What one policy comes to.
+class ServiceLife(NamedTuple):
+    """Holds how long chips serve under one policy, and what that costs.
 
     Attributes:
       summary: writes of a steady pass, mean over chips.
@@ -66,23 +60,32 @@ class Worth(NamedTuple):
     figures: dict[str, Figure]
 
 
-def worth(
+def life_in_service(
     summary: Summary,
-    wear: Sequence[np.ndarray],
-    assumptions: Assumptions,
-    seed: int = 0,
+    inputs: ServiceInputs,
     *,
+    cycles: Sequence[Shaped[np.ndarray, "crossbars rows columns"]],
+    seed: int = 0,
     scheme: Scheme = _PULSES,
-    levelling: str = "none",
+    levelling: Levelling = "none",
     spares: int = 0,
-) -> Worth:
-    """Lifetime and cost of a policy from the counts of its steady pass.
+) -> ServiceLife:
+    """Works out lifetime and cost of a policy from the counts of its steady pass.
+
+    Example:
+      >>> config, policy = memsim.CrossbarConfig(rows=8), memsim.Policy.parse("sws")
+      >>> tensors = {"w.weight": np.float32([[1, 2], [3, -4]])}
+      >>> compared = memsim.compare(tensors, config, {"sws": policy}, passes=2, steady=True)
+      >>> summary, writes = compared.steady["sws"]
+      >>> cycles = [wear_cycles(of_chip, config) for of_chip in writes]
+      >>> life = life_in_service(summary, make_service_inputs(), cycles=cycles)
 
     Args:
       summary: of that pass.
-      wear: writes per cell in it, [crossbars, rows, columns], of one chip or more that differ by
-        their draws; the endurance of their cells is drawn for 1,000 chips in all, or one each.
-      assumptions: the rest.
+      inputs: endurance and prices.
+      cycles: that every cell wears by in it (not writes, see `wear_cycles`), of one chip or more
+        that differ by their draws; the endurance of their cells is drawn for 1,000 chips in all, or
+        one each.
       seed: of the endurance.
       scheme: how a cell is written; a write wears it the same under each.
       levelling: what rotates, so that cells wear alike: `none`, `rows` of a crossbar, `crossbars`,
@@ -97,46 +100,51 @@ def worth(
     if spares < 0:
         raise ValueError(f"`spares` is {spares}; give a number of rows from 0.")
     if LEVELLING[levelling]:
-        wear = [levelled_wear(of_chip, LEVELLING[levelling]) for of_chip in wear]
-    endurance, costs, *_ = assumptions
-    keys = jax.random.split(jax.random.key(seed), (len(wear), -(-_CHIPS // len(wear))))
+        cycles = [levelled_wear(of_chip, LEVELLING[levelling]) for of_chip in cycles]
+    keys = jax.random.split(jax.random.key(seed), (len(cycles), -(-_CHIPS // len(cycles))))
     if spares:
-        drawn = _lives_with_spares(keys, wear, endurance, spares)
+        drawn = _lives_with_spares(keys, cycles, inputs.endurance, spares)
     else:
-        drawn = _lives(keys, wear, endurance)
+        drawn = _lives(keys, cycles, inputs.endurance)
     programmings = np.asarray(drawn, np.float64).reshape(-1)
     joules, seconds = write_energy(summary, scheme), write_time(summary, scheme)
     median = quantiles(programmings)[1]
+    worst = max(float(of_chip.max()) for of_chip in cycles)
     counted = {  # what the formulas start from
-        "programmings_until_failure": Figure(median, "", "median of the chips drawn", {}),
+        "most_worn_cell": Figure(worst, "cycles", "SETs or RESETs of it in a steady pass", {}),
+        "programmings_until_failure": Figure(
+            median, "programmings", "median of the chips drawn", {}
+        ),
         "write_seconds": Figure(seconds, "s", "row operations of a steady pass", {}),
         "write_joules": Figure(joules, "J", "writes of a steady pass", {}),
     }
+    costs = inputs.costs
     figures = counted | total_cost(median, joules, seconds, costs)
     rate = costs.inferences_per_day / figures["chips"].value
     years = lifetime_years(programmings, rate, costs.batch)
-    return Worth(summary, programmings * costs.batch, years, joules, seconds, figures)
+    return ServiceLife(summary, programmings * costs.batch, years, joules, seconds, figures)
 
 
 def _lives(
-    keys: Key[Array, "wears chips"], wear: Sequence[np.ndarray], endurance: Endurance
+    keys: Key[Array, "wears chips"], cycles: Sequence[np.ndarray], endurance: Endurance
 ) -> Float32[Array, "wears chips"]:
-    """Programmings until the first failure."""
-    histograms = [wear_histogram(of_chip) for of_chip in wear]
+    """Draws the programmings until the first failure of each chip."""
+    histograms = [wear_histogram(of_chip) for of_chip in cycles]
     groups = max(histogram.cells.size for histogram in histograms)
+    # groups of no cells at the end, so that all chips are drawn in one call
     padded = [[np.pad(x, (0, groups - x.size)) for x in histogram] for histogram in histograms]
-    stacked = WearHistogram(*map(np.stack, zip(*padded, strict=True)))  # more groups of no cells
+    stacked = WearHistogram(*map(np.stack, zip(*padded, strict=True)))
 
     def lives(histogram: WearHistogram, keys: Key[Array, " chips"]) -> Float32[Array, " chips"]:
         return jax.vmap(lambda key: programmings_until_failure(key, histogram, endurance))(keys)
 
-    return jax.jit(jax.vmap(lives))(stacked, keys)
+    return jnp.asarray(jax.jit(jax.vmap(lives))(stacked, keys))
 
 
 def _lives_with_spares(
-    keys: Key[Array, "wears chips"], wear: Sequence[np.ndarray], endurance: Endurance, spares: int
+    keys: Key[Array, "wears chips"], cycles: Sequence[np.ndarray], endurance: Endurance, spares: int
 ) -> Float32[Array, "wears chips"]:
-    """Programmings until a failure that finds no spare row."""
+    """Draws the programmings until a failure of each chip that finds no spare row."""
 
     @jax.jit
     def lives(
@@ -145,28 +153,16 @@ def _lives_with_spares(
         def life(key: Key[Array, ""]) -> Float32[Array, ""]:
             return programmings_with_spares(key, wear, endurance, spares)
 
-        return jax.lax.map(life, keys, batch_size=_CHUNK)
+        return jnp.asarray(jax.lax.map(life, keys, batch_size=_CHUNK))
 
-    pairs = zip(keys, wear, strict=True)
+    pairs = zip(keys, cycles, strict=True)
     return jnp.stack([lives(some, jnp.asarray(of_chip, jnp.float32)) for some, of_chip in pairs])
 
 
-def worth_json(found: Worth) -> dict[str, Any]:
-    """What a policy is worth as JSON values; None where nothing wears out."""
-    low, median, high = map(finite, quantiles(found.years))
-    return {
-        "writes": found.summary.writes,
-        "write_joules": found.write_joules,
-        "write_seconds": found.write_seconds,
-        "chips_drawn": len(found.years),
-        "inferences_to_first_failure": finite(quantiles(found.inferences)[1]),
-        "years_to_first_failure": median,
-        "years_to_first_failure_90": [low, high],
-        "figures": figures_json(found.figures),
-    }
+def quantiles(lives: Float[np.ndarray, " chips"]) -> tuple[float, float, float]:
+    """Returns the 5 % quantile, the median and the 95 % quantile.
 
-
-def quantiles(lives: np.ndarray) -> tuple[float, float, float]:
-    """5 %, median, 95 %: of chips that there are, since some may live for ever."""
+    Each is one of the values: between chips of which some live for ever there is no mean.
+    """
     low, median, high = np.quantile(lives, [0.05, 0.5, 0.95], method="nearest")
     return float(low), float(median), float(high)

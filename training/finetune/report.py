@@ -81,7 +81,7 @@ def report(
         "before_finetuning": float(np.mean(outcome.before.writes)),
         "after_finetuning": float(np.mean(outcome.after.writes)),
     }
-    document = memsim.to_json(name, config, comparison.policies, comparison.digital)
+    document = memsim.report.to_json(name, config, comparison.policies, comparison.digital)
     return document | {"accuracy": accuracy, "writes": writes, "settings": dict(settings)}
 
 

@@ -1,0 +1,117 @@
+"""Lays tables out in the width that there is: no number is ever cut short."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.jupyter import JupyterMixin
+from rich.table import Table
+from rich.text import Text
+
+from memsim.report.texts import fold_name, printable
+
+# Widths of a first column of names that are tried in turn; None leaves the names whole.
+_NAME_WIDTHS = (None, 26, 16)
+
+
+class Column(NamedTuple):
+    """Describes a column.
+
+    Attributes:
+      heading: may have several lines.
+      left: whether its texts start at the left, as names do; numbers end at the right.
+      folds: whether its texts may go on in the next line.
+    """
+
+    heading: str
+    left: bool = False
+    folds: bool = False
+
+
+class FittingTable(JupyterMixin):
+    """Shows a table that folds its names where it is too wide, then goes on below itself.
+
+    Columns that do not fit stand in a table of their own below, after the first column again.
+
+    Args:
+      title: above it.
+      columns: the first holds names.
+      rows: texts of all columns; control characters are shown as escapes.
+      groups: rows after which a line is drawn.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        columns: Sequence[Column],
+        rows: Iterable[Sequence[str]],
+        groups: Iterable[int] = (),
+    ) -> None:
+        self.title = printable(title)
+        self.columns = list(columns)
+        self.rows = [[_safe(text) for text in row] for row in rows]
+        self.groups = set(groups)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Gives one table, or several where one does not fit."""
+
+        def needed(table: Table) -> int:
+            # rich measures up to the width it is given
+            return console.measure(table, options=options.update(width=10_000)).minimum
+
+        everything = range(1, len(self.columns))
+        for width in _NAME_WIDTHS:
+            table = self._table(everything, width)
+            if needed(table) <= options.max_width:
+                yield table
+                return
+        for part in self._parts(options.max_width, needed):
+            yield self._table(part, _NAME_WIDTHS[-1])
+
+    def _parts(self, width: int, needed: Callable[[Table], int]) -> list[list[int]]:
+        """Deals columns out to tables, each as full as it can be."""
+        parts: list[list[int]] = [[]]
+        for column in range(1, len(self.columns)):
+            wider = [*parts[-1], column]
+            if parts[-1] and needed(self._table(wider, _NAME_WIDTHS[-1])) > width:
+                parts.append([column])
+            else:
+                parts[-1] = wider
+        return parts
+
+    def _table(self, chosen: Iterable[int], width: int | None) -> Table:
+        """Makes a table of the first column and the chosen others."""
+        chosen = [0, *chosen]
+        # the title only above the first part
+        title = Text(self.title, "table.title") if len(chosen) < 2 or chosen[1] == 1 else None
+        table = Table(title=title, title_justify="left")
+        rows: list[list[Text]] = [[] for _ in self.rows]
+        for number in chosen:
+            column = self.columns[number]
+            left = column.left or number == 0
+            texts = [column.heading, *(row[number] for row in self.rows)]
+            if width:  # headings and names go on in the next line
+                texts[0] = _two_lines(fold_name(column.heading, width))
+                if number == 0:
+                    texts[1:] = [fold_name(text, width) for text in texts[1:]]
+            # rich would cut a column without this short before it takes more room
+            widest = max(cell_len(line) for text in texts for line in text.split("\n"))
+            table.add_column(
+                Text(texts[0]), justify="left" if left else "right", vertical="top",
+                min_width=None if column.folds else widest, no_wrap=not column.folds,
+                overflow="fold",
+            )  # fmt: skip
+            for row, text in zip(rows, texts[1:], strict=True):
+                row.append(Text(text))
+        for number, row in enumerate(rows):
+            table.add_row(*row, end_section=number in self.groups)
+        return table
+
+
+def _two_lines(heading: str) -> str:
+    return heading if "\n" in heading else "\n".join(heading.rsplit(" ", 1))
+
+
+def _safe(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
