@@ -1,5 +1,7 @@
 """Checks of arguments, all in one form: the argument in backticks, its value, the remedy."""
 
+from __future__ import annotations
+
 import contextlib
 import math
 import numbers

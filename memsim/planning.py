@@ -1,5 +1,7 @@
 """How a network is programmed: `plan` works out scales, placements, schedules, on the host."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor

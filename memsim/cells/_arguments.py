@@ -1,5 +1,7 @@
 """Checks of what is read: arguments of another kind, inputs out of range, sums past 32 bits."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 import numpy as np

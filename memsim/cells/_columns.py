@@ -1,5 +1,7 @@
 """Sums of columns: their converters, and what a section stores otherwise than as it is."""
 
+from __future__ import annotations
+
 import functools
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple

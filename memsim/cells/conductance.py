@@ -1,5 +1,7 @@
 """Conductance of cells: what programming aims at, what it reaches, what is left when it is read."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
 

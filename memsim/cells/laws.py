@@ -5,6 +5,8 @@ read varies. Readouts know nothing else of a cell, so any frozen class with thes
 do, in `read_weights`, `read_layer`, `read_matmul` and in training.
 """
 
+from __future__ import annotations
+
 import math
 import numbers
 from typing import Protocol, runtime_checkable

@@ -1,5 +1,7 @@
 """What writes cost in time and energy, and what they leave wrong, from how a cell is pulsed."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 
 import numpy as np

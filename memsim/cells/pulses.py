@@ -4,6 +4,8 @@ A scheme says how a cell is written: constant-amplitude pulses without feedback,
 ramps. `HFO2` and `PCM` hold the schemes of two kinds of cell, with the figures that are published.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 from collections.abc import Mapping

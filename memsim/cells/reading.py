@@ -8,6 +8,8 @@ With everything ideal both are exactly what `program` says that the chip holds.
 Inputs and sums out of range saturate, and `count_saturated` counts them; none wraps.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable
 from typing import NamedTuple

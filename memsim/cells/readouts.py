@@ -1,5 +1,7 @@
 """How crossbars are read (`Readout`), and what their cells then count as (`program_cells`)."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import math

@@ -14,6 +14,8 @@ gradients need some ten to twenty products of small dense matrices.
 Rounding limits what a solve can reach, so every `Solution` says what it left over.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable
 from typing import NamedTuple

@@ -6,6 +6,8 @@ programmings, passes of the whole network over the crossbars: a cell that each o
 cycles fails after `endurance / w` of them.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
 from typing import ClassVar, NamedTuple

@@ -1,5 +1,7 @@
 """Says how long a chip serves under a policy and at what cost, by the counts of a steady pass."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
