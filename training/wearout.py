@@ -157,7 +157,7 @@ def serve(
         return memsim.program(task.params, plan, first.chip, wear=True)[1]
 
     passes = jax.vmap(steady)(fresh)
-    wear = memsim.wear_cycles(jnp.asarray(passes.wear), config)
+    wear = jnp.asarray(memsim.wear_cycles(jnp.asarray(passes.wear), config))
     if policy.low_columns and policy.draws == "fresh":  # other cells in every pass
         averaged = functools.partial(memsim.steady_wear, task.params, plan, passes=_AVERAGED)
         wear = jax.vmap(averaged)(fresh)
