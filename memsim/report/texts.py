@@ -62,8 +62,8 @@ def fold_name(name: str, width: int) -> str:
     r"""Breaks the name of a policy into lines, after `:`, `,` or `+`.
 
     Example:
-      >>> fold_name("matched:tolerance=1,correction=mean", 20)
-      'matched:\ntolerance=1,\ncorrection=mean'
+      >>> fold_name("matched:tolerance=1,correction=mean", 26)
+      'matched:tolerance=1,\ncorrection=mean'
 
     Args:
       name: to break.
