@@ -185,8 +185,8 @@ def lifetime_years(
     """Converts programmings into the years that they last.
 
     Example:
-      >>> float(lifetime_years(np.asarray(365_250.0), inferences_per_day=1_000))
-      1.0
+      >>> float(lifetime_years(np.asarray(730.5), inferences_per_day=1))
+      2.0
 
     Args:
       programmings: until failure.
