@@ -218,8 +218,7 @@ def digits_of(tensors):
     document = json.loads((tmp_path / "search.json").read_text())
     assert memsim.load_plan(out).names == ["hidden.weight", "out.weight"]
     status, printed, _ = run(
-        "program", checkpoint, "--plan", out, "--policy", "matched", "--rows", "32",
-        "--out", tmp_path / "held.safetensors",
+        "program", checkpoint, "--plan", out, "--out", tmp_path / "held.safetensors",
     )  # fmt: skip
     assert f"{document['chosen']['writes']:,} writes" in printed
     for options, message in (

@@ -223,14 +223,14 @@ def test_program_follows_a_saved_plan_on_a_saved_chip(run, checkpoint, tmp_path)
     plan, chip = tmp_path / "plan", tmp_path / "chip"
     stuck = "sws+stuck:p=0.5,low=4"
     a, b, c = (tmp_path / f"{name}.safetensors" for name in "abc")
-    assert run("plan", checkpoint, "--policy", "sws", "--rows", 16, "--out", plan)[0] == 0
+    assert run("plan", checkpoint, "--policy", stuck, "--rows", 16, "--out", plan)[0] == 0
     options = ["--rows", 16, "--stuck-at-1", 0.02, "--save-chip", chip]
     assert run("program", checkpoint, "--policy", stuck, *options, "--out", a)[0] == 0
-    options = ["--rows", 16, "--stuck-at-1", 0.02, "--plan", plan]
-    assert run("program", checkpoint, "--policy", stuck, *options, "--out", b)[0] == 0
+    options = ["--stuck-at-1", 0.02, "--plan", plan]
+    assert run("program", checkpoint, *options, "--out", b)[0] == 0
     assert a.read_bytes() == b.read_bytes()
     options = ["--plan", plan, "--chip", chip]  # the same chip, a second time
-    assert run("program", checkpoint, "--policy", stuck, *options, "--out", c)[0] == 0
+    assert run("program", checkpoint, *options, "--out", c)[0] == 0
     assert a.read_bytes() != c.read_bytes()
 
 
@@ -293,13 +293,13 @@ def test_a_plan_of_another_network_is_refused(run, checkpoint, tmp_path):
     np.savez(other, **{"fc.weight": np.ones((4, 4), np.float32)})
     plan = tmp_path / "plan"
     assert run("plan", checkpoint, "--policy", "sws", "--out", plan)[0] == 0
-    options = ["--policy", "sws", "--plan", plan, "--out", tmp_path / "x.npz"]
+    options = ["--plan", plan, "--out", tmp_path / "x.npz"]
     code, _, error = run("program", other, *options)
     assert code == 1
     assert "`plan` belongs to another network" in error
     code, _, error = run("program", checkpoint, *options, "--rows", 5)
     assert code == 1
-    assert "leave these out" in error
+    assert "`--rows` beside `--plan` cannot apply" in error
     assert not (tmp_path / "x.npz").exists()
 
 

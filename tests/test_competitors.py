@@ -450,7 +450,7 @@ def test_on_the_command_line(tmp_path, monkeypatch, capsys):
     for i, name in enumerate(names):
         plan, held = tmp_path / f"plan{i}", tmp_path / f"held{i}.npz"
         run("plan", net, "--policy", name, "--out", plan, *options)
-        run("program", net, "--policy", name, "--plan", plan, "--out", held, *options)
+        run("program", net, "--plan", plan, "--out", held)
         assert f"{document['policies'][name]['writes']:,} writes" in capsys.readouterr().out
         tensors = memsim.open_checkpoint(held)
         np.testing.assert_array_equal(

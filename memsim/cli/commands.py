@@ -2,13 +2,16 @@
 
 from typing import Annotated
 
-import rich.console
 import typer
 
 from memsim import __version__
-from memsim.cli.plan_command import plan_command
-from memsim.cli.program_command import program_command
-from memsim.cli.report_command import report_command
+from memsim.cli.failures import debug, guarded
+from memsim.cli.plan_command import run_plan
+from memsim.cli.program_command import run_program
+from memsim.cli.report_command import run_report
+from memsim.report.terminal import accept_any_text
+
+__all__ = ["app", "main"]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,21 +32,20 @@ def _common(
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="print the version"),
     ] = False,
+    show_failures: Annotated[
+        bool, typer.Option("--debug", help="show where a failure happened")
+    ] = False,
 ) -> None:
     """Count what it costs to program a neural network onto memristive crossbars."""
+    debug.set(show_failures)
 
 
-app.command("report")(report_command)
-app.command("program")(program_command)
-app.command("plan")(plan_command)
+app.command("report")(guarded(run_report))
+app.command("program")(guarded(run_program))
+app.command("plan")(guarded(run_plan))
 
 
 def main() -> None:
-    """Runs the command line; a wrong input is one line on stderr and exit status 1."""
-    try:
-        app()
-    except (ValueError, OSError) as error:
-        rich.console.Console(stderr=True, soft_wrap=True).print(
-            f"memsim: {error}", style="red", highlight=False, markup=False
-        )
-        raise SystemExit(1) from None
+    """Runs the command line; see `guarded` for how it fails."""
+    accept_any_text()
+    app()

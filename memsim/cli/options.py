@@ -1,78 +1,286 @@
-"""Options that the commands share, and what they stand for."""
+"""Options that the commands share: groups of them, each with the object that it stands for."""
 
+import contextlib
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
+import numpy as np
 import typer
 from jaxtyping import Array, Key
 
 from memsim.chip import Chip, fault_words, with_faults
-from memsim.config import ENCODINGS, SCHEDULES, CrossbarConfig
+from memsim.config import ENCODINGS, SCALES, SCHEDULES, CrossbarConfig
+from memsim.files.checkpoints import Checkpoint, open_checkpoint
 from memsim.files.chips import load_chip, load_faults
-from memsim.planning import Plan
-from memsim.selection import LAYOUTS
+from memsim.files.writing import check_output
+from memsim.planning import Plan, sections_by_output
+from memsim.policies import Policy
+from memsim.report.texts import count_text
+from memsim.selection import LAYOUTS, Select, select_by_name, select_layers
 
-Checkpoint = Annotated[
-    Path, typer.Argument(metavar="CKPT", help=".safetensors, its .index.json, or .npz")
+__all__ = [
+    "CheckpointOptions",
+    "CrossbarOptions",
+    "FaultOptions",
+    "ForceOption",
+    "SeedOption",
+    "SelectionOptions",
+    "check_memory",
+    "check_outputs",
+    "chip_of_files",
+    "here_first",
+    "naming",
+    "parse_policy",
+    "path_text",
 ]
-Rows = Annotated[int, typer.Option(help="weights per section: rows of a crossbar")]
-Bits = Annotated[int, typer.Option(help="bits per weight, sign included")]
-CellBits = Annotated[int, typer.Option(help="bits per cell: 1, 2 or 4")]
-Encoding = Annotated[str, typer.Option(help=", ".join(ENCODINGS))]
-Crossbars = Annotated[str, typer.Option(help="number of crossbars, or all: one per section")]
-Schedule = Annotated[str, typer.Option("--schedule", help=" or ".join(SCHEDULES))]
-ScalePer = Annotated[str, typer.Option(help="quantization scale per tensor or output")]
-Passes = Annotated[int, typer.Option(help="times the network is programmed")]
-Include = Annotated[str | None, typer.Option(metavar="RE", help="map only names that match")]
-Exclude = Annotated[str | None, typer.Option(metavar="RE", help="leave names that match digital")]
-Map = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--map",
-        metavar="RE=LAYOUT",
-        help=f"read tensors that match as {', '.join(LAYOUTS)}, or another word for each axis; "
-        "repeatable, the first that matches counts",
-    ),
-]
-StuckAt0 = Annotated[float, typer.Option("--stuck-at-0", help="share of cells stuck at 0")]
-StuckAt1 = Annotated[float, typer.Option("--stuck-at-1", help="share of cells stuck at 1")]
-Faults = Annotated[Path | None, typer.Option(metavar="MAP", help="fault map, .npz or .safetensors")]
-Seed = Annotated[int, typer.Option(help="of the chips' draws")]
-Force = Annotated[bool, typer.Option("--force", help="replace output files that exist")]
+
+Result = TypeVar("Result")
+
+# Panels of the help.
+_CROSSBARS, _TENSORS, _CHIPS = "Crossbars", "Which tensors", "Chips"
+# Seeds are 32 bits: without 64-bit types JAX drops the others, and 2**32 would be 0.
+_SEEDS = 2**32
 
 
-def make_config(
-    rows: int,
-    bits: int,
-    cell_bits: int,
-    encoding: str,
-    crossbars: str,
-    schedule: str,
-    scale_per: str,
-) -> CrossbarConfig:
-    """The crossbars that the options describe."""
-    number = None if crossbars == "all" else int(crossbars) if crossbars.isdecimal() else -1
-    if number == -1:
-        raise ValueError(f"`crossbars` is {crossbars!r}; give a number from 1, or all.")
-    return CrossbarConfig(
-        rows=rows,
-        bits=bits,
-        cell_bits=cell_bits,
-        encoding=encoding,
-        crossbars=number,
-        schedule=schedule,
-        scale_per=scale_per,
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointOptions:
+    """The checkpoint that a command reads."""
+
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CKPT", help=".safetensors, its .index.json, or .npz")
+    ]
+
+    def open(self) -> Checkpoint:
+        """Opens it."""
+        return open_checkpoint(self.checkpoint)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CrossbarOptions:
+    """What the crossbars are."""
+
+    rows: Annotated[
+        int, typer.Option(help="weights per section: rows", rich_help_panel=_CROSSBARS)
+    ] = 128
+    bits: Annotated[
+        int, typer.Option(help="bits per weight, sign included", rich_help_panel=_CROSSBARS)
+    ] = 8
+    cell_bits: Annotated[
+        int, typer.Option(help="bits per cell: 1, 2 or 4", rich_help_panel=_CROSSBARS)
+    ] = 1
+    encoding: Annotated[
+        str, typer.Option(help=", ".join(ENCODINGS), rich_help_panel=_CROSSBARS)
+    ] = "twos_complement"
+    crossbars: Annotated[
+        str | None,
+        typer.Option(
+            help="number, or all: one per section", show_default="1", rich_help_panel=_CROSSBARS
+        ),
+    ] = None
+    schedule: Annotated[
+        str, typer.Option(help=" or ".join(SCHEDULES), rich_help_panel=_CROSSBARS)
+    ] = "block"
+    scale_per: Annotated[
+        str,
+        typer.Option(
+            help=f"quantization scale per {' or '.join(SCALES)}", rich_help_panel=_CROSSBARS
+        ),
+    ] = "tensor"
+
+    def config(self, crossbars: str = "1") -> CrossbarConfig:
+        """Gives the config of these crossbars.
+
+        Args:
+          crossbars: how many where the user does not say.
+        """
+        text = crossbars if self.crossbars is None else self.crossbars
+        if text != "all" and not (text.isascii() and text.isdecimal()):
+            raise ValueError(f"`crossbars` is {text!r}; give a number from 1, or all.")
+        # words are checked there, and the messages list them
+        words: dict[str, Any] = {
+            "encoding": self.encoding,
+            "schedule": self.schedule,
+            "scale_per": self.scale_per,
+        }
+        return CrossbarConfig(
+            rows=self.rows,
+            bits=self.bits,
+            cell_bits=self.cell_bits,
+            crossbars=None if text == "all" else int(text),
+            **words,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SelectionOptions:
+    """Which tensors are weight matrices, and how they are read."""
+
+    include: Annotated[
+        str | None,
+        typer.Option(metavar="RE", help="map only names that match", rich_help_panel=_TENSORS),
+    ] = None
+    exclude: Annotated[
+        str | None,
+        typer.Option(metavar="RE", help="leave names that match digital", rich_help_panel=_TENSORS),
+    ] = None
+    maps: Annotated[
+        list[str],
+        typer.Option(
+            "--map",
+            metavar="RE=LAYOUT",
+            help=f"read tensors that match as {', '.join(LAYOUTS)}, or another word for each axis; "
+            "repeatable, the first that matches counts",
+            rich_help_panel=_TENSORS,
+        ),
+    ] = dataclasses.field(default_factory=list)
+
+    def select(self) -> Select:
+        """Gives the choice of `plan` and `compare`."""
+        return select_by_name(include=self.include, exclude=self.exclude, map=self.maps)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FaultOptions:
+    """Which cells are stuck: by rates, or by a map."""
+
+    stuck_at_0: Annotated[
+        float,
+        typer.Option("--stuck-at-0", help="share of cells stuck at 0", rich_help_panel=_CHIPS),
+    ] = 0.0
+    stuck_at_1: Annotated[
+        float,
+        typer.Option("--stuck-at-1", help="share of cells stuck at 1", rich_help_panel=_CHIPS),
+    ] = 0.0
+    faults: Annotated[
+        Path | None,
+        typer.Option(metavar="MAP", help="fault map, .npz or .safetensors", rich_help_panel=_CHIPS),
+    ] = None
+
+    def fault_map(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Reads the map, if there is one: (stuck_at_0, stuck_at_1), see `load_faults`."""
+        return naming("--faults", load_faults, self.faults) if self.faults else None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SeedOption:
+    """What everything random is drawn from."""
+
+    seed: Annotated[int, typer.Option(help="of all that is drawn", rich_help_panel=_CHIPS)] = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < _SEEDS:
+            raise ValueError(
+                f"`--seed` is {self.seed}; give a whole number from 0 to {_SEEDS - 1:,}."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ForceOption:
+    """Whether files that exist are replaced."""
+
+    force: Annotated[bool, typer.Option("--force", help="replace output files that exist")] = False
+
+
+def check_outputs(outputs: Mapping[str, Path | None], force: bool) -> None:
+    """Checks, before long work, that all outputs can be written, each to a file of its own.
+
+    Args:
+      outputs: by the option that names them; None where it is not given.
+      force: whether files that exist are replaced.
+
+    Raises:
+      ValueError: two outputs of one file.
+      OSError: see `check_output`.
+    """
+    seen: dict[Path, str] = {}
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        check_output(path, force)
+        other = seen.setdefault(path.resolve(), option)
+        if other != option:
+            raise ValueError(f"`{option}` and `{other}` are both {path}; name two files.")
+
+
+def check_memory(
+    tensors: Mapping[str, Any], config: CrossbarConfig, select: Select, chips: int = 1
+) -> None:
+    """Checks that crossbars of this size can be simulated at all, before anything is allocated.
+
+    Args:
+      tensors: by name, anything with their `shape`.
+      config, select: how they are programmed.
+      chips: how many at once.
+
+    Raises:
+      ValueError: the chips, or the sections of one layer, take more than the machine has.
+    """
+    matrices = {name: each.matrix for name, each in select_layers(tensors, select).items()}
+    sections = sections_by_output(matrices, config)
+    crossbars = config.crossbars or sum(sections.values())
+    # state and stuck cells in words, and wear in 4 bytes a cell; a layer's places and words
+    of_chip = (
+        crossbars * config.physical_rows * (4 * config.word_dtype.itemsize + 4 * config.columns)
     )
+    of_layer = 16 * config.physical_rows * max(sections.values())
+    needed = chips * of_chip + of_layer
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise ValueError(
+            f"{count_text(chips, 'chip')} of {count_text(crossbars, 'crossbar')} of "
+            f"{count_text(config.rows, 'row')} would take about {needed / 1e9:,.0f} GB, and this "
+            f"machine has {there / 1e9:,.0f}; give fewer `rows`, `crossbars` or `chips`."
+        )
 
 
-def open_chip(
-    key: Key[Array, ""], chip: Path | None, faults: Path | None, plan_: Plan
+def chip_of_files(
+    key: Key[Array, ""], chip: Path | None, faults: Path | None, plan: Plan
 ) -> Chip | None:
-    """The chip of a file, or one with the stuck cells of a fault map, or none."""
+    """Gives the chip of a file, or one with the stuck cells of a fault map, or None.
+
+    Args:
+      key: draws for a fault map.
+      chip, faults: the files; at most one.
+      plan: what is programmed.
+    """
     if chip:
-        return load_chip(chip, plan_.config)
+        return load_chip(chip, plan.config)
     if faults is None:
         return None
-    cells = load_faults(faults)
-    low, high = (fault_words(of_level, plan_.crossbars, plan_.config) for of_level in cells)
+    cells = naming("--faults", load_faults, faults)
+    low, high = (fault_words(of_level, plan.crossbars, plan.config) for of_level in cells)
     return with_faults(key, low, high)
+
+
+@contextlib.contextmanager
+def here_first() -> Iterator[None]:
+    """Looks for modules in the current folder first, as Python does for a script there."""
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+def parse_policy(text: str) -> Policy:
+    """Reads a policy; a user's own is also looked for in the current folder."""
+    with here_first():
+        return Policy.parse(text)
+
+
+def naming(option: str, read: Callable[[Path], Result], path: Path) -> Result:
+    """Reads a file; what is wrong with it is told with the option that names it."""
+    try:
+        return read(path)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{option}: {error}") from error
+
+
+def path_text(path: Path) -> str:
+    """Gives a path as text that any file can hold: bytes that are no UTF-8 are replaced."""
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")

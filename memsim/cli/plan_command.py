@@ -3,153 +3,179 @@
 import dataclasses
 import importlib
 import json
-import os
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import jax
+import numpy as np
+import rich.console
 import typer
 
-import memsim.cli.options as options
-from memsim.budgeting import Trial, budget
-from memsim.config import Policy
-from memsim.files.checkpoints import open_checkpoint
+from memsim.budgeting import Judge, Trial, budget
+from memsim.chip import Chip
+from memsim.cli import options
+from memsim.cli.failures import JudgeError
+from memsim.cli.records import given_options, with_options
+from memsim.cli.rules import PLAN_RULES, check_rules
+from memsim.config import CrossbarConfig
 from memsim.files.plans import save_plan
-from memsim.files.writing import check_output, write_text
+from memsim.files.raw import RawTensor
+from memsim.files.writing import write_text
 from memsim.planning import plan
+from memsim.policies import Policy, Unsorted
 from memsim.report.documents import budget_json
 from memsim.report.tables import budget_tables
 from memsim.report.terminal import progress_bar, results_console
-from memsim.selection import select_by_name
+from memsim.report.texts import count_text, printable
+from memsim.selection import Select
+
+__all__ = ["PlanOptions", "run_plan"]
 
 
-def plan_command(
-    checkpoint: options.Checkpoint,
-    out: Annotated[Path, typer.Option(metavar="PLAN", help=".safetensors")],
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlanOptions(
+    options.ForceOption,
+    options.SeedOption,
+    options.SelectionOptions,
+    options.CrossbarOptions,
+    options.CheckpointOptions,
+):
+    """The options of `memsim plan`."""
+
+    out: Annotated[Path, typer.Option(metavar="PLAN", help=".safetensors")]
     policy: Annotated[
         str | None,
         typer.Option(
             help='such as "sws"; what --max-drop shares out',
             show_default="matched:correction=mean with --max-drop",
         ),
-    ] = None,
+    ] = None
     max_drop: Annotated[
         float | None, typer.Option(help="fewest writes whose accuracy drops by at most this share")
-    ] = None,
+    ] = None
     evaluate: Annotated[
         str | None,
         typer.Option(
             metavar="MODULE:FUNCTION",
             help="(tensors) -> (loss_fn, accuracy_fn, data) of memsim.budget; goes with --max-drop",
         ),
-    ] = None,
+    ] = None
     json_out: Annotated[
         Path | None, typer.Option("--json", metavar="OUT.json", help="how the search went")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="of the examples held out, and the chips")] = 0,
-    rows: options.Rows = 128,
-    bits: options.Bits = 8,
-    cell_bits: options.CellBits = 1,
-    encoding: options.Encoding = "twos_complement",
-    crossbars: options.Crossbars = "1",
-    schedule: options.Schedule = "block",
-    scale_per: options.ScalePer = "tensor",
-    include: options.Include = None,
-    exclude: options.Exclude = None,
-    layout: options.Layout = "auto",
-    transposed: options.Transposed = None,
+    ] = None
     chip_file: Annotated[
-        Path | None, typer.Option("--chip", help="a chip whose stuck cells faults=avoid avoids")
-    ] = None,
-    faults: options.Faults = None,
-    force: options.Force = False,
-) -> None:
+        Path | None,
+        typer.Option("--chip", metavar="CHIP", help="a chip whose stuck cells faults=avoid avoids"),
+    ] = None
+    faults: Annotated[
+        Path | None, typer.Option(metavar="MAP", help="its fault map, .npz or .safetensors")
+    ] = None
+
+
+@with_options(PlanOptions)
+def run_plan(chosen: PlanOptions) -> None:
     """Write the index that a chip would follow: under a policy, or within a budget of accuracy."""
-    if (max_drop is None) != (evaluate is None) or (policy is None and max_drop is None):
-        raise ValueError(
-            "A plan takes --policy, or --max-drop with --evaluate MODULE:FUNCTION, which says how "
-            "accurate the network is."
-        )
-    if json_out and max_drop is None:
-        raise ValueError("`--json` is of the search for --max-drop; leave it out.")
-    parsed = Policy.parse(policy) if policy else None
-    if chip_file and faults:
-        raise ValueError("`--chip` brings its own stuck cells; leave --faults out.")
-    if (chip_file or faults) and (parsed is None or parsed.faults == "ignore"):
+    check_rules(PLAN_RULES, given_options())
+    policy = options.parse_policy(chosen.policy) if chosen.policy is not None else None
+    avoids = policy is not None and policy.avoids_faults
+    if (chosen.chip_file or chosen.faults) and not avoids:
         raise ValueError(
             "`--chip` and `--faults` are of matched:faults=avoid; leave them out, or give that "
             "--policy."
         )
-    config = options.make_config(rows, bits, cell_bits, encoding, crossbars, schedule, scale_per)
-    select = select_by_name(layout, include, exclude, transposed)
-    for output in (out, json_out):
-        if output:
-            check_output(output, force)
-    source = open_checkpoint(checkpoint)
+    config, select = chosen.config(), chosen.select()
+    options.check_outputs({"--out": chosen.out, "--json": chosen.json_out}, chosen.force)
+    source = chosen.open()
+    options.check_memory(source.tensors, config, select)
     tensors = {name: source.load(name) for name in source.tensors}
     chip = None
-    if chip_file or faults:  # a plain plan has as many crossbars
-        plain = plan(tensors, config, Policy(), select=select)
-        chip = options.open_chip(jax.random.key(seed), chip_file, faults, plain)
+    if chosen.chip_file or chosen.faults:  # a plain plan has as many crossbars
+        plain = plan(tensors, config, Unsorted(), select=select)
+        key = jax.random.key(chosen.seed)
+        chip = options.chip_of_files(key, chosen.chip_file, chosen.faults, plain)
     console = results_console()
-    if max_drop is None or evaluate is None:
-        with progress_bar() as bar:
-            bar.add_task(f"planning {checkpoint.name}", total=None)
-            made = plan(tensors, config, parsed or Policy(), select=select, chip=chip)
-            save_plan(out, made, force=force)
-        console.print(f"plan of {len(made.layers)} tensors under {parsed} in {out}")
+    if chosen.max_drop is not None:
+        _plan_in_budget(chosen, policy, config, select, chip, tensors, console)
         return
-    loss_fn, accuracy_fn, data = _judge(evaluate, tensors)
     with progress_bar() as bar:
-        task = bar.add_task(f"planning {checkpoint.name}", total=None)
+        bar.add_task(f"planning {printable(chosen.checkpoint.name)}", total=None)
+        made = plan(tensors, config, policy or Unsorted(), select=select, chip=chip)
+        save_plan(chosen.out, made, force=chosen.force)
+    _print_plan(console, chosen, len(made.layers), f" under {policy}")
+
+
+def _print_plan(console: rich.console.Console, chosen: PlanOptions, layers: int, how: str) -> None:
+    text = f"plan of {count_text(layers, 'tensor')}{how} in {printable(str(chosen.out))}"
+    console.print(text, markup=False, soft_wrap=True)
+
+
+def _plan_in_budget(
+    chosen: PlanOptions,
+    policy: Policy | None,
+    config: CrossbarConfig,
+    select: Select,
+    chip: Chip | None,
+    tensors: Mapping[str, np.ndarray | RawTensor],
+    console: rich.console.Console,
+) -> None:
+    """Searches the plan of fewest writes within the budget, and writes and prints what it found."""
+    assert chosen.evaluate is not None and chosen.max_drop is not None, "rules"  # noqa: S101, PT018
+    judge = _judge(chosen.evaluate, dict(tensors))
+    title = f"planning {printable(chosen.checkpoint.name)}"
+    with progress_bar() as bar:
+        task = bar.add_task(title, total=None)
 
         def show(trial: Trial) -> None:
             reduction = trial.summary.reduction or 1.0
             what = f"last {reduction:.1f}x at {100 * trial.change.mean:+.2f} points"
-            bar.update(task, description=f"planning {checkpoint.name}: {what}")
+            bar.update(task, description=f"{title}: {what}")
 
         found = budget(
-            tensors, config, loss_fn, accuracy_fn, data, max_drop,
-            policy=parsed, select=select, chip=chip, seed=seed, progress=show,
+            tensors, config, judge, chosen.max_drop,
+            policy=policy, select=select, chip=chip, seed=chosen.seed, progress=show,
         )  # fmt: skip
-    save_plan(out, found.plan, force=force)
-    if json_out:
-        document = {"checkpoint": str(checkpoint), "config": dataclasses.asdict(config)}
-        document |= {"max_drop": max_drop, "seed": seed} | budget_json(found)
-        write_text(json_out, json.dumps(document, indent=1), force)
+    save_plan(chosen.out, found.plan, force=chosen.force)
+    if chosen.json_out:
+        document = {
+            "checkpoint": options.path_text(chosen.checkpoint),
+            "config": dataclasses.asdict(config),
+        }
+        document |= {"max_drop": chosen.max_drop, "seed": chosen.seed} | budget_json(found)
+        write_text(chosen.json_out, json.dumps(document, indent=1), chosen.force)
     for table in budget_tables(found):
         console.print(table)
-    console.print(f"plan of {len(found.plan.layers)} tensors in {out}")
+    _print_plan(console, chosen, len(found.plan.layers), "")
 
 
 def _load_function(text: str) -> Callable[..., Any]:
     """The function that `module:function` names; modules are also looked for where one stands."""
     module, _, name = text.partition(":")
-    sys.path.insert(0, os.getcwd())
     try:
-        function = getattr(importlib.import_module(module), name)
+        with options.here_first():
+            function = getattr(importlib.import_module(module), name)
+        if not callable(function):
+            raise ValueError(f"{name} is {type(function).__name__}")
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
             f"`--evaluate` {text} is no MODULE:FUNCTION ({error}); give one such as "
             "evaluate:resnet20 for the function resnet20 of evaluate.py in this folder."
         ) from error
-    finally:
-        sys.path.remove(os.getcwd())
+    except Exception as error:
+        raise JudgeError(f"`--evaluate` {text}: its module failed.") from error
     return cast(Callable[..., Any], function)
 
 
-def _judge(text: str, tensors: dict[str, Any]) -> tuple[Any, Any, Any]:
+def _judge(text: str, tensors: dict[str, Any]) -> Judge:
     """What the function gives; what it raises is its own, and shown with its lines."""
     function = _load_function(text)
     try:
         found = function(tensors)
-    except (ValueError, OSError) as error:
-        raise RuntimeError(f"`--evaluate` {text} failed.") from error
+    except Exception as error:
+        raise JudgeError(f"`--evaluate` {text} failed.") from error
     if not isinstance(found, tuple) or len(found) != 3:
         raise ValueError(
             f"`--evaluate` {text} returned {type(found).__name__}; it must return (loss_fn, "
             "accuracy_fn, data), see memsim.budget."
         )
-    return found
+    return Judge(*found)

@@ -1,103 +1,195 @@
 """`memsim program`."""
 
+import dataclasses
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import typer
 
-import memsim.cli.options as options
-from memsim.config import CrossbarConfig
-from memsim.files.checkpoints import open_checkpoint
+from memsim.chip import Chip
+from memsim.cli import options
+from memsim.cli.records import given_options, with_options
+from memsim.cli.rules import PROGRAM_RULES, check_rules
+from memsim.files.checkpoints import Checkpoint
 from memsim.files.chips import save_chip
 from memsim.files.plans import load_plan
-from memsim.files.writing import check_output, save_tensors
+from memsim.files.raw import RawTensor
+from memsim.files.writing import save_tensors
 from memsim.network import program, sample_chip
-from memsim.planning import plan, with_stucking
-from memsim.policies import Policy
+from memsim.planning import Plan, plan
+from memsim.policies import Policy, Unsorted
 from memsim.report.terminal import progress_bar, results_console
-from memsim.selection import select_by_name
-from memsim.summary import summarize
+from memsim.report.texts import count_text, printable
+from memsim.selection import slice_of, tensor_name
+from memsim.summary import Summary, summarize
+
+__all__ = ["ProgramOptions", "run_program"]
 
 
-def program_command(
-    checkpoint: options.Checkpoint,
-    policy: Annotated[str, typer.Option(help='such as "sws+stuck:p=0.5,low=3"')],
-    out: Annotated[Path, typer.Option(metavar="OUT", help=".safetensors or .npz")],
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProgramOptions(
+    options.ForceOption,
+    options.SeedOption,
+    options.FaultOptions,
+    options.SelectionOptions,
+    options.CrossbarOptions,
+    options.CheckpointOptions,
+):
+    """The options of `memsim program`."""
+
+    policy: Annotated[
+        str | None,
+        typer.Option(help='such as "sws+stuck:p=0.5,low=3"; a plan brings its own'),
+    ] = None
+    out: Annotated[Path, typer.Option(metavar="OUT", help=".safetensors or .npz")]
     plan_file: Annotated[
         Path | None,
-        typer.Option(
-            "--plan", help="placement and crossbars from a file; bit stucking by --policy"
-        ),
-    ] = None,
-    chip_file: Annotated[Path | None, typer.Option("--chip", help="the chip, from a file")] = None,
+        typer.Option("--plan", metavar="PLAN", help="policy, crossbars and matrices, from a file"),
+    ] = None
+    chip_file: Annotated[
+        Path | None, typer.Option("--chip", metavar="CHIP", help="the chip, from a file")
+    ] = None
     save_chip_file: Annotated[
-        Path | None, typer.Option("--save-chip", help="where to save the chip afterwards")
-    ] = None,
-    rows: options.Rows = 128,
-    bits: options.Bits = 8,
-    cell_bits: options.CellBits = 1,
-    encoding: options.Encoding = "twos_complement",
-    crossbars: options.Crossbars = "1",
-    schedule: options.Schedule = "block",
-    scale_per: options.ScalePer = "tensor",
-    passes: options.Passes = 1,
-    include: options.Include = None,
-    exclude: options.Exclude = None,
-    map: options.Map = None,
-    stuck_at_0: options.StuckAt0 = 0.0,
-    stuck_at_1: options.StuckAt1 = 0.0,
-    faults: options.Faults = None,
-    seed: options.Seed = 0,
-    force: options.Force = False,
-) -> None:
+        Path | None,
+        typer.Option("--save-chip", metavar="CHIP", help="where to save the chip afterwards"),
+    ] = None
+    passes: Annotated[int, typer.Option(help="times the network is programmed")] = 1
+
+
+class Deviation(NamedTuple):
+    """How far the weights that a chip holds are from those of the checkpoint.
+
+    Attributes:
+      weights: how many there are.
+      share: root mean square of the errors, over that of the weights; of finite weights.
+      clipped: weights beyond the largest code of their scale.
+      vanished: weights other than 0 that are held as 0.
+      not_finite: weights that are NaN or infinite.
+    """
+
+    weights: int
+    share: float
+    clipped: int
+    vanished: int
+    not_finite: int
+
+
+@with_options(ProgramOptions)
+def run_program(chosen: ProgramOptions) -> None:
     """Write the weights that a chip really holds: same names, shapes and dtypes."""
-    parsed = Policy.parse(policy)
-    config = options.make_config(rows, bits, cell_bits, encoding, crossbars, schedule, scale_per)
-    select = select_by_name(include=include, exclude=exclude, map=map or ())
-    if chip_file and (faults or stuck_at_0 or stuck_at_1):
-        raise ValueError(
-            "`--chip` brings its own stuck cells; leave --faults and --stuck-at-* out."
-        )
-    if out.suffix not in (".safetensors", ".npz"):
-        raise ValueError(f"`--out` is {out}; give a name that ends in .safetensors or .npz.")
-    for output in (out, save_chip_file):
-        if output:
-            check_output(output, force)
-    source = open_checkpoint(checkpoint)
+    check_rules(PROGRAM_RULES, given_options())
+    policy = options.parse_policy(chosen.policy) if chosen.policy is not None else None
+    if chosen.out.suffix not in (".safetensors", ".npz"):
+        raise ValueError(f"`--out` is {chosen.out}; give a name that ends in .safetensors or .npz.")
+    outputs = {"--out": chosen.out, "--save-chip": chosen.save_chip_file}
+    options.check_outputs(outputs, chosen.force)
+    source = chosen.open()
     tensors = {name: source.load(name) for name in source.tensors}
     # JAX would make float32 of float64 tensors
     double = any(tensor.dtype == np.float64 for tensor in source.tensors.values())
     with jax.enable_x64(double), progress_bar() as bar:
-        bar.add_task(f"programming {checkpoint.name}", total=None)
-        if plan_file:
-            plan_ = with_stucking(load_plan(plan_file), parsed)
-            if config not in (CrossbarConfig(), plan_.config.unflagged):
-                raise ValueError(f"`--plan` {plan_file} is for {plan_.config}; leave these out.")
-        else:  # stuck cells are avoided once there is a chip: a plain plan has as many crossbars
-            avoids = parsed.faults == "avoid"
-            plan_ = plan(tensors, config, Policy() if avoids else parsed, select=select)
-        key = jax.random.split(jax.random.key(seed), 1)[0]  # the first chip of `memsim report`
-        chip = options.open_chip(key, chip_file, faults, plan_)
-        chip = chip or sample_chip(key, plan_, stuck_at_0, stuck_at_1)
-        if parsed.faults == "avoid" and not plan_file:
-            plan_ = plan(tensors, config, parsed, select=select, chip=chip)
-        mapped = {name: jnp.asarray(tensors[name]) for name in plan_.names if name in tensors}
-        effective, programming = program(mapped, plan_, chip, passes=passes)
-    save_tensors(out, tensors | effective, metadata=source.metadata, force=force)
-    if save_chip_file:
-        save_chip(save_chip_file, programming.chip, plan_.config, force=force)
-    summary = summarize(programming, plan_)
-    squares = [(np.sum(np.square(tensors[name], dtype=np.float64)),
-                np.sum(np.square(np.subtract(effective[name], tensors[name], dtype=np.float64))))
-               for name in plan_.names]  # fmt: skip
-    weights, errors = np.sum(squares, axis=0)
-    share = math.sqrt(errors / weights) if weights else 0.0
-    results_console().print(
-        f"{summary.writes:,} writes programmed {len(plan_.layers)} tensors, whose weights are off "
-        f"by {100 * share:.3g} % (root mean squares); effective weights of all {len(tensors)} "
-        f"tensors in {out}"
+        bar.add_task(f"programming {printable(chosen.checkpoint.name)}", total=None)
+        made, chip = _plan_and_chip(chosen, policy, source, tensors)
+        mapped = {name: jnp.asarray(tensors[name]) for name in made.names if name in tensors}
+        effective, programming = program(mapped, made, chip, passes=chosen.passes)
+    held = {name: np.asarray(tensor) for name, tensor in effective.items()}
+    save_tensors(chosen.out, tensors | held, metadata=source.metadata, force=chosen.force)
+    if chosen.save_chip_file:
+        save_chip(chosen.save_chip_file, programming.chip, made.config, force=chosen.force)
+    deviation = _deviation(tensors, held, made)
+    _print_result(chosen, summarize(programming, made), deviation, len(tensors))
+
+
+def _plan_and_chip(
+    chosen: ProgramOptions,
+    policy: Policy | None,
+    source: Checkpoint,
+    tensors: Mapping[str, np.ndarray | RawTensor],
+) -> tuple[Plan, Chip]:
+    """The plan of the options, and the chip that it is for."""
+    key = jax.random.split(jax.random.key(chosen.seed), 1)[0]  # the first chip of `memsim report`
+    if chosen.plan_file:
+        made = load_plan(chosen.plan_file)
+        return made, _chip(chosen, key, made)
+    assert policy is not None, "rules"  # noqa: S101
+    config, select = chosen.config(), chosen.select()
+    options.check_memory(source.tensors, config, select)
+    # stuck cells are avoided once there is a chip: a plain plan has as many crossbars
+    avoids = policy.avoids_faults
+    made = plan(tensors, config, Unsorted() if avoids else policy, select=select)
+    chip = _chip(chosen, key, made)
+    if avoids:
+        made = plan(tensors, config, policy, select=select, chip=chip)
+    return made, chip
+
+
+def _chip(chosen: ProgramOptions, key: Any, made: Plan) -> Chip:
+    """The chip of a file, or one with stuck cells of a map or by rates."""
+    chip = options.chip_of_files(key, chosen.chip_file, chosen.faults, made)
+    return chip or sample_chip(key, made, chosen.stuck_at_0, chosen.stuck_at_1)
+
+
+def _deviation(
+    before: Mapping[str, np.ndarray | RawTensor], held: Mapping[str, np.ndarray], made: Plan
+) -> Deviation:
+    """How far the weights held are from those before."""
+    names = {tensor_name(name, layer.matrix) for name, layer in made.layers.items()}
+    # the largest weight of all is the unit: squares of tiny float64 would vanish, of huge overflow
+    unit = max(_largest(np.asarray(before[name])) for name in names) or 1.0
+    weights = clipped = vanished = not_finite = 0
+    squares = errors = 0.0
+    for name, layer in made.layers.items():
+        tensor = tensor_name(name, layer.matrix)
+        was, now = (
+            slice_of(np.asarray(tensors[tensor]), layer.matrix).astype(np.float64)
+            for tensors in (before, held)
+        )
+        finite = np.isfinite(was)
+        scale = np.broadcast_to(np.asarray(layer.scale), was.shape)[finite]
+        weights += was.size
+        was, now = was[finite], now[finite]
+        not_finite += int(np.sum(~finite))
+        vanished += int(np.sum((was != 0) & (now == 0)))
+        with np.errstate(over="ignore"):  # beyond float32 is beyond the largest code too
+            codes = np.rint(was.astype(np.float32) / scale)
+        clipped += int(np.sum(np.abs(codes) > made.config.max_code))
+        squares += float(np.sum(np.square(was / unit)))
+        errors += float(np.sum(np.square((now - was) / unit)))
+    share = math.sqrt(errors / squares) if squares else 0.0
+    return Deviation(weights, share, clipped, vanished, not_finite)
+
+
+def _largest(tensor: np.ndarray) -> float:
+    """The largest magnitude of its finite numbers."""
+    wide = tensor.astype(np.float64)
+    return float(np.abs(wide[np.isfinite(wide)]).max(initial=0.0))
+
+
+def _print_result(
+    chosen: ProgramOptions, summary: Summary, deviation: Deviation, tensors: int
+) -> None:
+    """Says what was written, and what the chip holds other than it was asked to."""
+    percent = 100 * deviation.share
+    off = "<0.001" if 0 < percent < 0.001 else f"{percent:.3g}"
+    lines = [
+        f"{summary.writes:,} writes programmed {count_text(len(summary.layers), 'tensor')}, whose "
+        f"weights are off by {off} % (root mean squares)"
+    ]
+    for number, what in (
+        (deviation.clipped, "clipped: beyond the largest code of the plan's scale"),
+        (deviation.vanished, "held as 0, which they were not"),
+        (deviation.not_finite, "NaN or infinite, and left out of these figures"),
+    ):
+        if number:
+            of_all = 100 * number / deviation.weights
+            share = "<0.1" if of_all < 0.1 else f"{of_all:.1f}"
+            lines.append(f"{count_text(number, 'weight')} ({share} %) {what}")
+    lines.append(
+        f"effective weights of all {count_text(tensors, 'tensor')} in {printable(str(chosen.out))}"
     )
+    results_console().print("\n".join(lines), markup=False, soft_wrap=True)

@@ -2,265 +2,254 @@
 
 import dataclasses
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, NamedTuple
 
 import rich.console
 import typer
 
-import memsim.cli.options as options
-from memsim.cells.pulses import HFO2, PCM, ConstantPulses, scheme_costs
-from memsim.config import Policy
-from memsim.files.checkpoints import open_checkpoint
-from memsim.files.chips import load_faults
-from memsim.files.writing import check_output, write_text, write_whole
-from memsim.report.documents import Upkeep, lifetime_json, service_life_json, to_json
-from memsim.report.page import to_html
-from memsim.report.tables import lifetime_tables, policy_table, scheme_table
-from memsim.report.terminal import progress_bar, results_console
-from memsim.report.texts import count_text, lifetime_title, pool_text, printable, wear_text
-from memsim.selection import select_by_name
-from memsim.service.costs import make_service_inputs, read_service_inputs
-from memsim.service.ownership import LEVELLING, Levelling, ServiceLife, life_in_service
-from memsim.service.wear import wear_cycles
-from memsim.streaming import Comparison, compare
+from memsim.cli import options
+from memsim.cli.records import given_options, with_options
+from memsim.cli.rules import REPORT_RULES, check_rules
+from memsim.cli.service_options import ServiceOptions
+from memsim.config import CrossbarConfig
+from memsim.files.checkpoints import Checkpoint, open_checkpoint
+from memsim.files.writing import write_text, write_whole
+from memsim.policies import Policy
+from memsim.report.documents import to_json
+from memsim.report.tables import policy_table
+from memsim.report.terminal import listed, progress_bar, results_console
+from memsim.report.texts import count_text, pool_text, printable
+from memsim.selection import Matrix, layout_of
+from memsim.service.ownership import ServiceLife
+from memsim.streaming import Chips, Comparison, compare
 
-_CELLS = {"hfo2": HFO2, "pcm": PCM}
-_ALWAYS = ConstantPulses()  # that succeed, on no cells in particular
+__all__ = ["ReportOptions", "run_report"]
+
+_DEFAULT_POLICIES = ("unsorted", "sws", "sws-layer")
 _CHARTS = ("writes_by_policy", "reduction_against_index_bits", "chips_at_work")
-# of charts in the page, which shows the others as tables
+# Titles of the charts in the page, which shows the others as tables.
 _TITLES = {
     "reduction_against_index_bits": "Reduction and its price",
     "chips_at_work": "Lifetime",
 }
 
 
-def report_command(
-    checkpoint: options.Checkpoint,
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportOptions(
+    options.ForceOption,
+    ServiceOptions,
+    options.SeedOption,
+    options.FaultOptions,
+    options.SelectionOptions,
+    options.CrossbarOptions,
+    options.CheckpointOptions,
+):
+    """The options of `memsim report`."""
+
     policy: Annotated[
-        list[str] | None,
+        list[str],
         typer.Option(
             help="repeatable: unsorted, sws, sws-layer, matched:tolerance=T, flip-n-write, aras; "
             "the first four also with bit stucking, as sws+stuck:p=0.5,low=3",
-            show_default="unsorted, sws, sws-layer",
+            show_default=", ".join(_DEFAULT_POLICIES),
         ),
-    ] = None,
+    ] = dataclasses.field(default_factory=list)
     old: Annotated[
         Path | None,
         typer.Option("--from", metavar="OLD", help="count deploying CKPT over this version of it"),
-    ] = None,
+    ] = None
     keep_placement: Annotated[
         bool, typer.Option("--keep-placement", help="new weights take the places of the old ones")
-    ] = False,
-    rows: options.Rows = 128,
-    bits: options.Bits = 8,
-    cell_bits: options.CellBits = 1,
-    encoding: options.Encoding = "twos_complement",
+    ] = False
     crossbars: Annotated[
         str | None,
-        typer.Option(help="number, or all: one per section", show_default="1; all with --from"),
-    ] = None,
-    schedule: options.Schedule = "block",
-    scale_per: options.ScalePer = "tensor",
+        typer.Option(
+            help="number, or all: one per section",
+            show_default="1; all with --from",
+            rich_help_panel="Crossbars",
+        ),
+    ] = None
     passes: Annotated[
         int | None,
         typer.Option(help="times the network is programmed", show_default="1; 2 with --lifetime"),
-    ] = None,
-    include: options.Include = None,
-    exclude: options.Exclude = None,
-    layout: options.Layout = "auto",
-    transposed: options.Transposed = None,
-    stuck_at_0: options.StuckAt0 = 0.0,
-    stuck_at_1: options.StuckAt1 = 0.0,
-    faults: options.Faults = None,
-    chips: Annotated[int, typer.Option(help="chips to average over")] = 1,
-    seed: options.Seed = 0,
-    cells: Annotated[
-        str | None,
-        typer.Option(help=f"write time and energy on cells of {' or '.join(_CELLS)}, per scheme"),
-    ] = None,
-    lifetime: Annotated[
-        bool, typer.Option("--lifetime", help="years until a cell fails, by a steady pass")
-    ] = False,
-    cost: Annotated[
-        Path | None, typer.Option(metavar="FILE.toml", help="prices: with --lifetime, also cost")
-    ] = None,
-    scheme: Annotated[
-        str | None,
-        typer.Option(
-            help="of --cells, whose write time and energy --lifetime takes", show_default="constant"
-        ),
-    ] = None,
-    levelling: Annotated[
-        str, typer.Option(help=f"what rotates for --lifetime: {', '.join(LEVELLING)}")
-    ] = "none",
-    spares: Annotated[
-        int, typer.Option(min=0, help="rows per crossbar that replace worn ones for --lifetime")
-    ] = 0,
-    json_out: Annotated[Path | None, typer.Option("--json", metavar="OUT.json")] = None,
-    html_out: Annotated[Path | None, typer.Option("--html", metavar="OUT.html")] = None,
+    ] = None
+    chips: Annotated[int, typer.Option(help="chips to average over", rich_help_panel="Chips")] = 1
+    json_out: Annotated[Path | None, typer.Option("--json", metavar="OUT.json")] = None
+    html_out: Annotated[Path | None, typer.Option("--html", metavar="OUT.html")] = None
     png_out: Annotated[
         Path | None, typer.Option("--png", metavar="FOLDER", help="charts, in a folder")
-    ] = None,
-    force: options.Force = False,
-) -> None:
+    ] = None
+
+    def policies(self) -> dict[str, Policy]:
+        """Reads the policies, by their names as typed.
+
+        Raises:
+          ValueError: none such, or one given twice.
+        """
+        names = self.policy or list(_DEFAULT_POLICIES)
+        if len(set(names)) < len(names):
+            raise ValueError(f"`--policy` names {_repeated(names)} twice; give each policy once.")
+        return {name: options.parse_policy(name) for name in names}
+
+    @property
+    def title(self) -> str:
+        """The heading of what is counted."""
+        if not self.old:
+            return "Cell writes to program the network"
+        placed = "in the places of the old weights" if self.keep_placement else "placed afresh"
+        old = printable(self.old.name)
+        return f"Cell writes to deploy the network over {old}, weight stationary, {placed}"
+
+
+class _Outputs(NamedTuple):
+    """What draws the charts (None: nothing does), and the files that they go to, by name."""
+
+    plot: ModuleType | None
+    charts: dict[str, Path]
+
+
+@with_options(ReportOptions)
+def run_report(chosen: ReportOptions) -> None:
     """Cell writes of programming a checkpoint under each policy.
 
     With --from, of deploying it over an older version, weight stationary.
     """
-    names = policy or ["unsorted", "sws", "sws-layer"]
-    if len(set(names)) < len(names):
-        raise ValueError(f"`--policy` names {_repeated(names)} twice; give each policy once.")
-    policies = {name: Policy.parse(name) for name in names}
-    crossbars = crossbars or ("all" if old else "1")
-    if cells not in (None, *_CELLS):
-        raise ValueError(f"`--cells` is {cells!r}; give {' or '.join(_CELLS)}.")
-    if lifetime and (old or crossbars == "all"):
+    config = chosen.config("all" if chosen.old else "1")
+    chosen.check(config)
+    check_rules(REPORT_RULES, given_options())
+    policies = chosen.policies()
+    if chosen.lifetime and config.crossbars is None:
         raise ValueError(
             "`--lifetime` is of weight streaming; weight stationary, a steady pass writes nothing. "
-            "Give a number of --crossbars and no --from."
+            "Give a number of --crossbars."
         )
-    if keep_placement and not old:
-        raise ValueError("`--keep-placement` is of an older version; give it, --from OLD.")
-    if (cost or scheme or levelling != "none" or spares) and not lifetime:
-        raise ValueError(
-            "`--cost`, `--scheme`, `--levelling` and `--spares` are of the lifetime; give "
-            "--lifetime too."
-        )
-    schemes, scheme = _CELLS[cells] if cells else {"constant": _ALWAYS}, scheme or "constant"
-    if scheme not in schemes:
-        raise ValueError(
-            f"`--scheme` is {scheme!r}; choose one of {', '.join(schemes)}"
-            + ("." if cells else ", or give --cells, which has more.")
-        )
-    kind = cells or "hfo2"
-    inputs = read_service_inputs(cost, kind) if cost else make_service_inputs(cells=kind)
-    config = options.make_config(rows, bits, cell_bits, encoding, crossbars, schedule, scale_per)
-    select = select_by_name(layout, include, exclude, transposed)
-    plot = _plot() if html_out or png_out else None
-    if png_out and not plot:
-        raise ValueError(f'`--png` {png_out} needs matplotlib: pip install "memsim[plot]".')
-    drawn = _CHARTS if lifetime else _CHARTS[:-1]
-    charts = {name: png_out / f"{name}.png" for name in drawn} if png_out else {}
-    if png_out:
-        png_out.mkdir(parents=True, exist_ok=True)
-    for output in (json_out, html_out, *charts.values()):
-        if output:
-            check_output(output, force)
-    source = open_checkpoint(checkpoint)
-    try:
-        before = open_checkpoint(old) if old else None
-    except (ValueError, OSError) as error:
-        raise type(error)(f"--from: {error}") from error
-    stuck = None
-    if faults:
-        try:
-            stuck = load_faults(faults)
-        except (ValueError, OSError) as error:
-            raise type(error)(f"--faults: {error}") from error
-    with progress_bar() as bar:
-        task = bar.add_task(f"programming {checkpoint.name}", total=1.0)
-        result = compare(
-            source.tensors,
-            config,
-            policies,
-            load=source.load,
-            old=before.tensors if before else None,
-            load_old=before.load if before else None,
-            keep_placement=keep_placement,
-            select=select,
-            passes=(2 if lifetime else 1) if passes is None else passes,
-            chips=chips,
-            seed=seed,
-            stuck_at_0=stuck_at_0,
-            stuck_at_1=stuck_at_1,
-            faults=stuck,
-            steady=lifetime,
-            progress=lambda fraction: bar.update(task, completed=fraction),
-        )
-    document = to_json(str(checkpoint), config, result.policies, result.digital)
-    if old:
-        document |= {"from": str(old), "keep_placement": keep_placement}
-    if cells:
-        fields = {name: dataclasses.asdict(each) for name, each in schemes.items()}
-        document["cells"] = {"name": cells, "schemes": fields}
-        for name, costs in scheme_costs(result.policies, schemes).items():
-            document["policies"][name]["schemes"] = costs
-    lives = {
-        name: life_in_service(
-            last.summary,
-            inputs,
-            cycles=[wear_cycles(writes, config) for writes in last.wear],
-            seed=seed,
-            scheme=schemes[scheme],
-            levelling=cast(Levelling, levelling),
-            spares=spares,
-        )
-        for name, last in result.steady.items()
-    }
-    if lifetime:
-        upkeep = Upkeep(cells, scheme, cast(Levelling, levelling), spares)
-        document["lifetime"] = lifetime_json(inputs, config, upkeep, bool(cost))
-        for name, life in lives.items():
-            document["policies"][name]["lifetime"] = service_life_json(life)
-    title = "Cell writes to program the network"
-    if old:
-        placed = "in the places of the old weights" if keep_placement else "placed afresh"
-        title = f"Cell writes to deploy the network over {old.name}, weight stationary, {placed}"
+    inputs = chosen.inputs()
+    outputs = _check_outputs(chosen)
+    source = chosen.open()
+    result = _compare(chosen, source, config, policies)
+    lives = chosen.lives(result, config, inputs, chosen.seed)
+    document = to_json(
+        options.path_text(chosen.checkpoint), config, result.policies, result.digital
+    )
+    if chosen.old:
+        document |= {"from": options.path_text(chosen.old), "keep_placement": chosen.keep_placement}
+    chosen.add_to(document, result, config, inputs, lives)
+    # files first: who reads the terminal may stop reading
+    figures = _draw(outputs.plot, policies, result, lives, document) if outputs.plot else {}
+    _write_files(chosen, outputs, document, figures)
     console = results_console()
-    console.print(policy_table(result.policies, title))
+    console.print(policy_table(result.policies, chosen.title))
     if not all(summary.analog_valid for summary in result.policies.values()):
         console.print(
             "analog-valid NO: sections mix outputs or complemented words, so a column current is "
             "no sum of one output"
         )
-    if cells:
-        console.print(scheme_table(document))
-        for name, each in schemes.items():
-            if each.placeholders:
-                missing = ", ".join(each.placeholders)
-                console.print(f"{name}*: placeholders, nobody publishes {missing}", markup=False)
-    if lifetime:
-        for table in lifetime_tables(lives, inputs, lifetime_title(document), bool(cost)):
-            console.print(table)
+    chosen.print_to(console, document, inputs, lives)
+    _print_tensors(console, result, source.reasons)
+    if chosen.html_out and not outputs.plot:
         console.print(
-            f"{wear_text(document)} With a batch of 1 every inference takes a programming of its "
-            "own."
+            f'{chosen.html_out} has no chart: that takes matplotlib, pip install "memsim[plot]"',
+            markup=False,
         )
-    _print_tensors(console, result)
-    if json_out:
-        write_text(json_out, json.dumps(document, indent=1), force)
-    figures = _draw(plot, policies, result, lives, pool_text(document["config"])) if plot else {}
-    for name, path in charts.items():
-        write_whole(path, figures[name].savefig, force)
-    if html_out:
-        pictures = {}
-        if plot:
-            pictures = {
-                _TITLES[name]: plot.to_svg(x) for name, x in figures.items() if name in _TITLES
-            }
-        write_text(html_out, to_html(document, pictures=pictures), force)
+
+
+def _check_outputs(chosen: ReportOptions) -> _Outputs:
+    """Checks that all outputs can be written, and finds what draws the charts."""
+    plot = _plot() if chosen.html_out or chosen.png_out else None
+    folder = chosen.png_out
+    charts = {}
+    if folder:
         if not plot:
-            console.print(
-                f'{html_out} has no chart: that takes matplotlib, pip install "memsim[plot]"',
-                markup=False,
-            )
+            raise ValueError(f'`--png` {folder} needs matplotlib: pip install "memsim[plot]".')
+        drawn = _CHARTS if chosen.lifetime else _CHARTS[:-1]
+        charts = {name: folder / f"{name}.png" for name in drawn}
+        folder.mkdir(parents=True, exist_ok=True)
+    every = {"--json": chosen.json_out, "--html": chosen.html_out}
+    options.check_outputs(
+        every | {f"--png ({name})": x for name, x in charts.items()}, chosen.force
+    )
+    return _Outputs(plot, charts)
 
 
-def _print_tensors(console: rich.console.Console, result: Comparison) -> None:
-    """Lists what was programmed and what was left digital."""
-    layers = next(iter(result.policies.values())).layers
-    weights = sum(layer.weights for layer in layers.values())
-    mapped = (f"{name} [{layer.inputs} x {layer.outputs}]" for name, layer in layers.items())
-    what = f"{count_text(weights, 'weight')} in {count_text(len(layers), 'tensor')}"
-    console.print(f"[bold]programmed[/]: {what}")
-    console.print(_listed(mapped), style="dim", highlight=False, markup=False)
+def _compare(
+    chosen: ReportOptions,
+    source: Checkpoint,
+    config: CrossbarConfig,
+    policies: Mapping[str, Policy],
+) -> Comparison:
+    """Counts the policies, with a bar for whoever watches."""
+    select = chosen.select()
+    before = options.naming("--from", open_checkpoint, chosen.old) if chosen.old else None
+    chips = Chips(
+        number=chosen.chips,
+        seed=chosen.seed,
+        stuck_at_0=chosen.stuck_at_0,
+        stuck_at_1=chosen.stuck_at_1,
+        faults=chosen.fault_map(),
+    )
+    options.check_memory(source.tensors, config, select, chosen.chips)
+    with progress_bar() as bar:
+        task = bar.add_task(f"programming {printable(chosen.checkpoint.name)}", total=1.0)
+        return compare(
+            source,
+            config,
+            policies,
+            old=before,
+            keep_placement=chosen.keep_placement,
+            select=select,
+            passes=(2 if chosen.lifetime else 1) if chosen.passes is None else chosen.passes,
+            chips=chips,
+            steady=chosen.lifetime,
+            progress=lambda fraction: bar.update(task, completed=fraction),
+        )
+
+
+def _write_files(
+    chosen: ReportOptions,
+    outputs: _Outputs,
+    document: Mapping[str, Any],
+    figures: Mapping[str, Any],
+) -> None:
+    """Writes the JSON, the charts and the page, those that were asked for."""
+    if chosen.json_out:
+        write_text(chosen.json_out, json.dumps(document, indent=1), chosen.force)
+    for name, path in outputs.charts.items():
+        write_whole(path, figures[name].savefig, chosen.force)
+    if chosen.html_out:
+        from memsim.report.page import to_html  # slow to import
+
+        pictures = {}
+        if outputs.plot:
+            drawn = {name: figure for name, figure in figures.items() if name in _TITLES}
+            pictures = {_TITLES[name]: outputs.plot.to_svg(x) for name, x in drawn.items()}
+        write_text(chosen.html_out, to_html(document, pictures=pictures), chosen.force)
+
+
+def _print_tensors(
+    console: rich.console.Console, result: Comparison, reasons: Mapping[str, str]
+) -> None:
+    """Lists what was programmed, and how it was read, and what was left digital, and why."""
+    tensors = {each.tensor: each.matrix for each in result.matrices.values()}
+    slices = Counter(each.tensor for each in result.matrices.values())
+    weights = sum(slices[name] * each.inputs * each.outputs for name, each in tensors.items())
+    sizes = f"{count_text(weights, 'weight')} in {count_text(len(tensors), 'tensor')}"
+    console.print(f"[bold]programmed[/]: {sizes}")
+    read = (_read_as(name, slices[name], matrix) for name, matrix in tensors.items())
+    console.print(listed(read), style="dim", highlight=False, markup=False)
     console.print(f"[bold]left digital[/]: {count_text(len(result.digital), 'tensor')}")
-    console.print(_listed(result.digital) or "none", style="dim", highlight=False, markup=False)
+    digital = (f"{name}: {reasons[name]}" if name in reasons else name for name in result.digital)
+    console.print(listed(digital) or "none", style="dim", highlight=False, markup=False)
+
+
+def _read_as(name: str, slices: int, matrix: Matrix) -> str:
+    """Says how a tensor was read."""
+    size = f"{matrix.inputs} x {matrix.outputs}"
+    size = f"{slices} x ({size})" if matrix.stacked else size
+    return f"{name} [{size}] {layout_of(matrix)}"
 
 
 def _draw(
@@ -268,19 +257,20 @@ def _draw(
     policies: Mapping[str, Policy],
     result: Comparison,
     lives: Mapping[str, ServiceLife],
-    pool: str,
+    document: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The figures of `_CHARTS`, by name; the last where there are lifetimes."""
-    figures = (
-        plot.writes_by_policy(result.policies),
-        plot.reduction_against_index_bits(policies, result.policies),
-        *(
-            [plot.chips_at_work(policies, {k: w.years for k, w in lives.items()}, pool)]
-            if lives
-            else []
+    figures = {
+        "writes_by_policy": plot.writes_by_policy(result.policies),
+        "reduction_against_index_bits": plot.reduction_against_index_bits(
+            policies, result.policies
         ),
-    )
-    return dict(zip(_CHARTS, figures, strict=False))
+    }
+    if lives:
+        years = {name: life.years for name, life in lives.items()}
+        pool = pool_text(document["config"])
+        figures["chips_at_work"] = plot.chips_at_work(policies, years, pool)
+    return figures
 
 
 def _plot() -> ModuleType | None:
@@ -294,9 +284,3 @@ def _plot() -> ModuleType | None:
 
 def _repeated(names: Iterable[str]) -> str:
     return ", ".join(name for name, count in Counter(names).items() if count > 1)
-
-
-def _listed(names: Iterable[str]) -> str:
-    """Names on one line; those that differ in numbers alone fold: `blocks.*.norm1.weight (12)`."""
-    folded = Counter(re.sub(r"(?<=[./_])[0-9]+(?=[./_])", "*", printable(name)) for name in names)
-    return ", ".join(name if count == 1 else f"{name} ({count})" for name, count in folded.items())

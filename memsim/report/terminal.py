@@ -1,27 +1,87 @@
-"""Says where commands print: results on stdout, progress on stderr for whoever watches."""
+"""Where commands print: results on stdout, progress and what went wrong on stderr."""
 
-import io
+import codecs
+import os
+import re
 import sys
+from collections import Counter
+from collections.abc import Iterable
 
 import rich.console
 import rich.progress
 
-__all__ = ["progress_bar", "results_console"]
+from memsim.report.texts import printable
+
+__all__ = [
+    "accept_any_text",
+    "listed",
+    "print_problem",
+    "progress_bar",
+    "results_console",
+]
+
+# Characters of figures that have a plain spelling; names from files are escaped instead.
+_PLAIN = {"±": "+-", "µ": "u", "…": "...", "\N{MULTIPLICATION SIGN}": "x", "\N{EN DASH}": "-"}
+
+
+class _Console(rich.console.Console):
+    """A console whose reader may stop reading, as `| head` does: the rest is dropped."""
+
+    def on_broken_pipe(self) -> None:
+        """Sends what is still printed nowhere, so that the command goes on to its end."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def results_console(width: int = 140) -> rich.console.Console:
-    """Opens a console on stdout that prints every name, if need be with escapes.
+    """Opens the console of the results, on stdout.
 
     Args:
-      width: where a pipe or a file has none: wide enough for tables to stay in one piece.
+      width: columns where nobody says how many there are: a pipe or a file has no width, so there
+        it is wide enough not to fold tables. `COLUMNS` in the environment says so.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # an ASCII terminal shows other letters as escapes, instead of ending the command
-        sys.stdout.reconfigure(errors="backslashreplace")
-    return rich.console.Console(width=None if sys.stdout.isatty() else width)
+    known = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal()
+    return _Console(width=None if known else width)
 
 
 def progress_bar() -> rich.progress.Progress:
-    """Opens a bar on stderr that is gone when done; in a log or a notebook it leaves no line."""
+    """Opens a bar on stderr, gone when done; in a log or a notebook it does not even end a line."""
     console = rich.console.Console(stderr=True)
     return rich.progress.Progress(console=console, transient=True, disable=not sys.stderr.isatty())
+
+
+def print_problem(text: str) -> None:
+    """Prints what went wrong on stderr: one line, whatever the text holds."""
+    line = printable(" ".join(f"memsim: {text}".splitlines()))
+    console = rich.console.Console(stderr=True, soft_wrap=True)
+    console.print(line, style="red", highlight=False, markup=False)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Lists names on one line, fit for a terminal.
+
+    Those that differ in numbers alone fold: `blocks.*.norm1.weight (12)`.
+    """
+    folded = Counter(re.sub(r"(?<=[./_])[0-9]+(?=[./_])", "*", printable(name)) for name in names)
+    return ", ".join(name if count == 1 else f"{name} ({count})" for name, count in folded.items())
+
+
+def accept_any_text() -> None:
+    """Lets stdout and stderr take any text: what their encoding lacks is spelled out."""
+    codecs.register_error("memsim.plain", _spell_out)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # what replaces them may be no text file
+            stream.reconfigure(errors="memsim.plain")
+
+
+def _spell_out(error: UnicodeError) -> tuple[str, int]:
+    """Replaces what an encoding lacks: a handler for `codecs.register_error`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = "".join(
+        _PLAIN.get(each) or each.encode("unicode_escape").decode("ascii")
+        for each in error.object[error.start : error.end]
+    )
+    return text, error.end
