@@ -80,8 +80,8 @@ class Readout:
                 "as many bits as both, of 32: use fewer."
             )
         if self.adc_range is not None:
-            remedy = "give levels above 0 (0.001 to 1e9), with `adc_bits`"
-            most = 1e9 if self.adc_bits is not None else -math.inf
+            remedy = "give levels above 0, with `adc_bits` (0.001 to 1e8)"
+            most = 1e8 if self.adc_bits is not None else -math.inf
             check_number("adc_range", self.adc_range, remedy, 1e-3, most)
         remedy = "give a share above 0, at most 1"
         check_positive("wire_tolerance", self.wire_tolerance, remedy, 1)
