@@ -67,6 +67,7 @@ def column_sums(
             codes = codes_of_whole_sums(
                 sums, codes, Fraction(highest) / full_range(config, readout)
             )
+    # what is out of range is counted before it is clipped
     above = jnp.sum(codes > highest, dtype=jnp.int32)
     below = jnp.sum(codes < lowest, dtype=jnp.int32)
     codes = jnp.clip(codes, lowest, highest).astype(jnp.int32)
@@ -95,9 +96,11 @@ def codes_of_whole_sums(
       share: codes of a level.
     """
     # d = 2 (sum num - code den) is small, so it is exact in 32 bits though its two terms wrap
+    # modulo 2^32, as int32 multiplies
     numerator, denominator = 2 * share.numerator, share.denominator
     wrapped = (numerator + 2**31) % 2**32 - 2**31
     is_whole = (sums == jnp.round(sums)) & (jnp.abs(sums) < 2**24) & (jnp.abs(codes) <= 2**24)
+    # sums that are not whole stay as they were rounded
     code = jnp.where(is_whole, codes, 0).astype(jnp.int32)
     whole = jnp.where(is_whole, sums, 0).astype(jnp.int32)
     left = whole * jnp.int32(wrapped) - code * jnp.int32(2 * denominator)
