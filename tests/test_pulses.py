@@ -403,3 +403,21 @@ def test_a_network_in_cells_of_two_bits_is_not_priced_as_one_of_one_bit(key):
     with pytest.raises(ValueError, match="figures for cells of 2 levels, but 2 bits"):
         memsim.cells.write_time(summary, memsim.cells.HFO2["write-verify"])
     assert memsim.cells.write_time(summary, memsim.cells.HFO2["ramp"]) > 0
+
+
+def test_a_report_prices_cells_of_two_bits_by_what_fits_them(run, tmp_path):
+    weights = np.random.default_rng(1).standard_normal((10, 30), np.float32)
+    safetensors.numpy.save_file({"fc.weight": weights}, tmp_path / "net.safetensors")
+    checkpoint, out = tmp_path / "net.safetensors", tmp_path / "out.json"
+    options = ["--rows", 16, "--cell-bits", 2, "--policy", "sws"]
+    code, printed, _ = run("report", checkpoint, *options, "--cells", "hfo2", "--json", out)
+    assert code == 0
+    assert "not priced, figures are of cells of one bit: constant, write-verify" in printed
+    document = json.loads(out.read_text())
+    assert list(document["policies"]["sws"]["schemes"]) == ["ramp"]
+    code, _, error = run("report", checkpoint, *options, "--lifetime")
+    assert code == 1
+    assert "under --scheme constant; of --cells hfo2 they are under: ramp" in error
+    code, _, error = run("report", checkpoint, *options, "--cells", "pcm")
+    assert code == 1
+    assert "`--cell-bits` is 2" in error
