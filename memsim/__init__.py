@@ -94,7 +94,7 @@ _LATER = ("intervals", "plot", "report", "service")
 
 
 def __getattr__(name: str) -> typing.Any:
-    """Imports a submodule the first time that it is used."""
+    """Imports a submodule the first time that it is used; finds names of 0.1."""
     if name in _LATER:
         return importlib.import_module(f"memsim.{name}")
-    raise AttributeError(f"module 'memsim' has no attribute {name!r}")
+    return importlib.import_module("memsim._moved").find_moved(name)
