@@ -6,20 +6,10 @@ The verbs and nouns that every program needs are here; the rest is in submodules
 words of the field: `selection`, `codes`, `placement`, `schedule`, `chip`, `summary`, `intervals`.
 """
 
-from memsim import (
-    cells,
-    chip,
-    codes,
-    files,
-    intervals,
-    placement,
-    policies,
-    report,
-    schedule,
-    selection,
-    service,
-    summary,
-)
+import importlib
+import typing
+
+from memsim import cells, chip, codes, files, placement, policies, schedule, selection, summary
 from memsim.budgeting import Budget, Judge, budget
 from memsim.cells import Conductance, Readout, read_weights
 from memsim.chip import Chip, with_faults
@@ -42,6 +32,9 @@ from memsim.programming import Counts
 from memsim.selection import select_by_name
 from memsim.streaming import Chips, Comparison, compare
 from memsim.summary import Summary, mean_over_chips, summarize
+
+if typing.TYPE_CHECKING:
+    from memsim import intervals, plot, report, service
 
 __version__ = "0.2.0"
 
@@ -76,6 +69,7 @@ __all__ = [
     "open_checkpoint",
     "placement",
     "plan",
+    "plot",
     "policies",
     "program",
     "read_weights",
@@ -94,3 +88,13 @@ __all__ = [
     "with_faults",
     "with_stucking",
 ]
+
+# What only the end of a study needs is imported when it is asked for.
+_LATER = ("intervals", "plot", "report", "service")
+
+
+def __getattr__(name: str) -> typing.Any:
+    """Imports a submodule the first time that it is used; finds names of 0.1."""
+    if name in _LATER:
+        return importlib.import_module(f"memsim.{name}")
+    return importlib.import_module("memsim._moved").find_moved(name)

@@ -1,5 +1,7 @@
 """Checks of arguments, all in one form: the argument in backticks, its value, the remedy."""
 
+from __future__ import annotations
+
 import contextlib
 import math
 import numbers
@@ -37,6 +39,7 @@ def check_number(
     Raises:
       ValueError: anything else.
     """
+    # `True` is an integer to Python; NaN fails every comparison below
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not real or not math.isfinite(value) or not least <= value <= most:  # type: ignore[arg-type, operator]
         raise ValueError(f"`{name}` is {value!r}; {remedy}.")
@@ -61,12 +64,14 @@ def check_whole(name: str, value: object, remedy: str, least: int, most: float =
 def check_round(name: str, value: object, remedy: str, least: int, most: float = math.inf) -> None:
     """Checks a whole number within its bounds; 4.0 counts as whole."""
     check_number(name, value, remedy, least, most)
+    # a value that got here is finite
     if value != int(value):  # type: ignore[call-overload]
         raise ValueError(f"`{name}` is {value!r}; {remedy}.")
 
 
 def check_numbers(name: str, values: object, names: str) -> None:
     """Checks a tuple of finite numbers, one for each of `names`."""
+    # lists cannot be hashed, and what holds them is static under `jit`
     count = len(names.split(", "))
     if not isinstance(values, tuple) or len(values) != count:
         raise ValueError(f"`{name}` is {values!r}; give a tuple of {count} numbers: {names}.")
@@ -83,6 +88,7 @@ def check_kind(name: str, value: object, kind: type | tuple[type, ...], remedy: 
       ValueError: an argument of another kind.
     """
     if not isinstance(value, kind):
+        # a pytree may be pages long
         text = repr(value)
         shown = text if len(text) <= 60 else f"{text[:57]}..."
         remedy = remedy or f"give a {getattr(kind, '__name__', kind)}"
@@ -104,10 +110,12 @@ def as_key(name: str, key: object) -> Key[Array, ""]:
     Raises:
       ValueError: anything else, such as a seed, a chip or several keys.
     """
+    # tracers of `jit` and `vmap` are arrays too, of one key each
     if isinstance(key, jax.Array) and key.shape == ():
         if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
             return key
     elif isinstance(key, jax.Array | np.ndarray) and key.dtype == jnp.uint32 and key.ndim == 1:
+        # the words of an old-style key, as many as the default implementation has
         with contextlib.suppress(TypeError, ValueError):  # words of another length are no key
             wrapped: Key[Array, ""] = jax.random.wrap_key_data(jnp.asarray(key))
             return wrapped

@@ -1,5 +1,7 @@
 """Layers on their way to the chips: planned ahead on the host, programmed chunk by chunk."""
 
+from __future__ import annotations
+
 import functools
 import os
 from collections import deque

@@ -1,5 +1,7 @@
 """The fewest writes within a budget of accuracy: how much error each layer may hold."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias

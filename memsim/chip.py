@@ -1,5 +1,7 @@
 """A chip: its random draws, its stuck-at faults, the state of its cells."""
 
+from __future__ import annotations
+
 import functools
 from typing import NamedTuple
 

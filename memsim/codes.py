@@ -1,5 +1,7 @@
 """Weights to codes, codes to words, words to cells; and back."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 import numpy as np

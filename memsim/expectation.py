@@ -1,5 +1,7 @@
 """The writes of a programming as a smooth function of the weights: a penalty to train with."""
 
+from __future__ import annotations
+
 import functools
 from typing import Any
 

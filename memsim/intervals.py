@@ -1,5 +1,7 @@
 """Says how sure a figure is: 95 % confidence intervals."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from typing import NamedTuple

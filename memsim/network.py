@@ -1,5 +1,7 @@
 """A whole network programmed onto chips, under `jit`, `grad` and `vmap`."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple

@@ -1,5 +1,7 @@
 """Which weight sits in which (section, row). Offline, on the host, once per layer."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax.numpy as jnp

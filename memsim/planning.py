@@ -1,5 +1,7 @@
 """How a network is programmed: `plan` works out scales, placements, schedules, on the host."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -275,7 +277,7 @@ def prepare_layer(
     else:
         codes = np.broadcast_to(np.int8(0), weights.shape)  # only their number matters
     pool = name if config.crossbars is None else ""
-    follow = policy.prepare(LayerCodes(by_output(codes, matrix), pool, stuck), config)
+    follow = policy.prepare(LayerCodes(by_output(codes, matrix.slice_axes), pool, stuck), config)
     own = type(policy).__module__.split(".")[0] == "memsim"
 
     def finish(held: Held) -> tuple[LayerPlan, Held]:

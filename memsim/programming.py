@@ -4,6 +4,8 @@ Every programming event is a target word and a write-enable word per row; bit b 
 is 1. An unused row, an idle crossbar, a stuck-at cell and a stucked low-order cell are all 0 there.
 """
 
+from __future__ import annotations
+
 import math
 from typing import Any, NamedTuple
 

@@ -1,5 +1,7 @@
 """Which section goes on which crossbar at which step."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -3,6 +3,8 @@
 Layers stream through in chunks of one size: memory and compilation do not grow with the network.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 

@@ -251,8 +251,8 @@ def test_no_word_takes_more_writes_than_half_its_cells(seed, encoding):
     config = memsim.CrossbarConfig(rows=1, bits=6, encoding=encoding)
     tensors = {"weight": np.random.default_rng(seed).uniform(-1, 1, (200, 1)).astype(np.float32)}
     plan = memsim.plan(tensors, config, POLICIES["word"])
-    words = np.asarray(memsim.codes.quantize(jnp.asarray(tensors["weight"]), plan.layers["weight"].scale,
-                                       config))  # fmt: skip
+    scale = plan.layers["weight"].scale
+    words = np.asarray(memsim.codes.quantize(jnp.asarray(tensors["weight"]), scale, config))
     words = np.asarray(memsim.codes.encode(jnp.asarray(words), plan.config)).astype(int)
     stored = np.concatenate([[0], (words ^ np.asarray(plan.layers["weight"].flips))[:, 0]])
     writes = np.bitwise_count(stored[1:] ^ stored[:-1])

@@ -10,6 +10,7 @@ import pytest
 import safetensors.numpy
 
 import memsim
+from memsim import cells
 
 NORMAL = NormalDist()
 SCHEMES = {
@@ -96,15 +97,15 @@ def test_pulses_are_positive(name, value):
 @pytest.mark.parametrize(
     ("scheme", "fields", "message"),
     [
-        (memsim.cells.ConstantPulses, {"parallel_rows": 1.5}, "`parallel_rows` is 1.5; give a whole"),
-        (memsim.cells.ConstantPulses, {"set_success": 1.2}, "`set_success` is 1.2; a probability"),
-        (memsim.cells.ConstantPulses, {"placeholders": ("cap",)}, "`placeholders` has 'cap'; give names"),
-        (memsim.cells.WriteVerify, {"cap": 99.5}, "`cap` is 99.5; give a whole number"),
-        (memsim.cells.WriteVerify, {"set_p99": 101}, "`p99` is 101; give 1 to the `cap`, 100"),
-        (memsim.cells.WriteVerify, {"reset_mean": 1.5}, "`mean` is 1.5; with 99 % of all writes done in "
+        (cells.ConstantPulses, {"parallel_rows": 1.5}, "`parallel_rows` is 1.5; give a whole"),
+        (cells.ConstantPulses, {"set_success": 1.2}, "`set_success` is 1.2; a probability"),
+        (cells.ConstantPulses, {"placeholders": ("cap",)}, "`placeholders` has 'cap'; give names"),
+        (cells.WriteVerify, {"cap": 99.5}, "`cap` is 99.5; give a whole number"),
+        (cells.WriteVerify, {"set_p99": 101}, "`p99` is 101; give 1 to the `cap`, 100"),
+        (cells.WriteVerify, {"reset_mean": 1.5}, "`mean` is 1.5; with 99 % of all writes done in "
          "40 pulses and a cap of 100 give 2.04 to 39.6"),
-        (memsim.cells.WriteVerify, {"reset_mean": 40.0}, "`mean` is 40.0; with"),
-        (memsim.cells.RampedPulses, {"last_amplitude": 0.25}, "`last_amplitude` is 0.25; give at least"),
+        (cells.WriteVerify, {"reset_mean": 40.0}, "`mean` is 40.0; with"),
+        (cells.RampedPulses, {"last_amplitude": 0.25}, "`last_amplitude` is 0.25; give at least"),
     ],
 )  # fmt: skip
 def test_wrong_values_are_refused(scheme, fields, message):
@@ -402,3 +403,21 @@ def test_a_network_in_cells_of_two_bits_is_not_priced_as_one_of_one_bit(key):
     with pytest.raises(ValueError, match="figures for cells of 2 levels, but 2 bits"):
         memsim.cells.write_time(summary, memsim.cells.HFO2["write-verify"])
     assert memsim.cells.write_time(summary, memsim.cells.HFO2["ramp"]) > 0
+
+
+def test_a_report_prices_cells_of_two_bits_by_what_fits_them(run, tmp_path):
+    weights = np.random.default_rng(1).standard_normal((10, 30), np.float32)
+    safetensors.numpy.save_file({"fc.weight": weights}, tmp_path / "net.safetensors")
+    checkpoint, out = tmp_path / "net.safetensors", tmp_path / "out.json"
+    options = ["--rows", 16, "--cell-bits", 2, "--policy", "sws"]
+    code, printed, _ = run("report", checkpoint, *options, "--cells", "hfo2", "--json", out)
+    assert code == 0
+    assert "not priced, figures are of cells of one bit: constant, write-verify" in printed
+    document = json.loads(out.read_text())
+    assert list(document["policies"]["sws"]["schemes"]) == ["ramp"]
+    code, _, error = run("report", checkpoint, *options, "--lifetime")
+    assert code == 1
+    assert "under --scheme constant; of --cells hfo2 they are under: ramp" in error
+    code, _, error = run("report", checkpoint, *options, "--cells", "pcm")
+    assert code == 1
+    assert "`--cell-bits` is 2" in error

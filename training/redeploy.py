@@ -49,7 +49,7 @@ class RedeployOptions(options.DigitsOptions):
         int, typer.Option("--updates", min=1, help="models deployed, the first included")
     ] = 8
     age: Annotated[
-        float, typer.Option(min=0, help="writes of the mean cell at the end / median endurance")
+        float, typer.Option(min=0, help="cycles of the mean cell at the end / median endurance")
     ] = 0.3
     drop: Annotated[
         float, typer.Option(help="accuracy that the control loop may lose, share of 1")
@@ -59,7 +59,7 @@ class RedeployOptions(options.DigitsOptions):
         int, typer.Option(min=1, help="steps of training an update, and of fine-tuning it")
     ] = 100
     learning_rate: Annotated[float, typer.Option(help="learning rate of fine-tuning")] = 1e-3
-    median: Annotated[float, typer.Option(help="median endurance, writes")] = (
+    median: Annotated[float, typer.Option(help="median endurance, cycles")] = (
         memsim.service.Lognormal().median
     )
     sigma_ln: Annotated[
@@ -75,12 +75,12 @@ class Fleet(NamedTuple):
 
     Attributes:
       chip: with the cells stuck that have failed so far.
-      writes: that each cell has taken.
+      cycles: that each cell has taken.
       share: p, of the cells in low columns that are reprogrammed.
     """
 
     chip: memsim.Chip
-    writes: Float32[Array, "chips crossbars rows columns"]
+    cycles: Float32[Array, "chips crossbars rows columns"]
     share: Float32[Array, " chips"]
 
 
@@ -120,17 +120,17 @@ def make_deploy(
         steered = with_share(plan, fleet.share)
         _, first = memsim.program(params, steered, fleet.chip)
         held, steady = memsim.program(params, steered, first.chip, wear=True)
-        wear = jnp.asarray(steady.wear, jnp.float32)
-        writes = fleet.writes + period * wear
+        wear = jnp.asarray(steady.wear)
+        writes = jnp.sum(wear, dtype=jnp.float32)
+        spent = memsim.service.wear_cycles(wear, plan.config)
+        cycles = jnp.asarray(fleet.cycles + period * spent, jnp.float32)
         right = jnp.argmax(apply(held, images), axis=-1) == labels
         stuck = (
             memsim.codes.bit_slice(fleet.chip.stuck_at_0 | fleet.chip.stuck_at_1, plan.config) != 0
         )
-        record = Record(
-            right[half:].mean(), right[:half].mean(), wear.sum(), stuck.mean(), fleet.share
-        )
-        chip = memsim.service.wear_out(steady.chip, lives, writes, plan.config)
-        return Fleet(chip, writes, fleet.share), record
+        record = Record(right[half:].mean(), right[:half].mean(), writes, stuck.mean(), fleet.share)
+        chip = memsim.service.wear_out(steady.chip, lives, cycles, plan.config)
+        return Fleet(chip, cycles, fleet.share), record
 
     every = jax.jit(jax.vmap(deploy, in_axes=(0, None, 0, 0)))
     return lambda networks, plan, fleet: every(networks, plan, fleet, endurance)

@@ -2,7 +2,7 @@
 
     python -m training.wearout --policy unsorted --policy matched --cost prices.toml
 
-Cells wear by the writes of a steady pass, counted; a worn cell is stuck from then on. The first
+Cells wear by the cycles of a steady pass, counted; a worn cell is stuck from then on. The first
 failure is rarely the end: a chip serves until its accuracy falls below a bar.
 """
 
@@ -133,9 +133,9 @@ def until_accuracy(
 
     def holds(failures: np.ndarray) -> np.ndarray:
         when = np.where(failures > 0, order[np.arange(count), failures - 1], 0)
-        when = when * (1 + 1e-6)  # writes are rounded
-        writes = jnp.asarray(when, jnp.float32)[:, None, None, None] * wear
-        return np.asarray(accuracy(age(chips, lives, writes, config))) >= bar
+        when = when * (1 + 1e-6)  # cycles are rounded
+        cycles = jnp.asarray(when, jnp.float32)[:, None, None, None] * wear
+        return np.asarray(accuracy(age(chips, lives, cycles, config))) >= bar
 
     most = np.isfinite(order).sum(axis=1)
     never = holds(most)

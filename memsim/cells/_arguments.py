@@ -1,5 +1,7 @@
 """Checks of what is read: arguments of another kind, inputs out of range, sums past 32 bits."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +40,7 @@ def checked_inputs(
     lowest, highest = -(2 ** (readout.input_bits - 1)), 2 ** (readout.input_bits - 1) - 1
     of_dtype = np.iinfo(array.dtype)
     lowest, highest = max(lowest, int(of_dtype.min)), min(highest, int(of_dtype.max))
+    # the nearest number that drivers can apply
     clipped = array.clip(lowest, highest)
     outside = jnp.asarray((clipped != array).sum()).astype(jnp.int32)
     return key, jnp.asarray(clipped.astype(np.int32)), outside
@@ -62,6 +65,7 @@ def check_arguments(
             "`layer` is not analog-valid: its sections mix outputs, and a column current is no sum "
             "of one of them; use sws, matched or unsorted."
         )
+    # bits of a code, an input and their number
     needed = config.bits + readout.input_bits + max(layer.matrix.inputs - 1, 1).bit_length()
     if needed > 32:
         raise ValueError(
@@ -80,6 +84,7 @@ def check_arguments(
 def most_levels(layer: LayerPlan, config: CrossbarConfig, readout: Readout) -> int:
     """Finds the levels of a column sum with which no output can exceed an int32."""
     of_section = config.rows * (2**config.cell_bits - 1)  # of ideal cells, which always fit
+    # bits of the inputs, columns and sections are all added up
     sections = -(-layer.matrix.inputs // config.rows)
     largest = 2 ** (readout.input_bits - 1 + config.bits) * sections
     most = max(of_section, (2**31 - 1) // largest)

@@ -1,5 +1,7 @@
 """Sums of columns: their converters, and what a section stores otherwise than as it is."""
 
+from __future__ import annotations
+
 import functools
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
@@ -39,8 +41,8 @@ def column_sums(
 ) -> ColumnSums:
     """Adds up every column, converts the sum for each bit of the inputs, shifts and adds.
 
-    A sum exactly between two codes takes the even one. Sums of whole levels are converted by a
-    table in exact fractions, so that none hangs on how a quotient is rounded.
+    A sum exactly between two codes takes the even one. Sums of whole levels are converted in exact
+    integers, so that none hangs on how a quotient is rounded.
 
     Args:
       key: of the read noise; consumed.
@@ -64,12 +66,10 @@ def column_sums(
     else:
         lowest, highest = 0, 2**readout.adc_bits - 1
         if step != 1:
-            full = config.rows * (2**config.cell_bits - 1)
-            table = jnp.asarray(exact_codes(full, readout.adc_range or full, highest))
-            whole = jnp.round(sums)
-            is_whole = (sums == whole) & (whole >= 0) & (whole <= full)
-            exact = table[jnp.clip(whole, 0, full).astype(jnp.int32)]
-            codes = jnp.where(is_whole, exact.astype(codes.dtype), codes)
+            codes = codes_of_whole_sums(
+                sums, codes, Fraction(highest) / full_range(config, readout)
+            )
+    # what is out of range is counted before it is clipped
     above = jnp.sum(codes > highest, dtype=jnp.int32)
     below = jnp.sum(codes < lowest, dtype=jnp.int32)
     codes = jnp.clip(codes, lowest, highest).astype(jnp.int32)
@@ -78,24 +78,40 @@ def column_sums(
     return ColumnSums(total if step == 1 else total.astype(jnp.float32) * step, above, below)
 
 
-@functools.lru_cache(maxsize=64)
-def exact_codes(levels: int, full: float, highest: int) -> Int32[np.ndarray, " sums"]:
-    """Codes of whole sums from 0 to `levels`: `sum * highest / full`, ties to even.
+def full_range(config: CrossbarConfig, readout: "Readout") -> Fraction:
+    """The levels at which a converter says its top code, as a fraction of at most 29 bits."""
+    if readout.adc_range is None:
+        return Fraction(config.rows * (2**config.cell_bits - 1))
+    # 0.4 is meant as 2/5, not as the nearest number of 53 bits
+    most = int(2**28 / max(readout.adc_range, 1))
+    return Fraction(readout.adc_range).limit_denominator(max(most, 1))
+
+
+def codes_of_whole_sums(
+    sums: Float32[Array, "*shape"], codes: Float32[Array, "*shape"], share: Fraction
+) -> Float32[Array, "*shape"]:
+    """Corrects the codes of sums that are whole levels: `sum * share`, ties to even.
 
     Args:
-      levels: the largest sum.
-      full: levels at which the converter says `highest`.
-      highest: its top code; larger ones are `highest + 1`.
+      sums: levels.
+      codes: `sums * share` rounded, off by 2 at most where the quotient was rounded too.
+      share: codes of a level.
     """
-    share = Fraction(highest) / Fraction(full)
-    large = 2 * levels * share.numerator + share.denominator >= 2**62
-    sums = np.arange(levels + 1, dtype=object if large else np.int64)
-    # floor(x + 1/2), less one where that was a tie and came out odd
-    double, divisor = 2 * share.numerator * sums + share.denominator, 2 * share.denominator
-    codes = double // divisor
-    codes = codes - ((double % divisor == 0) & (codes % 2 == 1))
-    rounded: Int32[np.ndarray, " sums"] = np.minimum(codes, highest + 1).astype(np.int32)
-    return rounded
+    # d = 2 (sum num - code den) is small, so it is exact in 32 bits though its two terms wrap
+    # modulo 2^32, as int32 multiplies
+    numerator, denominator = 2 * share.numerator, share.denominator
+    wrapped = (numerator + 2**31) % 2**32 - 2**31
+    is_whole = (sums == jnp.round(sums)) & (jnp.abs(sums) < 2**24) & (jnp.abs(codes) <= 2**24)
+    # sums that are not whole stay as they were rounded
+    code = jnp.where(is_whole, codes, 0).astype(jnp.int32)
+    whole = jnp.where(is_whole, sums, 0).astype(jnp.int32)
+    left = whole * jnp.int32(wrapped) - code * jnp.int32(2 * denominator)
+    for _ in range(2):  # to within half a code
+        step = (left > denominator).astype(jnp.int32) - (left < -denominator).astype(jnp.int32)
+        code, left = code + step, left - step * jnp.int32(2 * denominator)
+    is_tie = (jnp.abs(left) == denominator) & (code % 2 != 0)
+    code = code + jnp.where(is_tie, jnp.sign(left), 0)
+    return jnp.where(is_whole, code.astype(codes.dtype), codes)
 
 
 def stored_as(

@@ -1,5 +1,7 @@
 """Conductance of cells: what programming aims at, what it reaches, what is left when it is read."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
 
@@ -68,6 +70,7 @@ class Conductance:
     read_time: float = 250e-9
 
     def __post_init__(self) -> None:
+        # what cells conduct
         remedy = f"give {_LEAST_SIEMENS:g} to {_MOST_SIEMENS:g} siemens"
         check_number("on", self.on, remedy, _LEAST_SIEMENS, _MOST_SIEMENS)
         check_number("off", self.off, "give siemens from 0", 0)
@@ -75,6 +78,7 @@ class Conductance:
             raise ValueError(
                 f"`on` is {self.on!r} and `off` {self.off!r} siemens; give 0 <= off < on."
             )
+        # what programming leaves to chance; exp(s^2 / 2) of a larger spread overflows
         for name in ("spread_on", "spread_off"):
             remedy = f"a deviation is at least 0, and of a logarithm at most {_MOST_SPREAD:g}"
             check_number(name, getattr(self, name), remedy, 0, _MOST_SPREAD)
@@ -83,18 +87,21 @@ class Conductance:
             remedy = f"give seconds above 0, from 1e-12 to {_MOST_SECONDS:g}"
             check_number(name, value, remedy, 1e-12, _MOST_SECONDS)
         check_numbers("programming_noise", self.programming_noise, "a, b, c")
+        # a parabola may dip below 0 between its ends
         shares = np.linspace(0, 1, 101)
         if min(self._noise(float(u)) for u in shares) < 0:
             raise ValueError(
                 f"`programming_noise` is {self.programming_noise!r}; give a deviation "
                 "a + b u + c u^2 that is at least 0 for u from 0 to 1."
             )
+        # what time does to them
         _check_clipped("drift_deviation", self.drift_deviation, least=0)
         if self.drift_mean is not None:
             _check_clipped("drift_mean", self.drift_mean, least=-math.inf)
         check_numbers("read_noise", self.read_noise, "q, exponent, most")
         if min(self.read_noise) < 0:
             raise ValueError(f"`read_noise` is {self.read_noise!r}; none is negative.")
+        # levels that are in order as medians may not be so on average
         low, high = self.average(0.0, 0.0), self.average(1.0, 0.0)
         if not low < high:
             raise ValueError(
@@ -146,9 +153,11 @@ class Conductance:
           key: consumed.
           target: siemens aimed at.
         """
+        # both draws have a key of their own, so that one does not depend on the other
         spread_key, noise_key = jax.random.split(key)
         u, reached = target / self.on, target
         if self.spread_on or self.spread_off:
+            # the deviation is linear between that at `off` and that at `on`
             floor = self.off / self.on
             share = (u - floor) / (1 - floor)
             spread = self.spread_off + (self.spread_on - self.spread_off) * share
@@ -182,6 +191,7 @@ class Conductance:
             jnp.clip(slope * jnp.log(u) + intercept, lowest, highest)
             for slope, intercept, lowest, highest in (self.drift_mean, self.drift_deviation)
         )
+        # one exponent a cell, the same at all times
         exponent = jnp.abs(mean + deviation * jax.random.normal(key, target.shape, target.dtype))
         return reached * (seconds / self.drift_start) ** -exponent
 
@@ -198,6 +208,7 @@ class Conductance:
           None without read noise, which begins `read_time` after programming.
         """
         q, exponent, most = self.read_noise
+        # the noise grows with the time it had to build up
         time = math.log(max((seconds + self.read_time) / (2 * self.read_time), 1.0))
         if not q * most * time:
             return None
@@ -218,6 +229,7 @@ class Conductance:
         target = self.on if share == 1 else self.off + (self.on - self.off) * share
         spread = self.spread_off + (self.spread_on - self.spread_off) * share
         mean = _mean_of_programmed(target, spread, self._noise(target / self.on) * self.on)
+        # what drifts is a factor of its own, independent of what was reached
         if self.drift_mean is None or seconds <= self.drift_start:
             return mean
         u = max(target / self.on, float(np.finfo(np.float32).tiny))

@@ -5,6 +5,8 @@ read varies. Readouts know nothing else of a cell, so any frozen class with thes
 do, in `read_weights`, `read_layer`, `read_matmul` and in training.
 """
 
+from __future__ import annotations
+
 import math
 import numbers
 from typing import Protocol, runtime_checkable
@@ -131,6 +133,7 @@ def check_law(law: object, seconds: float = 0.0) -> None:
     """
     if isinstance(law, type):
         raise ValueError(f"`cells` is the class {law.__name__}; give a value, {law.__name__}().")
+    # `isinstance` of a protocol would not say which are missing
     missing = [name for name in _METHODS if not callable(getattr(law, name, None))]
     if missing:
         raise ValueError(
@@ -138,6 +141,7 @@ def check_law(law: object, seconds: float = 0.0) -> None:
             f"all methods of ConductanceLaw: it lacks {', '.join(missing)}."
         )
     assert isinstance(law, ConductanceLaw)  # noqa: S101
+    # static under `jit`: it is looked up by its hash
     try:
         hash(law)
     except TypeError as error:
@@ -145,6 +149,7 @@ def check_law(law: object, seconds: float = 0.0) -> None:
             f"`cells` is {law!r}, which is not hashable ({error}), but static under `jit`; make "
             f"{type(law).__name__} a frozen dataclass of numbers and tuples."
         ) from error
+    # what readouts are calibrated by, at programming and at the read
     levels = {
         f"average({share:g}, {time:g})": law.average(share, time)
         for share, time in ((0.0, 0.0), (1.0, 0.0), (0.0, seconds))
@@ -156,6 +161,7 @@ def check_law(law: object, seconds: float = 0.0) -> None:
                 f"`cells` is {law!r} with {name} = {siemens!r}; give finite siemens from 0, as a "
                 "Python number."
             )
+    # a converter subtracts the one and divides by their difference
     low, high = law.average(0.0, 0.0), law.average(1.0, 0.0)
     # a level of up to 15 of a cell must be a normal number of float32
     if not high - low > 1e-3 * low or high - low < 1e-30:

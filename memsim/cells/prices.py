@@ -1,5 +1,7 @@
 """What writes cost in time and energy, and what they leave wrong, from how a cell is pulsed."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 
 import numpy as np
@@ -33,6 +35,7 @@ def expected_maximum(pmf: Float64[np.ndarray, "pulses"], cells: float) -> float:
     check_number("cells", cells, "give a number from 0", 0)
     if not cells:
         return 0.0
+    # P(slowest > k) = 1 - P(one <= k)^cells, summed over k from 0
     done = np.cumsum(pmf)[:-1]
     return 1 + float(np.sum(1 - done**cells))
 
@@ -58,11 +61,14 @@ def write_time(summary: Summary, scheme: Scheme) -> float:
       Rows one after another, columns together: NeuroSim, 10.1109/TCAD.2018.2789723.
     """
     _check_levels(summary, scheme)
+    # a SET phase where a cell of a row rises, a RESET phase where one falls
     phases = ((summary.sets, summary.set_rows), (summary.resets, summary.reset_rows))
     seconds = 0.0
     for (cells, rows), write in zip(phases, cell_writes(scheme), strict=True):
         if rows:
+            # steps of rows side by side; a phase takes its time, however few they are
             steps = max(rows / scheme.parallel_rows, 1.0)
+            # each lasts until the slowest of its cells is done
             seconds += steps * expected_maximum(write.pmf, cells / steps) * write.pulse_time
     return seconds
 

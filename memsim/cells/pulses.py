@@ -4,6 +4,8 @@ A scheme says how a cell is written: constant-amplitude pulses without feedback,
 ramps. `HFO2` and `PCM` hold the schemes of two kinds of cell, with the figures that are published.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 from collections.abc import Mapping
@@ -84,6 +86,7 @@ def pulse_survival(mean: float, p99: int, cap: int) -> Float64[np.ndarray, "puls
             f"`mean` is {mean!r}; with 99 % of all writes done in {p99} pulses and a cap of {cap} "
             f"give {means[lowest]:.3g} to {means[0]:.3g}."
         )
+    # on the branch where a wider law has a lower mean
     sigma = brentq(lambda s: mean_of(s) - mean, sigmas[0], sigmas[lowest])
     left = survival(sigma)
     left.flags.writeable = False  # shared by all callers
@@ -108,6 +111,7 @@ class _Pulses:
 
     def __post_init__(self) -> None:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        # all fields but the list of placeholders are numbers
         placeholders = values.pop("placeholders")
         if not isinstance(placeholders, tuple):
             raise ValueError(f"`placeholders` is {placeholders!r}; give a tuple of names.")
@@ -320,10 +324,12 @@ def cell_writes(scheme: Scheme) -> tuple[CellWrite, CellWrite]:
         reset_left = pulse_survival(scheme.reset_mean, scheme.reset_p99, scheme.cap)
         amplitudes = np.ones(scheme.cap)
         if isinstance(scheme, RampedPulses):
+            # a step stronger each time, up to the last
             ramp = scheme.first_amplitude + scheme.amplitude_step * np.arange(scheme.cap)
             amplitudes = np.minimum(ramp, scheme.last_amplitude)
 
     def write(left: Float64[np.ndarray, "pulses"], width: float, energy: float) -> CellWrite:
+        # a pulse is given if none before it was enough
         given = left[:-1]  # probability of each pulse
         pulse_time = width + read_time
         return CellWrite(

@@ -8,6 +8,8 @@ With everything ideal both are exactly what `program` says that the chip holds.
 Inputs and sums out of range saturate, and `count_saturated` counts them; none wraps.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -123,6 +125,7 @@ def _read_weights(
     config, leaves = plan.config, named_leaves(effective)
     parts = []
     most_left = jnp.zeros((), jnp.float32)
+    # each layer has draws of its own, whatever the others are
     for number, name in enumerate(plan.names):
         layer = plan.layers[name]
         tensor = slice_of(leaves[tensor_name(name, layer.matrix)], layer.matrix)
@@ -244,6 +247,7 @@ def _read_layer(
 ]:
     """The product, and the conversions that saturated above and below."""
     matrix = layer.matrix
+    # the input of every row; rows without a weight are not driven
     index = jnp.asarray(layer.placement.weights)
     driven = jnp.where(index < matrix.inputs * matrix.outputs, inputs[index % matrix.inputs], 0)
     complemented, negative = stored_as(cells.words, config)
@@ -341,6 +345,7 @@ def read_matmul(
         )
     wide = jnp.float64 if dtype == jnp.float64 else jnp.float32
     flat = jnp.asarray(inputs).reshape(-1, count).astype(wide)
+    # gradients are those of the product with the weights held
     weights = by_output(jnp.asarray(effective), layer.matrix).T.astype(wide)
     exact = flat @ weights
     # the straight path, zero in value even where the product itself overflows
@@ -381,6 +386,7 @@ def _read_vectors(
         return outputs
 
     at_once = max(1, _DRIVEN_AT_ONCE // (readout.input_bits * layer.placement.weights.size))
+    # a chunk of vectors at a time: bits of all at once would not fit
     numbers = jnp.arange(len(codes), dtype=jnp.uint32)
     products = jax.lax.map(product, (numbers, codes), batch_size=at_once).astype(flat.dtype)
     # the smaller scale first: then nothing overflows or vanishes that is not so in the end

@@ -1,5 +1,7 @@
 """How crossbars are read (`Readout`), and what their cells then count as (`program_cells`)."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import math
@@ -65,6 +67,7 @@ class Readout:
 
     def __post_init__(self) -> None:
         check_number("seconds", self.seconds, "none is negative; give at most 1e12", 0, 1e12)
+        # laws from outside the library are checked like those within
         check_law(self.cells, self.seconds)
         if not isinstance(self.wires, Wires):
             raise ValueError(f"`wires` is {self.wires!r}; give a Wires, such as Wires(2.97, 2.97).")
@@ -74,14 +77,15 @@ class Readout:
         check_round("input_bits", self.input_bits, "give 2 to 16", 2, 16)
         if self.adc_bits is not None:
             check_round("adc_bits", self.adc_bits, "give 1 to 24", 1, 24)
+        # codes are shifted by the place of their bit, and added
         if self.adc_bits and self.adc_bits + self.input_bits > 32:
             raise ValueError(
                 f"`adc_bits` is {self.adc_bits!r} and `input_bits` {self.input_bits!r}; sums take "
                 "as many bits as both, of 32: use fewer."
             )
         if self.adc_range is not None:
-            remedy = "give levels above 0 (0.001 to 1e9), with `adc_bits`"
-            most = 1e9 if self.adc_bits is not None else -math.inf
+            remedy = "give levels above 0, with `adc_bits` (0.001 to 1e8)"
+            most = 1e8 if self.adc_bits is not None else -math.inf
             check_number("adc_range", self.adc_range, remedy, 1e-3, most)
         remedy = "give a share above 0, at most 1"
         check_positive("wire_tolerance", self.wire_tolerance, remedy, 1)
@@ -188,15 +192,18 @@ def _program_cells(
     readout: Readout,
 ) -> Cells:
     program_key, drift_key = jax.random.split(key)
+    # levels of the cells, and what programming aims at for them
     law, wires, seconds = readout.cells, readout.wires, readout.seconds
     levels = bit_slice(words[:, : config.rows], config).astype(jnp.float32)
     top = jnp.broadcast_to(jnp.asarray(top_levels(config), jnp.float32), levels.shape)
     share = levels / top
     target = _of_law("aimed_at", law.aimed_at(share), law, share)
+    # what it reaches, and what is left of that
     reached = _of_law("programmed", law.programmed(program_key, target), law, share)
     seen = law.drifted(drift_key, reached, target, seconds)
     seen = _of_law("drifted", seen, law, share)
     residual = jnp.zeros((), jnp.float32)
+    # wires between the cells, one crossbar as wide as a word after the other
     if any(wires):
         solved = jax.lax.map(
             lambda one: effective_conductance(one, wires), seen, batch_size=_SOLVED_AT_ONCE
@@ -208,6 +215,7 @@ def _program_cells(
     expected = law.average(0.0, seconds) + (high - low) * share
     # a difference, so that nothing is rounded where there is none
     mean = levels + (seen - expected) / per_level
+    # a share of what is seen, in levels too
     deviation = law.read_deviation(target, seconds)
     if deviation is not None:
         deviation = _of_law("read_deviation", deviation, law, share) * seen / per_level

@@ -14,6 +14,8 @@ gradients need some ten to twenty products of small dense matrices.
 Rounding limits what a solve can reach, so every `Solution` says what it left over.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -178,6 +180,7 @@ def _device_currents(
     wires: Wires,
     tolerance: float,
 ) -> Solution:
+    # what flows without wires
     ideal = conductance * voltages[:, None]
     currents, residual = _solve(conductance, ideal, wires, tolerance)
     return Solution(currents, residual, residual <= tolerance)  # that of a NaN is not
@@ -264,6 +267,7 @@ def _conjugate_gradients(
     size = jnp.where(size == 0, 1, size)
     enough = jnp.square(left / size)
 
+    # two sums and one product with the matrix a step
     def goes_on(state: tuple[Array, Array, Array, Array, Array]) -> Array:
         *_, squares, steps = state
         return (squares > enough) & (steps < _MOST_ITERATIONS)
@@ -273,6 +277,7 @@ def _conjugate_gradients(
     ) -> tuple[Array, Array, Array, Array, Array]:
         found, residual, direction, squares, steps = state
         product = matrix(direction)
+        # as far as the residual along this direction vanishes
         length = squares / jnp.vdot(direction, product)
         found = found + length * direction
         residual = residual - length * product

@@ -1,5 +1,7 @@
 """Draws many chips: accuracy of each, yield, years in service; and the wear of one crossbar."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 
 import numpy as np

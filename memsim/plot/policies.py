@@ -1,5 +1,7 @@
 """Draws what policies cost and save: writes, reduction, accuracy kept, routing memory."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 

@@ -1,5 +1,7 @@
 """Says what all charts look like, and what they read of a policy."""
 
+from __future__ import annotations
+
 import dataclasses
 import io
 from collections import Counter

@@ -4,6 +4,8 @@ References:
   ARAS, arXiv 2410.17931. Its re-encoding formula is not in the public text: the offset is ours.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from typing import ClassVar
 

@@ -17,6 +17,8 @@ name, `--policy my_module:Magnitude`; its fields are the words of its text, as i
 `my_module:Magnitude:p=0.5,low=3`.
 """
 
+from __future__ import annotations
+
 import abc
 import dataclasses
 import importlib

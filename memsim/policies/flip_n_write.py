@@ -5,6 +5,8 @@ References:
   Energy and Endurance, MICRO 2009.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from typing import ClassVar, Literal
 

@@ -1,5 +1,7 @@
 """Our own policy: every weight goes where the cells already hold nearly the same word."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
 from typing import ClassVar, Literal

@@ -5,6 +5,8 @@ References:
   Stucking, arXiv 2410.21730.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from typing import ClassVar
 

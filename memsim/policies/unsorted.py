@@ -1,5 +1,7 @@
 """The baseline: output by output, inputs in their own order."""
 
+from __future__ import annotations
+
 import dataclasses
 from typing import ClassVar
 

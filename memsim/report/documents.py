@@ -94,6 +94,7 @@ def service_inputs_json(inputs: ServiceInputs) -> dict[str, Any]:
 
 def service_life_json(life: ServiceLife) -> dict[str, Any]:
     """Turns the lifetime under one policy into JSON values; None where nothing wears out."""
+    # JSON has no infinity: what never fails is null
     low, median, high = map(finite, quantiles(life.years))
     return {
         "writes": life.summary.writes,

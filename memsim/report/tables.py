@@ -43,6 +43,7 @@ def policy_table(
     columns = [Column("policy"), *map(Column, headings), Column("analog-valid", left=True)]
     rows = []
     for name, summary in policies.items():
+        # half the interval, where it shows in two decimals
         interval = summary.intervals.get("reduction")
         half = (interval[1] - interval[0]) / 2 if interval else 0.0
         spread = f" ±{half:.2f}" if half >= 0.005 else ""
@@ -79,6 +80,7 @@ def scheme_table(report: Mapping[str, Any]) -> "FittingTable":
     rows, groups = [], []
     for policy, entry in report["policies"].items():
         for number, (name, cost) in enumerate(entry["schemes"].items()):
+            # the policy and its writes once, beside its first scheme
             rows.append((
                 "" if number else policy,
                 name + marks[name],
@@ -123,6 +125,7 @@ def budget_tables(found: Budget) -> "list[FittingTable]":
             f"out, of {100 * found.float_accuracy:.2f} %",
         ),
     )
+    # policies are long and may fold; numbers never do
     numbers = map(Column, ("weights", "sensitivity", "writes", "index bits"))
     of_layers = [Column("layer"), *numbers, Column("policy", left=True, folds=True)]
     change = Column("change, planning\nhalf (95 %)")
@@ -193,6 +196,7 @@ def _inputs_table(inputs: ServiceInputs, cost: bool) -> "FittingTable":
     rows = []
     for group in ("endurance", "cost"):
         for name, value in values[group].items():
+            # without prices, only what the years depend on
             if group == "cost" and name not in needed:
                 continue
             shown = f"{value:,g}" if isinstance(value, (int, float)) else value

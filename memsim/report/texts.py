@@ -62,8 +62,8 @@ def fold_name(name: str, width: int) -> str:
     r"""Breaks the name of a policy into lines, after `:`, `,` or `+`.
 
     Example:
-      >>> fold_name("matched:tolerance=1,correction=mean", 20)
-      'matched:\ntolerance=1,\ncorrection=mean'
+      >>> fold_name("matched:tolerance=1,correction=mean", 26)
+      'matched:tolerance=1,\ncorrection=mean'
 
     Args:
       name: to break.
@@ -74,6 +74,7 @@ def fold_name(name: str, width: int) -> str:
     for end, letter in enumerate(name, 1):
         if letter not in ":,+" and end < len(name):
             continue
+        # a part ends with its sign, and opens a line where it has no room
         part, start = name[start:end], end
         if lines[-1] and len(lines[-1] + part) > width:
             lines.append("")
@@ -97,6 +98,7 @@ def time_text(years: float) -> str:
     """Writes a time in the largest unit that there is one of."""
     hours = 24 * DAYS_PER_YEAR
     units = {"years": 1.0, "days": DAYS_PER_YEAR, "h": hours, "min": 60 * hours}
+    # from the largest: the first that there is at least one of
     for unit, per_year in units.items():
         if years * per_year >= 1:
             text = number_text(years * per_year)

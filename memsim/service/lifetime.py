@@ -6,6 +6,8 @@ programmings, passes of the whole network over the crossbars: a cell that each o
 cycles fails after `endurance / w` of them.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
 from typing import ClassVar, NamedTuple
@@ -183,8 +185,8 @@ def lifetime_years(
     """Converts programmings into the years that they last.
 
     Example:
-      >>> float(lifetime_years(np.asarray(365_250.0), inferences_per_day=1_000))
-      1.0
+      >>> float(lifetime_years(np.asarray(730.5), inferences_per_day=1))
+      2.0
 
     Args:
       programmings: until failure.

@@ -1,5 +1,7 @@
 """Says how long a chip serves under a policy and at what cost, by the counts of a steady pass."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -10,6 +12,7 @@ from jaxtyping import Array, Float, Float32, Key, Shaped
 
 from memsim.cells.prices import write_energy, write_time
 from memsim.cells.pulses import ConstantPulses, Scheme
+from memsim.codes import AnyArray
 from memsim.service.costs import Figure, ServiceInputs, total_cost
 from memsim.service.lifetime import (
     Endurance,
@@ -64,7 +67,7 @@ def life_in_service(
     summary: Summary,
     inputs: ServiceInputs,
     *,
-    cycles: Sequence[Shaped[np.ndarray, "crossbars rows columns"]],
+    cycles: Sequence[Shaped[AnyArray, "crossbars rows columns"]],
     seed: int = 0,
     scheme: Scheme = _PULSES,
     levelling: Levelling = "none",
@@ -126,7 +129,7 @@ def life_in_service(
 
 
 def _lives(
-    keys: Key[Array, "wears chips"], cycles: Sequence[np.ndarray], endurance: Endurance
+    keys: Key[Array, "wears chips"], cycles: Sequence[AnyArray], endurance: Endurance
 ) -> Float32[Array, "wears chips"]:
     """Draws the programmings until the first failure of each chip."""
     histograms = [wear_histogram(of_chip) for of_chip in cycles]
@@ -142,7 +145,7 @@ def _lives(
 
 
 def _lives_with_spares(
-    keys: Key[Array, "wears chips"], cycles: Sequence[np.ndarray], endurance: Endurance, spares: int
+    keys: Key[Array, "wears chips"], cycles: Sequence[AnyArray], endurance: Endurance, spares: int
 ) -> Float32[Array, "wears chips"]:
     """Draws the programmings until a failure of each chip that finds no spare row."""
 

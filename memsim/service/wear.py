@@ -4,6 +4,8 @@ A cycle is a SET and a RESET of one cell: the unit in which endurance is publish
 its SETs or its RESETs, whichever are more.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax.numpy as jnp

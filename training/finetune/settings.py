@@ -62,7 +62,7 @@ class FinetuneOptions(options.ReadOptions, options.TaskOptions):
     ] = 0.0
     write_width: Annotated[
         float, typer.Option(min=1, help="codes that weights are dithered by to foresee writes")
-    ] = 4.0
+    ] = 1.0
     epochs: options.Epochs = 40
     seed: options.Seed = 0
     save_every: Annotated[int, typer.Option(min=1, help="steps between checkpoints")] = 100
