@@ -23,6 +23,10 @@ from memsim.report.texts import count_text
 from memsim.selection import LAYOUTS, Select, select_by_name, select_layers
 
 __all__ = [
+    "CHIPS",
+    "CROSSBARS",
+    "FILES",
+    "TENSORS",
     "CheckpointOptions",
     "CrossbarOptions",
     "FaultOptions",
@@ -41,7 +45,7 @@ __all__ = [
 Result = TypeVar("Result")
 
 # Panels of the help.
-_CROSSBARS, _TENSORS, _CHIPS = "Crossbars", "Which tensors", "Chips"
+CROSSBARS, TENSORS, CHIPS, FILES = "Crossbars", "Which tensors", "Chips", "Output files"
 # Seeds are 32 bits: without 64-bit types JAX drops the others, and 2**32 would be 0.
 _SEEDS = 2**32
 
@@ -64,30 +68,30 @@ class CrossbarOptions:
     """What the crossbars are."""
 
     rows: Annotated[
-        int, typer.Option(help="weights per section: rows", rich_help_panel=_CROSSBARS)
+        int, typer.Option(help="weights per section: rows", rich_help_panel=CROSSBARS)
     ] = 128
     bits: Annotated[
-        int, typer.Option(help="bits per weight, sign included", rich_help_panel=_CROSSBARS)
+        int, typer.Option(help="bits per weight, sign included", rich_help_panel=CROSSBARS)
     ] = 8
     cell_bits: Annotated[
-        int, typer.Option(help="bits per cell: 1, 2 or 4", rich_help_panel=_CROSSBARS)
+        int, typer.Option(help="bits per cell: 1, 2 or 4", rich_help_panel=CROSSBARS)
     ] = 1
-    encoding: Annotated[
-        str, typer.Option(help=", ".join(ENCODINGS), rich_help_panel=_CROSSBARS)
-    ] = "twos_complement"
+    encoding: Annotated[str, typer.Option(help=", ".join(ENCODINGS), rich_help_panel=CROSSBARS)] = (
+        "twos_complement"
+    )
     crossbars: Annotated[
         str | None,
         typer.Option(
-            help="number, or all: one per section", show_default="1", rich_help_panel=_CROSSBARS
+            help="number, or all: one per section", show_default="1", rich_help_panel=CROSSBARS
         ),
     ] = None
     schedule: Annotated[
-        str, typer.Option(help=" or ".join(SCHEDULES), rich_help_panel=_CROSSBARS)
+        str, typer.Option(help=" or ".join(SCHEDULES), rich_help_panel=CROSSBARS)
     ] = "block"
     scale_per: Annotated[
         str,
         typer.Option(
-            help=f"quantization scale per {' or '.join(SCALES)}", rich_help_panel=_CROSSBARS
+            help=f"quantization scale per {' or '.join(SCALES)}", rich_help_panel=CROSSBARS
         ),
     ] = "tensor"
 
@@ -121,11 +125,11 @@ class SelectionOptions:
 
     include: Annotated[
         str | None,
-        typer.Option(metavar="RE", help="map only names that match", rich_help_panel=_TENSORS),
+        typer.Option(metavar="RE", help="map only names that match", rich_help_panel=TENSORS),
     ] = None
     exclude: Annotated[
         str | None,
-        typer.Option(metavar="RE", help="leave names that match digital", rich_help_panel=_TENSORS),
+        typer.Option(metavar="RE", help="leave names that match digital", rich_help_panel=TENSORS),
     ] = None
     maps: Annotated[
         list[str],
@@ -134,7 +138,7 @@ class SelectionOptions:
             metavar="RE=LAYOUT",
             help=f"read tensors that match as {', '.join(LAYOUTS)}, or another word for each axis; "
             "repeatable, the first that matches counts",
-            rich_help_panel=_TENSORS,
+            rich_help_panel=TENSORS,
         ),
     ] = dataclasses.field(default_factory=list)
 
@@ -149,15 +153,15 @@ class FaultOptions:
 
     stuck_at_0: Annotated[
         float,
-        typer.Option("--stuck-at-0", help="share of cells stuck at 0", rich_help_panel=_CHIPS),
+        typer.Option("--stuck-at-0", help="share of cells stuck at 0", rich_help_panel=CHIPS),
     ] = 0.0
     stuck_at_1: Annotated[
         float,
-        typer.Option("--stuck-at-1", help="share of cells stuck at 1", rich_help_panel=_CHIPS),
+        typer.Option("--stuck-at-1", help="share of cells stuck at 1", rich_help_panel=CHIPS),
     ] = 0.0
     faults: Annotated[
         Path | None,
-        typer.Option(metavar="MAP", help="fault map, .npz or .safetensors", rich_help_panel=_CHIPS),
+        typer.Option(metavar="MAP", help="fault map, .npz or .safetensors", rich_help_panel=CHIPS),
     ] = None
 
     def fault_map(self) -> tuple[np.ndarray, np.ndarray] | None:
@@ -169,7 +173,7 @@ class FaultOptions:
 class SeedOption:
     """What everything random is drawn from."""
 
-    seed: Annotated[int, typer.Option(help="of all that is drawn", rich_help_panel=_CHIPS)] = 0
+    seed: Annotated[int, typer.Option(help="of all that is drawn", rich_help_panel=CHIPS)] = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < _SEEDS:
@@ -182,7 +186,10 @@ class SeedOption:
 class ForceOption:
     """Whether files that exist are replaced."""
 
-    force: Annotated[bool, typer.Option("--force", help="replace output files that exist")] = False
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="replace output files that exist", rich_help_panel=FILES),
+    ] = False
 
 
 def check_outputs(outputs: Mapping[str, Path | None], force: bool) -> None:

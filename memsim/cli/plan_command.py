@@ -43,7 +43,9 @@ class PlanOptions(
 ):
     """The options of `memsim plan`."""
 
-    out: Annotated[Path, typer.Option(metavar="PLAN", help=".safetensors")]
+    out: Annotated[
+        Path, typer.Option(metavar="PLAN", help=".safetensors", rich_help_panel=options.FILES)
+    ]
     policy: Annotated[
         str | None,
         typer.Option(
@@ -62,7 +64,10 @@ class PlanOptions(
         ),
     ] = None
     json_out: Annotated[
-        Path | None, typer.Option("--json", metavar="OUT.json", help="how the search went")
+        Path | None,
+        typer.Option(
+            "--json", metavar="OUT.json", help="how the search went", rich_help_panel=options.FILES
+        ),
     ] = None
     chip_file: Annotated[
         Path | None,

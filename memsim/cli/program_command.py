@@ -46,7 +46,10 @@ class ProgramOptions(
         str | None,
         typer.Option(help='such as "sws+stuck:p=0.5,low=3"; a plan brings its own'),
     ] = None
-    out: Annotated[Path, typer.Option(metavar="OUT", help=".safetensors or .npz")]
+    out: Annotated[
+        Path,
+        typer.Option(metavar="OUT", help=".safetensors or .npz", rich_help_panel=options.FILES),
+    ]
     plan_file: Annotated[
         Path | None,
         typer.Option("--plan", metavar="PLAN", help="policy, crossbars and matrices, from a file"),
@@ -56,7 +59,12 @@ class ProgramOptions(
     ] = None
     save_chip_file: Annotated[
         Path | None,
-        typer.Option("--save-chip", metavar="CHIP", help="where to save the chip afterwards"),
+        typer.Option(
+            "--save-chip",
+            metavar="CHIP",
+            help="where to save the chip afterwards",
+            rich_help_panel=options.FILES,
+        ),
     ] = None
     passes: Annotated[int, typer.Option(help="times the network is programmed")] = 1
 

@@ -70,18 +70,31 @@ class ReportOptions(
         typer.Option(
             help="number, or all: one per section",
             show_default="1; all with --from",
-            rich_help_panel="Crossbars",
+            rich_help_panel=options.CROSSBARS,
         ),
     ] = None
     passes: Annotated[
         int | None,
         typer.Option(help="times the network is programmed", show_default="1; 2 with --lifetime"),
     ] = None
-    chips: Annotated[int, typer.Option(help="chips to average over", rich_help_panel="Chips")] = 1
-    json_out: Annotated[Path | None, typer.Option("--json", metavar="OUT.json")] = None
-    html_out: Annotated[Path | None, typer.Option("--html", metavar="OUT.html")] = None
+    chips: Annotated[
+        int, typer.Option(help="chips to average over", rich_help_panel=options.CHIPS)
+    ] = 1
+    json_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--json", metavar="OUT.json", help="all figures", rich_help_panel=options.FILES
+        ),
+    ] = None
+    html_out: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="OUT.html", help="a page", rich_help_panel=options.FILES),
+    ] = None
     png_out: Annotated[
-        Path | None, typer.Option("--png", metavar="FOLDER", help="charts, in a folder")
+        Path | None,
+        typer.Option(
+            "--png", metavar="FOLDER", help="charts, in a folder", rich_help_panel=options.FILES
+        ),
     ] = None
 
     def policies(self) -> dict[str, Policy]:
