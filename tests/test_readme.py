@@ -1,4 +1,4 @@
-"""The README and the pages of docs/: their Python runs, their commands parse, their map is whole."""
+"""The README and the pages of docs: their Python runs, their commands parse, their map is whole."""
 
 import re
 import shlex
