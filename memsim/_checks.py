@@ -92,12 +92,12 @@ def check_kind(name: str, value: object, kind: type | tuple[type, ...], remedy: 
 
 
 def is_known(value: object) -> bool:
-    """Whether the numbers of an array can be looked at: outside of `jit`, `grad` and `vmap`."""
+    """Says whether the numbers of an array can be looked at: outside `jit`, `grad`, `vmap`."""
     return not isinstance(value, jax.core.Tracer)
 
 
 def as_key(name: str, key: object) -> Key[Array, ""]:
-    """A random key as JAX makes them today.
+    """Makes sure of a random key, as JAX makes them today.
 
     Args:
       name: of the argument.

@@ -32,7 +32,7 @@ Load = Callable[[str], Any]
 
 
 class Placing(NamedTuple):
-    """What decides on placements.
+    """The policy, and the chip, that decide on placements.
 
     Attributes:
       policy: without its bit stucking.
@@ -275,7 +275,7 @@ class Stream:
 
 
 def policy_stucking(policy: Policy, layers: int, config: CrossbarConfig) -> Stucking:
-    """The bit stucking of a policy, the same for every layer."""
+    """Gives the bit stucking of a policy, the same for every layer."""
     p, low, draws = policy.stucking
     return Stucking(
         reprogram=np.full(layers, p, np.float32),

@@ -21,6 +21,8 @@ from memsim.policies import Matched, Policy, Unsorted
 from memsim.selection import Select, named_leaves, select_by_name, select_layers, slice_of
 from memsim.summary import Summary, mean_over_chips, summarize
 
+__all__ = ["Budget", "Judge", "Trial", "budget", "layer_sensitivity"]
+
 Batch: TypeAlias = PyTree  # leaves share a leading axis of examples
 # Examples whose gradients say how sensitive a layer is.
 _SENSITIVITY_EXAMPLES = 512
@@ -53,7 +55,7 @@ class Trial(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """What `budget` found.
+    """The plan that `budget` found, and how it got there.
 
     Attributes:
       plan: the one of fewest writes that was accepted.
@@ -75,7 +77,7 @@ class Budget(NamedTuple):
 
 
 class Judge(NamedTuple):
-    """What says how good a network is.
+    """The functions and the data that say how good a network is.
 
     Attributes:
       loss: `(params, batch) -> mean loss`, differentiable.
@@ -158,14 +160,8 @@ def budget(
         lambda network: measure(network, planning), measure(params, planning), progress,
     )  # fmt: skip
     search.run()
-    if search.kept is None:
-        change = search.trials[0].change
-        raise ValueError(
-            f"`max_drop` is {max_drop}, but the plan of the least errors that was tried changes "
-            f"the accuracy by {100 * change.mean:+.2f} points ({100 * change.low:+.2f} to "
-            f"{100 * change.high:+.2f}); allow more, use more `bits`, or give more `data`."
-        )
-    kept, chosen = search.kept
+    # the plan that won is tested once, on examples that chose nothing
+    kept, chosen = search.winner()
     reference = measure(params, held_out)
     correct = np.stack([measure(network, held_out) for network in kept.held])
     return Budget(
@@ -225,6 +221,22 @@ class _Search:
             if best is not None and self._attempt(best * step):
                 best *= step
 
+    def winner(self) -> tuple[_Programmed, Trial]:
+        """Gives the accepted plan of fewest writes.
+
+        Raises:
+          ValueError: none was accepted.
+        """
+        if self.kept is None:
+            change = self.trials[0].change
+            raise ValueError(
+                f"`max_drop` is {self.max_drop}, but the plan of the least errors that was tried "
+                f"changes the accuracy by {100 * change.mean:+.2f} points "
+                f"({100 * change.low:+.2f} to {100 * change.high:+.2f}); allow more, use more "
+                "`bits`, or give more `data`."
+            )
+        return self.kept
+
     def _attempt(self, exchange: float) -> bool:
         policies = {
             name: self.policy.at_price(exchange / max(cost, _TINY), self.config)
@@ -257,7 +269,7 @@ def layer_sensitivity(
     *,
     select: Select | None = None,
 ) -> dict[str, float]:
-    """What a squared error of one code, in one weight of a layer, costs in loss on average.
+    """Estimates the loss that a squared error of one code costs in one weight of each layer.
 
     Half the mean squared gradient of an example's loss, times the squared scale.
 
@@ -306,7 +318,7 @@ def _examples(data: Batch) -> int:
 
 
 def _halves(data: Batch, seed: int) -> tuple[Batch, Batch]:
-    """Two random halves of the examples, host arrays."""
+    """Draws two random halves of the examples, host arrays."""
     data = jax.tree.map(np.asarray, data)
     sizes = {len(leaf) if leaf.ndim else 0 for leaf in jax.tree.leaves(data)}
     if len(sizes) != 1 or min(sizes) < 2:
@@ -323,7 +335,7 @@ def _halves(data: Batch, seed: int) -> tuple[Batch, Batch]:
 def _make_measure(
     accuracy_fn: Callable[[PyTree, Batch], Array], batch: int
 ) -> Callable[[PyTree, Batch], Bool[np.ndarray, " examples"]]:
-    """`(params, data) -> which examples are right`, in batches of one size."""
+    """Makes `(params, data) -> which examples are right`, in batches of one size."""
     right = jax.jit(accuracy_fn)
 
     def measure(params: PyTree, data: Batch) -> Bool[np.ndarray, " examples"]:

@@ -9,6 +9,23 @@ from jaxtyping import Array, Float, Float32, Int, Num, UInt
 
 from memsim.config import CrossbarConfig
 
+__all__ = [
+    "AnyArray",
+    "bit_slice",
+    "cell_changes",
+    "column_counts",
+    "decode",
+    "dequantize",
+    "encode",
+    "hamming_distance",
+    "join_slices",
+    "quantization_scale",
+    "quantize",
+    "rounded_quotient",
+    "to_codes",
+    "word_constant",
+]
+
 # What is planned on the host goes to the device as it is.
 AnyArray = Array | np.ndarray
 
@@ -16,7 +33,8 @@ AnyArray = Array | np.ndarray
 def quantization_scale(
     weights: np.ndarray, bits: int, output_axes: tuple[int, ...] = ()
 ) -> np.ndarray:
-    """The scale of design: `max|w| / (2**(bits - 1) - 1)` in float32; 1 where that is zero.
+    """Computes the scale of design: `max|w| / (2**(bits - 1) - 1)` in float32; 1 where that is
+    zero.
 
     Args:
       weights: host array of any floating dtype and shape.
@@ -39,7 +57,7 @@ def quantization_scale(
 def quantize(
     weights: Float[Array, "*shape"], scale: Float32[AnyArray, "..."], config: CrossbarConfig
 ) -> Int[Array, "*shape"]:
-    """Codes of `weights`: the IEEE float32 quotient rounded half to even, clipped to +-max_code.
+    """Quantizes `weights`: IEEE float32 quotients rounded half to even, clipped to +-max_code.
 
     Args:
       weights: any floating dtype.
@@ -54,28 +72,29 @@ def quantize(
 def rounded_quotient(
     weights: Float[Array, "*shape"], scale: Float32[AnyArray, "..."]
 ) -> Float32[Array, "*shape"]:
-    """`round_half_to_even(weights / scale)`, an IEEE float32 quotient: codes before clipping."""
+    """Computes `round_half_to_even(weights / scale)`, IEEE float32 quotients: codes not clipped."""
     # XLA turns a division by a broadcast scalar into a multiplication by its reciprocal, which
     # moves a few codes in a million; behind the barrier it cannot see the broadcast.
-    divisor = jax.lax.optimization_barrier(jnp.broadcast_to(scale, weights.shape))
+    wide = jnp.broadcast_to(scale, weights.shape)
+    divisor = jax.lax.optimization_barrier(wide)  # type: ignore[no-untyped-call]
     return jnp.round(weights.astype(jnp.float32) / divisor)
 
 
 def to_codes(quotients: Float32[Array, "*shape"], config: CrossbarConfig) -> Int[Array, "*shape"]:
-    """Codes, `config.code_dtype`, of rounded quotients: clipped to +-max_code."""
+    """Turns rounded quotients into codes, `config.code_dtype`: clipped to +-max_code."""
     return jnp.clip(quotients, -config.max_code, config.max_code).astype(config.code_dtype)
 
 
 def dequantize(
     codes: Num[Array, "*shape"], scale: Float32[AnyArray, "..."], dtype: np.dtype
 ) -> Float[Array, "*shape"]:
-    """`codes * scale`, computed in float32 (float64 in float64) and rounded to `dtype`."""
+    """Computes `codes * scale`, in float32 (float64 in float64), and rounds it to `dtype`."""
     wide = dtype if dtype == jnp.float64 else jnp.float32
     return (codes.astype(wide) * scale.astype(wide)).astype(dtype)
 
 
 def encode(codes: Int[Array, "*shape"], config: CrossbarConfig) -> UInt[Array, "*shape"]:
-    """Words that stand for `codes` in `config.encoding`.
+    """Gives the words that stand for `codes` in `config.encoding`.
 
     Args:
       codes: within min_code..max_code, any signed dtype.
@@ -98,7 +117,7 @@ def encode(codes: Int[Array, "*shape"], config: CrossbarConfig) -> UInt[Array, "
 
 
 def decode(words: UInt[Array, "*shape"], config: CrossbarConfig) -> Int[Array, "*shape"]:
-    """Codes that `words` stand for: the inverse of `encode`, defined for every word.
+    """Gives the codes that `words` stand for: the inverse of `encode`, defined for every word.
 
     Returns:
       Codes, `config.code_dtype`. A word that `encode` never makes (bit stucking and faults do) may
@@ -128,7 +147,7 @@ def decode(words: UInt[Array, "*shape"], config: CrossbarConfig) -> Int[Array, "
 def bit_slice(
     words: UInt[Array, "*shape"], config: CrossbarConfig
 ) -> UInt[Array, "*shape columns"]:
-    """The level of every cell: uint8, columns last, column 0 first."""
+    """Gives the level of every cell: uint8, columns last, column 0 first."""
     levels = [(words & word_constant(mask, config)) >> _low_bit(mask, config)
               for mask in config.column_masks]  # fmt: skip
     return jnp.stack(levels, axis=-1).astype(jnp.uint8)
@@ -137,7 +156,7 @@ def bit_slice(
 def join_slices(
     levels: Int[Array, "*shape columns"], config: CrossbarConfig
 ) -> UInt[Array, "*shape"]:
-    """Words whose cells have these levels: the inverse of `bit_slice`."""
+    """Gives the words whose cells have these levels: the inverse of `bit_slice`."""
     levels = levels.astype(config.word_dtype)
     words = jnp.zeros(levels.shape[:-1], config.word_dtype)
     for column, mask in enumerate(config.column_masks):
@@ -148,7 +167,7 @@ def join_slices(
 def cell_changes(
     old: UInt[Array, "*shape"], new: UInt[Array, "*shape"], config: CrossbarConfig
 ) -> tuple[UInt[Array, "*shape"], UInt[Array, "*shape"]]:
-    """Which cells change when `old` is overwritten by `new`.
+    """Finds the cells that change when `old` is overwritten by `new`.
 
     Returns:
       (sets, resets): words with a cell's lowest bit set where its level rises, or falls.
@@ -168,7 +187,7 @@ def cell_changes(
 def hamming_distance(
     old: UInt[Array, "*shape"], new: UInt[Array, "*shape"], config: CrossbarConfig
 ) -> UInt[Array, "*shape"]:
-    """Cells that change level when each word of `old` is overwritten by the word of `new`.
+    """Counts the cells that change level when each word of `old` is overwritten by that of `new`.
 
     Returns:
       Writes per word, same shape and dtype.
@@ -180,7 +199,7 @@ def hamming_distance(
 def column_counts(
     cells: UInt[Array, "*shape rows"], config: CrossbarConfig
 ) -> Int[Array, "*shape columns"]:
-    """Marked cells per column, summed over rows.
+    """Counts the marked cells per column, summed over rows.
 
     Args:
       cells: words with a cell's lowest bit set where it is marked, as `cell_changes` gives.
@@ -211,7 +230,7 @@ def column_counts(
 
 
 def word_constant(value: int, config: CrossbarConfig) -> UInt[Array, ""]:
-    """`value` as a word: bit operations between words promote nothing."""
+    """Gives `value` as a word: bit operations between words promote nothing."""
     return jnp.asarray(value, config.word_dtype)
 
 

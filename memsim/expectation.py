@@ -21,11 +21,13 @@ from memsim.programming import Stucking, enable_slots
 from memsim.schedule import Schedule, Slots, apply_schedule
 from memsim.selection import by_output, named_leaves, slice_of, tensor_name
 
+__all__ = ["expected_writes", "soft_cells"]
+
 
 def expected_writes(
     params: PyTree, plan: Plan, chip: Chip, *, width: float | Float[Array, ""] = 1.0
 ) -> Float32[Array, " layers"]:
-    """Writes of one pass over `chip`, expected when every weight is dithered.
+    """Estimates the writes of one pass over `chip`, expected when every weight is dithered.
 
     Every weight is moved by its own uniform noise of `width` steps of its scale before it is
     rounded, so that each cell holds a level with a probability that is smooth in the weight; a
@@ -68,9 +70,10 @@ def expected_writes(
         _placed(w, anonymous(layer), plan.config) for w, layer in zip(weights, layers, strict=True)
     ]
     stucking = stucking_of(layers, plan.config)
-    return _expected_writes(
+    writes: Array = _expected_writes(
         join(placed), plan.schedule, plan.slots, stucking, chip, jnp.float32(width), plan.config
     )
+    return writes
 
 
 @functools.partial(jax.jit, static_argnames=("config",))
@@ -98,7 +101,7 @@ def _expected_writes(
 def _placed(
     weights: Float[Array, "..."], layer: LayerPlan, config: CrossbarConfig
 ) -> Float32[Array, "sections rows"]:
-    """Codes before rounding, in their rows."""
+    """Gives codes before rounding, in their rows."""
     quotients = weights.astype(jnp.float32) / layer.scale
     clipped = jnp.clip(quotients, -config.max_code, config.max_code)
     codes = by_output(clipped, layer.matrix).reshape(-1)
@@ -111,7 +114,7 @@ def _placed(
 def soft_cells(
     codes: Float32[Array, "*shape"], width: Float32[AnyArray, ""], config: CrossbarConfig
 ) -> Float32[Array, "*shape columns levels"]:
-    """Probabilities of the levels of each cell, level 0 left out, when a code is dithered.
+    """Computes probabilities of the levels of each cell, level 0 left out, of dithered codes.
 
     Args:
       codes: not rounded, within min_code..max_code.
@@ -140,7 +143,7 @@ def soft_cells(
 def _levels(
     words: UInt[Array, "*shape"], config: CrossbarConfig
 ) -> Float32[Array, "*shape columns levels"]:
-    """1 at the level of each cell; level 0 is left out: the others say it."""
+    """Marks the level of each cell by 1; level 0 is left out: the others say it."""
     cells = bit_slice(words, config)
     levels = [cells == jnp.uint8(level) for level in range(1, 2**config.cell_bits)]
     return jnp.stack(levels, axis=-1).astype(jnp.float32)
@@ -151,7 +154,7 @@ def _before_each_step(
     may_change: Bool[Array, "steps *cells"],
     state: Float32[Array, "*cells levels"],
 ) -> Float32[Array, "steps *cells levels"]:
-    """What cells hold before each step: the target of the last step that could change them."""
+    """Finds what cells hold before each step: the last target that could change them."""
     number = jnp.arange(1, len(target) + 1, dtype=jnp.int32)
     number = number.reshape(-1, *[1] * (may_change.ndim - 1))
     changed = jnp.where(may_change, number, 0)

@@ -79,7 +79,7 @@ def accuracy_change(
 def _share(happened: Float64[np.ndarray, "chips images"]) -> tuple[Interval, float]:
     """Tells how often something happens, and the variance of that.
 
-    The interval is Wilson's, for as many trials as the draws are worth.
+    The interval is Wilson's, for as many trials as the draws amount to.
     """
     import scipy.special
 

@@ -1,4 +1,4 @@
-"""Which weight sits in which (section, row). Offline, on the host, once per layer."""
+"""Places of weights: which one is in which (section, row). Offline, on the host, once per layer."""
 
 from __future__ import annotations
 
@@ -9,6 +9,17 @@ import numpy as np
 from jaxtyping import Array, Int32, Shaped
 
 from memsim.codes import AnyArray
+
+__all__ = [
+    "Placement",
+    "apply_placement",
+    "check_one_output",
+    "check_placement",
+    "inverse_positions",
+    "invert_placement",
+    "sorted_placement",
+    "unsorted_placement",
+]
 
 
 class Placement(NamedTuple):
@@ -29,7 +40,7 @@ class Placement(NamedTuple):
 
 
 def unsorted_placement(outputs: int, inputs: int, rows: int) -> Placement:
-    """Output by output; within an output section by section, inputs in their own order.
+    """Goes output by output; within an output section by section, inputs in their own order.
 
     Args:
       outputs, inputs: shape of the weight matrix.
@@ -40,7 +51,7 @@ def unsorted_placement(outputs: int, inputs: int, rows: int) -> Placement:
 
 
 def sorted_placement(codes: np.ndarray, rows: int, scope: str = "output") -> Placement:
-    """Sorted weight sectioning: similar weights share a section, similar sections are neighbours.
+    """Sorts weights: similar ones share a section, similar sections are neighbours.
 
     Args:
       codes: signed integers [outputs, inputs].
@@ -84,7 +95,7 @@ def _section(order: np.ndarray, rows: int, section_major: bool) -> Placement:
 
 
 def inverse_positions(weights: np.ndarray, size: int) -> np.ndarray:
-    """`Placement.positions` of `Placement.weights` [sections, rows] alone."""
+    """Works out `Placement.positions` from `Placement.weights` [sections, rows] alone."""
     positions = np.empty(size + 1, np.int32)  # the one more catches the unused rows
     positions[weights.reshape(-1)] = np.arange(weights.size, dtype=np.int32)
     return positions[:size]
@@ -93,7 +104,7 @@ def inverse_positions(weights: np.ndarray, size: int) -> np.ndarray:
 def apply_placement(
     values: Shaped[Array, " weights"], placement: Placement
 ) -> Shaped[Array, "sections rows"]:
-    """Values of a layer's weights, in the order of their indices, laid out in sections.
+    """Lays out values of a layer's weights, in the order of their indices, in sections.
 
     Unused rows hold 0.
     """
@@ -103,7 +114,7 @@ def apply_placement(
 def invert_placement(
     sections: Shaped[Array, "sections rows"], placement: Placement
 ) -> Shaped[Array, " weights"]:
-    """The inverse of `apply_placement`: one value per weight, in the order of their indices."""
+    """Undoes `apply_placement`: gives one value per weight, in the order of their indices."""
     return sections.reshape(-1)[jnp.asarray(placement.positions)]
 
 

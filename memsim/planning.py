@@ -1,4 +1,4 @@
-"""How a network is programmed: `plan` works out scales, placements, schedules, on the host."""
+"""Plans of programming a network: `plan` works out scales, placements, schedules, on the host."""
 
 from __future__ import annotations
 
@@ -30,9 +30,19 @@ from memsim.selection import (
     slice_of,
 )
 
+__all__ = [
+    "LayerPlan",
+    "Plan",
+    "plan",
+    "policy_of_layers",
+    "sections_by_output",
+    "stuck_cells",
+    "with_stucking",
+]
+
 
 class LayerPlan(NamedTuple):
-    """How one layer is programmed; all but `matrix` are arrays.
+    """The plan of one layer; all but `matrix` are arrays.
 
     Attributes:
       matrix: the layer's shape (static).
@@ -66,7 +76,7 @@ class LayerPlan(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How a network is programmed. A pytree: p, low and the placements are array leaves.
+    """The plan of a network. A pytree: p, low and the placements are array leaves.
 
     Attributes:
       config: the crossbars, with the flag cells that the policy needs (static).
@@ -82,7 +92,7 @@ class Plan(NamedTuple):
     slots: Slots
 
     def __repr__(self) -> str:
-        """In one line: a plan holds an index of every weight."""
+        """Says it in one line: a plan holds an index of every weight."""
         weights = sum(layer.placement.positions.shape[-1] for layer in self.layers.values())
         return f"Plan({self.config}, {len(self.layers)} layers of {weights:,} weights)"
 
@@ -171,7 +181,7 @@ def plan(
 def policy_of_layers(
     policy: Policy | Mapping[str, Policy], names: Iterable[str]
 ) -> dict[str, Policy]:
-    """The policy of each layer.
+    """Gives the policy of each layer.
 
     Raises:
       ValueError: policies of other layers than these, or of several kinds.
@@ -198,7 +208,7 @@ def policy_of_layers(
 
 
 def _kind_text(policy: Policy) -> str:
-    """What layers of one plan share: the kind of policy, and its flag cells."""
+    """Names what layers of one plan share: the kind of policy, and its flag cells."""
     flags = policy.stored_on(CrossbarConfig()).flags
     return policy.name if flags in ("none", "word") else f"{policy.name}:flags={flags}"
 
@@ -209,7 +219,7 @@ def stuck_cells(
     matrices: Mapping[str, Matrix],
     config: CrossbarConfig,
 ) -> dict[str, Stuck]:
-    """The stuck cells that each layer meets when its outputs are placed one by one.
+    """Finds the stuck cells that each layer meets when its outputs are placed one by one.
 
     Args:
       stuck_at_0, stuck_at_1: of a chip, words [crossbars, rows].
@@ -233,7 +243,7 @@ def stuck_cells(
 
 
 def sections_by_output(matrices: Mapping[str, Matrix], config: CrossbarConfig) -> dict[str, int]:
-    """Sections of each layer when its outputs are placed one by one."""
+    """Counts the sections of each layer when its outputs are placed one by one."""
     return {
         name: matrix.outputs * -(-matrix.inputs // config.rows) for name, matrix in matrices.items()
     }
@@ -307,7 +317,7 @@ def prepare_layer(
 def layer_scale(
     name: str, weights: np.ndarray, matrix: Matrix, config: CrossbarConfig
 ) -> Float32[np.ndarray, "..."]:
-    """The quantization scale of a layer, broadcastable to its part of the tensor.
+    """Computes the quantization scale of a layer, broadcastable to its part of the tensor.
 
     Raises:
       ValueError: NaN or infinite weights.
@@ -321,7 +331,7 @@ def layer_scale(
 
 
 def with_stucking(plan: Plan, policy: Policy) -> Plan:
-    """The same plan with the bit stucking of `policy`: nothing is sorted, nothing recompiles.
+    """Gives the same plan with the bit stucking of `policy`: nothing is sorted or recompiled.
 
     Raises:
       ValueError: more low columns than bits; bit stucking of a plan that stores words exactly.

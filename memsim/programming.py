@@ -19,6 +19,15 @@ from memsim.codes import AnyArray, cell_changes, column_counts, word_constant
 from memsim.config import CrossbarConfig
 from memsim.schedule import Slots
 
+__all__ = [
+    "Counts",
+    "Programmed",
+    "Stucking",
+    "enable_slots",
+    "program_sections",
+    "program_words",
+]
+
 # Words per tile: a tile's arrays stay in cache, and a network's never exist all at once.
 _TILE_WORDS = 2**19
 
@@ -55,7 +64,7 @@ class Counts(NamedTuple):
 
 
 class Programmed(NamedTuple):
-    """What `program_sections` leaves.
+    """The words and counts that `program_sections` leaves.
 
     Attributes:
       achieved: words [steps, crossbars, rows] of the last pass, right after each step.
@@ -76,7 +85,7 @@ def program_words(
     enable: UInt[Array, "steps *shape"],
     state: UInt[Array, "*shape"],
 ) -> UInt[Array, "steps *shape"]:
-    """The words held after each step: `(target & enable) | (previous & ~enable)`.
+    """Works out the words held after each step: `(target & enable) | (previous & ~enable)`.
 
     Args:
       target: words to program.
@@ -119,7 +128,8 @@ def program_words(
     whole, _ = jax.lax.scan(compose, (nothing, nothing), indices)
     _, entered = jax.lax.scan(enter, state, whole)
     _, achieved = jax.lax.scan(replay, entered, indices)
-    return achieved.swapaxes(0, 1).reshape(blocks * block, *state.shape)[:steps]
+    words: Array = achieved.swapaxes(0, 1).reshape(blocks * block, *state.shape)[:steps]
+    return words
 
 
 def program_sections(
@@ -203,7 +213,7 @@ def enable_slots(
     pass_index: Int32[Array, ""],
     config: CrossbarConfig,
 ) -> UInt[Array, "steps crossbars rows"]:
-    """The write-enable word of every row, a function of (chip, pass, layer, section) alone."""
+    """Gives write-enable words of rows, a function of (chip, pass, layer, section) alone."""
     reprogram, low_mask, fixed = jax.tree.map(lambda x: x[slots.layer], stucking)
     # `fixed` cells are drawn by where they are, `fresh` ones by when and as what
     crossbar = jnp.broadcast_to(jnp.arange(fixed.shape[1], dtype=jnp.int32), fixed.shape)
@@ -219,7 +229,8 @@ def enable_slots(
     used = row[None, None] < slots.used_rows[..., None]
     enable = jnp.where(used, word_constant(sum(config.column_masks), config), 0)
     stucked = low_mask[..., None] & ~drawn
-    return enable & ~stucked & ~(chip.stuck_at_0 | chip.stuck_at_1)[None]
+    free: Array = enable & ~stucked & ~(chip.stuck_at_0 | chip.stuck_at_1)[None]
+    return free
 
 
 def _writes_per_cell(

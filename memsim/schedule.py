@@ -1,4 +1,4 @@
-"""Which section goes on which crossbar at which step."""
+"""Schedules: which section goes on which crossbar at which step."""
 
 from __future__ import annotations
 
@@ -11,6 +11,16 @@ from jaxtyping import Array, Int32, Shaped
 
 from memsim.codes import AnyArray
 from memsim.config import CrossbarConfig
+
+__all__ = [
+    "Schedule",
+    "Slots",
+    "apply_schedule",
+    "block_schedule",
+    "interleaved_schedule",
+    "invert_schedule",
+    "network_schedule",
+]
 
 
 class Schedule(NamedTuple):
@@ -40,7 +50,7 @@ def block_schedule(sections: int, crossbars: int | None) -> Schedule:
 
 
 def interleaved_schedule(sections: int, crossbars: int | None) -> Schedule:
-    """Sections are dealt in turn: section i goes on crossbar i mod crossbars."""
+    """Deals sections in turn: section i goes on crossbar i mod crossbars."""
     crossbars = crossbars or sections
     steps = -(-sections // crossbars)
     section = np.arange(sections, dtype=np.int32)
@@ -55,7 +65,7 @@ def _schedule(step: np.ndarray, crossbar: np.ndarray, steps: int, crossbars: int
 
 
 class Slots(NamedTuple):
-    """What is programmed at each step on each crossbar; every field is int32 [steps, crossbars].
+    """The contents of each step on each crossbar; every field is int32 [steps, crossbars].
 
     Attributes:
       used_rows: rows the section uses; 0 where the crossbar idles.
@@ -71,7 +81,7 @@ class Slots(NamedTuple):
 def network_schedule(
     used_rows: Sequence[Int32[AnyArray, " sections"]], config: CrossbarConfig, first_layer: int = 0
 ) -> tuple[Schedule, Slots]:
-    """The schedule of consecutive layers, their sections numbered through; what is in its slots.
+    """Schedules consecutive layers, their sections numbered through; says what is in its slots.
 
     Layers follow one another in time, each from crossbar 0; if weight stationary
     (`config.crossbars` is None) they sit side by side.
@@ -105,12 +115,12 @@ def network_schedule(
 def apply_schedule(
     values: Shaped[Array, "sections ..."], schedule: Schedule
 ) -> Shaped[Array, "steps crossbars ..."]:
-    """Values of each section, at the step and crossbar it is programmed; idle slots hold 0."""
+    """Puts values of each section at its step and crossbar; idle slots hold 0."""
     return values.at[jnp.asarray(schedule.sections)].get(mode="fill", fill_value=0)
 
 
 def invert_schedule(
     values: Shaped[Array, "steps crossbars ..."], schedule: Schedule
 ) -> Shaped[Array, "sections ..."]:
-    """The inverse of `apply_schedule`."""
+    """Undoes `apply_schedule`."""
     return values.reshape(-1, *values.shape[2:])[jnp.asarray(schedule.slots)]

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import functools
 from fractions import Fraction
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, Key, UInt
 
+from memsim.cells.readouts import Cells, Readout
 from memsim.codes import bit_slice, word_constant
 from memsim.config import CrossbarConfig
 
-if TYPE_CHECKING:
-    from memsim.cells.readouts import Cells, Readout
-
 
 class ColumnSums(NamedTuple):
-    """What converters say of every column, all bits of the inputs shifted and added.
+    """The codes of the converters for every column, all bits of the inputs shifted and added.
 
     Attributes:
       total: levels times inputs; int32 where a step is one level.
@@ -82,7 +80,7 @@ def column_sums(
 
 @functools.lru_cache(maxsize=64)
 def exact_codes(levels: int, full: float, highest: int) -> Int32[np.ndarray, " sums"]:
-    """Codes of whole sums from 0 to `levels`: `sum * highest / full`, ties to even.
+    """Converts whole sums from 0 to `levels`: `sum * highest / full`, ties to even.
 
     Args:
       levels: the largest sum.
@@ -116,7 +114,7 @@ def stored_as(
 
 
 def takes_turns(config: CrossbarConfig) -> bool:
-    """Whether rows are read by the sign of their words: it counts otherwise than its column."""
+    """Says whether rows are read by the sign of their words: it counts unlike its column."""
     in_wide_cell = config.column_masks[-1] != 1 << (config.bits - 1)
     return config.encoding == "sign_magnitude" or (
         config.encoding == "twos_complement" and in_wide_cell
@@ -124,17 +122,14 @@ def takes_turns(config: CrossbarConfig) -> bool:
 
 
 def negated(config: CrossbarConfig) -> int:
-    """The factor of the sum of the rows with a sign."""
+    """Gives the factor of the sum of the rows with a sign."""
     return -1 if config.encoding == "sign_magnitude" else 1
 
 
 def sign_level(config: CrossbarConfig) -> int:
-    """Levels by which the top cell of a row with a sign exceeds the digit it stands for."""
+    """Counts the levels by which the top cell of a row with a sign exceeds the digit it stands
+    for.
+    """
     top = config.column_masks[-1]
     sign = (1 << (config.bits - 1)) // (top & -top)
     return sign if config.encoding == "sign_magnitude" else 2 * sign
-
-
-def top_levels(config: CrossbarConfig) -> Int32[np.ndarray, " columns"]:
-    """The highest level of each column's cells."""
-    return np.asarray([mask // (mask & -mask) for mask in config.column_masks], np.int32)

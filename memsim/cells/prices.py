@@ -1,4 +1,4 @@
-"""What writes cost in time and energy, and what they leave wrong, from how a cell is pulsed."""
+"""Prices of writes in time and energy, and the errors that they leave, by how a cell is pulsed."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ from memsim.cells._columns import (
     sign_level,
     stored_as,
     takes_turns,
-    top_levels,
 )
+from memsim.cells._levels import top_levels
 from memsim.cells.readouts import Cells, Readout, check_solved, program_cells
 from memsim.codes import bit_slice, dequantize
 from memsim.config import CrossbarConfig
@@ -44,7 +44,7 @@ _DRIVEN_AT_ONCE = 2**24
 
 
 class Saturated(NamedTuple):
-    """What a read of one vector of inputs left out of range; int32 counts.
+    """Inputs and sums that a read of one vector found out of range; int32 counts.
 
     Attributes:
       inputs: outside the two's complement of `input_bits`; they drive as its nearest number.
@@ -244,7 +244,7 @@ def _read_layer(
 ) -> tuple[
     Int32[Array, " outputs"] | Float32[Array, " outputs"], tuple[Int32[Array, ""], Int32[Array, ""]]
 ]:
-    """The product, and the conversions that saturated above and below."""
+    """Gives the product, and the conversions that saturated above and below."""
     matrix = layer.matrix
     index = jnp.asarray(layer.placement.weights)
     driven = jnp.where(index < matrix.inputs * matrix.outputs, inputs[index % matrix.inputs], 0)

@@ -182,7 +182,7 @@ def load_faults(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _are_cells(values: np.ndarray | RawTensor) -> bool:
-    """Whether all are 0 or 1, whole or floating."""
+    """Says whether all are 0 or 1, whole or floating."""
     # bool, whole and floating numbers of NumPy; no complex ones, texts or bytes
     if isinstance(values, RawTensor) or values.dtype.kind not in "biuf":
         return False

@@ -111,7 +111,7 @@ def _check_crossbars(config: CrossbarConfig, layers: Mapping[str, LayerPlan]) ->
 
 
 def _description(description: Mapping[str, Any]) -> tuple[CrossbarConfig, list[dict[str, Any]]]:
-    """The config, and of each layer its `name`, `matrix` and `parts`.
+    """Describes the config, and of each layer its `name`, `matrix` and `parts`.
 
     Raises:
       ValueError: it is not that of a plan.
@@ -139,7 +139,7 @@ def _description(description: Mapping[str, Any]) -> tuple[CrossbarConfig, list[d
 
 
 def _entry(number: int, entry: object) -> dict[str, Any]:
-    """What the description says of one layer."""
+    """Reads what the description says of one layer."""
     what = f"layer {number} of its description"
     if not isinstance(entry, dict):
         raise ValueError(f"{what} is no JSON object")

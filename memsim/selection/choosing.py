@@ -1,4 +1,4 @@
-"""Which tensors of a network are weight matrices, and how each is read."""
+"""Choice of the tensors that are weight matrices, and of how each is read."""
 
 import dataclasses
 import re
@@ -10,7 +10,15 @@ from memsim.selection.layouts import check_layout, read_layout
 from memsim.selection.matrices import Matrix, Reading, matrix_name, slices
 from memsim.selection.names import in_natural_order, is_floating
 
-__all__ = ["ByName", "Rule", "Select", "Selected", "reading_of", "select_by_name", "select_layers"]
+__all__ = [
+    "ByName",
+    "Rule",
+    "Select",
+    "Selected",
+    "reading_of",
+    "select_by_name",
+    "select_layers",
+]
 
 # (name, tensor) -> None: stays digital; n: number of output axes (the first n of a tensor whose
 # name ends in `weight`, else the last n); the output axes themselves; or a reading.
@@ -19,7 +27,7 @@ Select = Callable[[str, Any], int | tuple[int, ...] | Reading | None]
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """How the tensors in whose names `pattern` is found are read.
+    """A rule for reading the tensors in whose names `pattern` is found are read.
 
     Attributes:
       pattern: regular expression.

@@ -39,7 +39,7 @@ from training.tasks import Task, choose_task, digits_task, measure_float
 
 
 class Outcome(NamedTuple):
-    """What a sweep came to.
+    """The rows that a sweep came to.
 
     Attributes:
       name: of the network.

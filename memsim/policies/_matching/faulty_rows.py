@@ -41,7 +41,7 @@ class RowKinds(NamedTuple):
 def row_kinds(
     stuck: Stuck | None, shape: tuple[int, ...], dealt: np.ndarray, config: CrossbarConfig
 ) -> RowKinds:
-    """What the rows of a layer can hold.
+    """Finds what the rows of a layer can hold.
 
     Args:
       stuck: of the layer's crossbars; None for whole rows.
@@ -73,7 +73,7 @@ def row_kinds(
 
 
 def _holdable(at_0: np.ndarray, at_1: np.ndarray, config: CrossbarConfig) -> tuple[np.ndarray, ...]:
-    """`RowKinds.target`, `least` and `value` of rows with these stuck cells, words [kinds]."""
+    """Finds `RowKinds.target`, `least`, `value` of rows with these stuck cells, words [kinds]."""
     words, value_of_word = _values(config)
     codes = np.arange(words.size)
     held = (words & ~(at_0 | at_1)[:, None]) | at_1[:, None]
@@ -90,7 +90,9 @@ def _holdable(at_0: np.ndarray, at_1: np.ndarray, config: CrossbarConfig) -> tup
 
 @functools.cache
 def _values(config: CrossbarConfig) -> tuple[np.ndarray, np.ndarray]:
-    """The word of every code, and the code that every word is read as; codes from the lowest."""
+    """Lists the word of every code, and the code that every word is read as; codes from the
+    lowest.
+    """
     codes = jnp.arange(config.min_code, config.max_code + 1)
     every = jnp.arange(sum(config.column_masks) + 1, dtype=config.word_dtype)
     values = np.asarray(decode(every, config)).astype(np.int64) - config.min_code
@@ -153,7 +155,7 @@ def take_faulty_rows(held, kinds, codes, rows, graph, item, word):  # type: igno
 
 @numba.njit(cache=True, nogil=True)
 def cheapest(code, kind, held, rows, graph):  # type: ignore[no-untyped-def]
-    """(cost, word node) of holding a code on a row: price * cell changes + squared error.
+    """Finds (cost, word node) to hold a code on a row: price * cell changes + squared error.
 
     Errors go up to the tolerance; where the row cannot hold the code that well, they are the least.
     """

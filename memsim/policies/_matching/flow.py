@@ -49,7 +49,7 @@ class Graph(NamedTuple):
 
 @functools.cache
 def word_graph(config: CrossbarConfig, tolerance: int = 0, price: int = 1) -> Graph:
-    """The graph of a config's words.
+    """Builds the graph of a config's words.
 
     Args:
       tolerance: largest error of a code, in codes.
@@ -124,7 +124,7 @@ def _tolerate(
 
 
 def scratch(graph: Graph) -> np.ndarray:
-    """Room for the flow on every arc: int32 [arcs]."""
+    """Makes room for the flow on every arc: int32 [arcs]."""
     return np.zeros(int(max(graph.out.max(), graph.back.max())) + 1, np.int32)
 
 

@@ -19,7 +19,7 @@ from memsim.policies._matching.tour import find_tour
 
 
 class Rules(NamedTuple):
-    """What a policy asks of matching; see `Matched`."""
+    """The rules that a policy asks of matching; see `Matched`."""
 
     tolerance: int = 0
     price: int | None = None
@@ -74,7 +74,7 @@ def lead_through_outputs(
 
 
 def graph_of(codes: np.ndarray, config: CrossbarConfig, rules: Rules) -> tuple[Graph, np.ndarray]:
-    """The graph that codes are matched on, and the codes as it sees them, int32."""
+    """Gives the graph that codes are matched on, and the codes as it sees them, int32."""
     dropped = max(0, config.bits - MATCHED_BITS)
     dropped = -(-dropped // config.cell_bits) * config.cell_bits  # whole cells
     codes = codes.astype(np.int32)
@@ -193,7 +193,7 @@ def _arrange(codes, last, alike, held, rows, graph, flow, slot):  # type: ignore
 
 @numba.njit(cache=True, nogil=True)
 def _polish_rows(codes, held, kinds, graph, rows, words):  # type: ignore[no-untyped-def]
-    """`_polish` for every row that is whole, through all its sections.
+    """Calls `_polish` for every row that is whole, through all its sections.
 
     Args:
       codes: int32 [outputs, positions], position section * rows + row.
@@ -224,7 +224,7 @@ def _polish_rows(codes, held, kinds, graph, rows, words):  # type: ignore[no-unt
 
 @numba.njit(cache=True, nogil=True)
 def _polish(codes, held, graph, words):  # type: ignore[no-untyped-def]
-    """The words that cost a row least, for the weights that follow one another there.
+    """Finds the words that cost a row least, for the weights that follow one another there.
 
     A shortest path, exact.
 

@@ -15,7 +15,7 @@ _TOUR_NEIGHBOURS = (8, 5)
 
 
 def find_tour(codes: np.ndarray, graph: Graph) -> np.ndarray:
-    """An order of a layer's outputs in which neighbours take few writes from one to the next.
+    """Orders a layer's outputs so that neighbours take few writes from one to the next.
 
     A closed tour: nearest neighbours, then 2-opt and or-opt. Distances are L1 between histograms of
     codes at several resolutions, which tracks the exact cost; for the nearest outputs it is the
@@ -45,7 +45,7 @@ def find_tour(codes: np.ndarray, graph: Graph) -> np.ndarray:
     distance[rows, neighbours] = distance[neighbours, rows] = exact
     # within a tolerance the way back costs something else; integers, so that gains are exact
     distance = np.rint((distance + distance.T) / 2).astype(np.int32)
-    order = _nearest_first(distance)
+    order: np.ndarray = _nearest_first(distance)
     _improve(order, distance, _nearest(distance, max(_TOUR_NEIGHBOURS)))
     return order
 
@@ -69,7 +69,7 @@ def _levels(codes: np.ndarray, graph: Graph) -> np.ndarray:
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def _distances(levels):  # type: ignore[no-untyped-def]
-    """L1 between all pairs of rows, float32 [rows, rows]."""
+    """Computes L1 between all pairs of rows, float32 [rows, rows]."""
     rows, bins = levels.shape
     distance = np.zeros((rows, rows), np.float32)
     for i in range(rows):
@@ -82,7 +82,7 @@ def _distances(levels):  # type: ignore[no-untyped-def]
 
 
 def _nearest(distance: np.ndarray, count: int) -> np.ndarray:
-    """The nearest others of each row, nearest first: int64 [rows, at most count]."""
+    """Finds the nearest others of each row, nearest first: int64 [rows, at most count]."""
     count = min(count, len(distance) - 1)
     others = distance.astype(np.float64)
     np.fill_diagonal(others, np.iinfo(np.int32).max)
@@ -93,7 +93,7 @@ def _nearest(distance: np.ndarray, count: int) -> np.ndarray:
 
 @numba.njit(cache=True, nogil=True)
 def _exact_costs(codes, neighbours, graph, flow):  # type: ignore[no-untyped-def]
-    """What it costs to overwrite each output by each of its neighbours."""
+    """Computes what it costs to overwrite each output by each of its neighbours."""
     words = graph.code_of_node.size
     costs = np.empty(neighbours.shape, np.float32)
     for i in range(neighbours.shape[0]):
@@ -114,7 +114,7 @@ def _exact_costs(codes, neighbours, graph, flow):  # type: ignore[no-untyped-def
 
 @numba.njit(cache=True, nogil=True)
 def _nearest_first(distance):  # type: ignore[no-untyped-def]
-    """A path that always goes on to the nearest row left."""
+    """Follows a path that always goes on to the nearest row left."""
     rows = len(distance)
     left = np.ones(rows, np.bool_)
     order = np.zeros(rows, np.int64)
@@ -131,7 +131,7 @@ def _nearest_first(distance):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _improve(order, distance, neighbours):  # type: ignore[no-untyped-def]
-    """2-opt and or-opt moves to near neighbours, until none shortens the closed tour."""
+    """Makes 2-opt and or-opt moves to near neighbours, until none shortens the closed tour."""
     rows = order.size
     place = np.empty(rows, np.int64)
     for i in range(rows):

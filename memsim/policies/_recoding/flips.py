@@ -16,7 +16,7 @@ def choose_flips(
     held: np.ndarray | None,
     config: CrossbarConfig,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Flip-N-Write: stores complements where fewer cells change, flags counted; ties stay plain.
+    """Chooses complements (Flip-N-Write) where fewer cells change, flags counted; ties stay plain.
 
     Args:
       codes: signed integers [weights], in the order of `Placement`.
@@ -44,7 +44,9 @@ def choose_flips(
 
 @functools.cache
 def _changes(config: CrossbarConfig) -> np.ndarray:
-    """uint8 [2, 65536], cells of which a bit is set in the low and in the high half of a word."""
+    """Counts, uint8 [2, 65536], cells of which a bit is set in the low and in the high half of a
+    word.
+    """
     half = np.arange(2**16)
     table = np.zeros((2, half.size), np.uint8)
     for mask in config.column_masks:  # no cell lies across the halves

@@ -15,7 +15,7 @@ def choose_offset(
     held: np.ndarray | None,
     config: CrossbarConfig,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """ARAS-style: the offset of all codes that takes the layer fewest writes; ties the smallest.
+    """Finds the offset of all codes that takes the layer fewest writes; ties the smallest.
 
     Among those with which every word `code + 2**(bits - 1) + offset` is one of `bits` bits.
 

@@ -1,4 +1,4 @@
-"""What a walk over the sections of a layer needs, in the order they are programmed."""
+"""Tables for a walk over the sections of a layer, in the order they are programmed."""
 
 import functools
 
@@ -13,7 +13,7 @@ from memsim.schedule import network_schedule
 def scheduled(
     used_rows: AnyArray, held: np.ndarray | None, config: CrossbarConfig
 ) -> tuple[AnyArray, np.ndarray]:
-    """The sections programmed at each step [steps, crossbars], and a copy of what is held, int32.
+    """Gives the sections of each step [steps, crossbars], and a copy of what is held, int32.
 
     A word and its flag take 31 bits at most.
     """
@@ -24,6 +24,6 @@ def scheduled(
 
 @functools.cache
 def words_of_codes(config: CrossbarConfig) -> np.ndarray:
-    """int32 [codes], the word of the code `config.min_code + i`."""
+    """Lists, int32 [codes], the word of the code `config.min_code + i`."""
     codes = np.arange(config.min_code, config.max_code + 1, dtype=np.int32)
     return np.asarray(encode(jnp.asarray(codes), config)).astype(np.int32)
