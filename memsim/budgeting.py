@@ -108,10 +108,9 @@ def budget(
 
     A squared error in a weight of a layer costs loss in proportion to the mean squared gradient
     there (the diagonal of the empirical Fisher information). One exchange rate, loss for a write,
-    then gives every layer its price, in squared code errors for a write, and the search is for the
-    highest rate at which the 95 % interval of the accuracy's change stays within the budget on the
-    planning part: half of the examples, drawn at random. The other half is looked at once, by the
-    plan that won.
+    then gives every layer its price, and the search is for the highest rate at which the 95 %
+    interval of the accuracy's change stays within the budget on half of the examples, drawn at
+    random. The other half is looked at once, by the plan that won.
 
     Args:
       params: any pytree of arrays.
@@ -134,14 +133,14 @@ def budget(
         to.
 
     References:
-      Dong et al., HAWQ, 2019, shares precision by sensitivity in this way; the empirical Fisher
-      information: Kunstner et al., 2019.
+      Dong et al., HAWQ, 2019, sensitivity; Kunstner et al., 2019, the empirical Fisher information.
     """
     check_kind("judge", judge, Judge, "give memsim.Judge(loss, accuracy, data)")
     check_number("max_drop", max_drop, "a drop of accuracy is a share, 0..1", 0, 1)
     policy = policy or Matched(correction="mean")
     check_kind("policy", policy, Policy, "give a memsim.Policy")
     policy.at_price(1.0, config).check(config)
+    # the search sees one half, the other is for the end
     planning, held_out = _halves(judge.data, seed)
     measure = _make_measure(judge.accuracy, batch)
     sensitivity = layer_sensitivity(params, config, judge.loss, planning, select=select)
@@ -207,6 +206,7 @@ class _Search:
 
     def run(self) -> None:
         """Tries ever higher exchange rates, then more closely above the highest accepted."""
+        # from a rate at which hardly any error is made
         weights = sum(layer.weights for layer in self.unsorted.layers.values())
         best, refused, exchange = None, 0, max(self.max_drop, 1e-3) / weights
         while refused < _REFUSALS:
@@ -215,6 +215,7 @@ class _Search:
             else:
                 refused += 1
             exchange *= _STEP
+        # then between the highest accepted and the lowest refused
         step = _STEP
         for _ in range(_REFINEMENTS):
             step = math.sqrt(step)
@@ -238,6 +239,7 @@ class _Search:
         return self.kept
 
     def _attempt(self, exchange: float) -> bool:
+        # one rate for all: a layer that errors cost more has a higher price
         policies = {
             name: self.policy.at_price(exchange / max(cost, _TINY), self.config)
             for name, cost in self.sensitivity.items()
@@ -276,6 +278,7 @@ def layer_sensitivity(
     Args:
       params, config, loss_fn, data, select: as of `budget`.
     """
+    # as many examples at once as their gradients have room
     leaves = named_leaves(params)
     selected = select_layers(leaves, select or select_by_name())
     tensors = list(dict.fromkeys(tensor for tensor, _ in selected.values()))
@@ -302,6 +305,7 @@ def layer_sensitivity(
         every = jax.vmap(of_example)(examples)
         return {name: jnp.sum(of_layer) for name, of_layer in every.items()}
 
+    # batch by batch, added up on the host
     total = dict.fromkeys(selected, 0.0)
     arrays = {name: jnp.asarray(leaf) for name, leaf in leaves.items()}
     for start in range(0, count, size):
@@ -343,6 +347,7 @@ def _make_measure(
         size = min(batch, examples)
         parts = []
         for start in range(0, examples, size):
+            # the last batch is filled up with its last example: one compilation
             chosen = np.minimum(np.arange(start, start + size), examples - 1)
             part = np.asarray(right(params, jax.tree.map(lambda x, c=chosen: x[c], data)))
             if part.shape != (size,) or not np.isin(part, (0, 1)).all():

@@ -78,6 +78,7 @@ def new_chip(
       stuck_at_0, stuck_at_1: probabilities of a cell to be stuck at its lowest or highest level;
         exclusive, so their sum is at most 1.
     """
+    # the first of the three keys draws bit stucking
     _, cell_key, flag_key = jax.random.split(key, 3)
     rates = (stuck_at_0, stuck_at_1)
     cells = config.unflagged.column_masks

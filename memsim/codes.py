@@ -105,6 +105,7 @@ def encode(codes: Int[Array, "*shape"], config: CrossbarConfig) -> UInt[Array, "
     code = codes.astype(jnp.int32)
     sign_bit = 1 << (config.bits - 1)
     if config.encoding == "twos_complement":
+        # in Python's negative numbers all high bits are set: cut to the word
         word = code & (2 * sign_bit - 1)
     elif config.encoding == "offset_binary":
         word = code + sign_bit
@@ -209,6 +210,7 @@ def column_counts(
     """
     # Adds 4 bytes (or 2 halfwords) in one 32-bit lane, at most 255 times so that none overflows.
     lane_bits = cells.dtype.itemsize * 8
+    # rows side by side in the lanes of one 32-bit number
     lanes = 32 // lane_bits
     rows = cells.shape[-1]
     groups = -(-rows // (255 * lanes))
@@ -223,6 +225,7 @@ def column_counts(
     for mask in config.column_masks:
         bits = (packed >> jnp.uint32((mask & -mask).bit_length() - 1)) & ones
         sums = jnp.sum(bits, axis=-1, dtype=jnp.uint32)
+        # lanes apart again
         lane_sums = [(sums >> jnp.uint32(lane * lane_bits)) & lane_mask for lane in range(lanes)]
         per_group = sum(lane_sums[1:], lane_sums[0])
         counts.append(jnp.sum(per_group.astype(jnp.int32), axis=-1, dtype=jnp.int32))

@@ -87,9 +87,11 @@ def _expected_writes(
     config: CrossbarConfig,
 ) -> Float32[Array, " layers"]:
     target = soft_cells(apply_schedule(placed, schedule), width, config)
+    # cells that may change in the pass that comes next
     enable = enable_slots(slots, stucking, chip, chip.passes, config)
     may_change = bit_slice(enable, config) != 0
     before = _before_each_step(target, may_change, _levels(chip.state, config))
+    # a cell stays where it has the same level before and after, level 0 included
     empty = [1 - jnp.sum(levels, axis=-1) for levels in (target, before)]
     same = empty[0] * empty[1] + jnp.sum(target * before, axis=-1)
     writes = jnp.sum(jnp.where(may_change, 1 - same, 0), axis=(-2, -1))  # over rows and columns
@@ -134,6 +136,7 @@ def soft_cells(
         rest = (x - jax.lax.stop_gradient(code))[..., None, None]
         return jnp.asarray(integral)[index] + rest * jnp.asarray(levels)[index]
 
+    # the interval of the noise, as far as codes go
     middle = codes - (config.min_code - 0.5)
     low = jnp.maximum(middle - width / 2, 0)
     high = jnp.minimum(middle + width / 2, len(stored))
@@ -155,6 +158,7 @@ def _before_each_step(
     state: Float32[Array, "*cells levels"],
 ) -> Float32[Array, "steps *cells levels"]:
     """Finds what cells hold before each step: the last target that could change them."""
+    # the last step up to each that could change a cell, by its number; 0 for none
     number = jnp.arange(1, len(target) + 1, dtype=jnp.int32)
     number = number.reshape(-1, *[1] * (may_change.ndim - 1))
     changed = jnp.where(may_change, number, 0)

@@ -129,6 +129,7 @@ def program(
     >>> bool((held["kernel"] == params["kernel"]).all()), memsim.summarize(programming, plan).writes
     (True, 28)
     """
+    # all that can be wrong is checked before anything is compiled
     check_kind("plan", plan, Plan, "give (params, plan, chip), the plan from `memsim.plan`")
     check_kind("chip", chip, Chip, "give one that `memsim.sample_chip` drew from a key")
     check_whole("passes", passes, "program the network at least once", 1)
@@ -172,6 +173,7 @@ def target_words(
     weights: Float[Array, "..."], layer: LayerPlan, config: CrossbarConfig
 ) -> UInt[Array, "sections physical_rows"]:
     """Gives the words to program, by section of one layer."""
+    # codes as they are now, in the order of the placement
     quotients = rounded_quotient(jax.lax.stop_gradient(weights), layer.scale)
     codes = by_output(to_codes(quotients, config), layer.matrix).reshape(-1)
     added = layer.offset if layer.delta is None else layer.delta
@@ -182,6 +184,7 @@ def target_words(
     if layer.flips is None:
         return words
     flips = jnp.asarray(layer.flips)
+    # flags of sections are a row of their own
     stored = words ^ flips
     return jnp.concatenate([stored, flips], 1) if config.flags == "section" else stored
 
@@ -232,11 +235,13 @@ def effective_weights(
       achieved: words of every section of the network.
       first: the first section of this layer.
     """
+    # the sections of this layer
     count = layer.placement.used_rows.shape[0]
     words = jax.lax.dynamic_slice_in_dim(achieved, first, count)
     if config.flags == "section":  # as the flag cells say, wrong ones too
         words = words[:, : config.rows] ^ words[:, config.rows :]
     codes = decode(invert_placement(words, layer.placement), config)
+    # what the policy added is taken off again
     if layer.offset is not None:
         codes = codes.astype(jnp.int32) - layer.offset
     if layer.correction is not None:

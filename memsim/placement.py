@@ -78,12 +78,14 @@ def _section(order: np.ndarray, rows: int, section_major: bool) -> Placement:
     """Cuts each line of `order` [groups, members], the weights of one group, into sections."""
     groups, members = order.shape
     per_group = -(-members // rows)
+    # short sections are filled up with one past the last weight
     weights = np.full((groups, per_group * rows), order.size, np.int32)
     weights[:, :members] = order
     used_rows = np.full((groups, per_group), rows, np.int32)
     used_rows[:, -1] = members - (per_group - 1) * rows
     slots = np.arange(weights.size, dtype=np.int32)
     sections = weights.reshape(groups, per_group, rows)
+    # section s of every group in turn
     if section_major:
         sections, used_rows = sections.swapaxes(0, 1), used_rows.swapaxes(0, 1)
         by_group = slots.reshape(per_group, groups, rows).swapaxes(0, 1)

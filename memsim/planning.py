@@ -142,12 +142,14 @@ def plan(
     (['dense/kernel'], 1)
     """
     check_kind("config", config, CrossbarConfig, "give a memsim.CrossbarConfig")
+    # what is programmed, and under which policy
     leaves = named_leaves(params)
     selected = select_layers(leaves, select or select_by_name())
     policies = policy_of_layers(policy, selected)
     for one in set(policies.values()):
         one.check(config)
     config = next(iter(policies.values())).stored_on(config)
+    # stuck cells by layer, if a policy avoids them
     matrices = {name: matrix for name, (_, matrix) in selected.items()}
     stuck: Mapping[str, Stuck] = {}
     if any(one.avoids_faults for one in policies.values()):
@@ -169,10 +171,12 @@ def plan(
         return prepare_layer(name, np.asarray(leaves[tensor]), matrix, config, one, avoided)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy sorts without the interpreter's lock
+        # finished in the order of programming: a layer may follow the one before
         layers: dict[str, LayerPlan] = {}
         held: Held = {}
         for name, prepared in zip(selected, pool.map(prepare_one, selected), strict=True):
             layers[name], held = prepared(held)
+    # the whole network on its crossbars
     used_rows = [layer.placement.used_rows for layer in layers.values()]
     made = Plan(config, layers, *network_schedule(used_rows, config))
     return Plan(*jax.device_put(made))
@@ -193,6 +197,7 @@ def policy_of_layers(
         return dict.fromkeys(names, policy)
     for name, one in policy.items():
         check_kind(f"policy[{name!r}]", one, Policy, "give a memsim.Policy")
+    # names of neither more nor fewer layers
     different = sorted(set(policy) ^ set(names))
     if different:
         raise ValueError(
@@ -238,6 +243,7 @@ def stuck_cells(
         )
     if config.crossbars is not None:
         return dict.fromkeys(matrices, Stuck(low, high))
+    # weight stationary, every layer has crossbars of its own
     ends = np.cumsum(list(sections.values()))[:-1]
     return dict(zip(matrices, map(Stuck, np.split(low, ends), np.split(high, ends)), strict=True))
 
@@ -286,6 +292,7 @@ def prepare_layer(
         codes = codes.astype(config.code_dtype)
     else:
         codes = np.broadcast_to(np.int8(0), weights.shape)  # only their number matters
+    # the layer as a policy sees it
     pool = name if config.crossbars is None else ""
     follow = policy.prepare(LayerCodes(by_output(codes, matrix), pool, stuck), config)
     own = type(policy).__module__.split(".")[0] == "memsim"

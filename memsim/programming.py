@@ -110,15 +110,18 @@ def program_words(
     def step(words: Array, index: Array) -> Array:
         return jax.lax.dynamic_index_in_dim(words, index, axis=1, keepdims=False)
 
+    # what a block does to any state: bits it sets, bits it touches
     def compose(pair: tuple[Array, Array], index: Array) -> tuple[tuple[Array, Array], None]:
         value, touched = pair
         enable = step(enables, index)
         return (step(values, index) | (value & ~enable), touched | enable), None
 
+    # what each block meets
     def enter(held: Array, pair: tuple[Array, Array]) -> tuple[Array, Array]:
         value, touched = pair
         return value | (held & ~touched), held
 
+    # what is held after every step
     def replay(held: Array, index: Array) -> tuple[Array, Array]:
         held = step(values, index) | (held & ~step(enables, index))
         return held, held
@@ -153,6 +156,7 @@ def program_sections(
       chip: the chip before.
       config, passes, wear: static; `wear` asks for writes per cell.
     """
+    # tiles of so many steps that their arrays stay in cache
     steps, crossbars, rows = target.shape
     tiles = max(1, -(-steps * crossbars * rows // _TILE_WORDS))
     block = math.ceil(math.sqrt(-(-steps // tiles)))
@@ -167,10 +171,12 @@ def program_sections(
 
     def program_tile(carry: tuple[Array, Array, Any], index: Array) -> tuple[Any, Counts]:
         state, achieved, cell_writes = carry
+        # tiles of a pass, then those of the next pass
         here = index % tiles
         tile_slots = jax.tree.map(lambda x: x[here], tiled_slots)
         enable = enable_slots(tile_slots, stucking, chip, chip.passes + index // tiles, config)
         words = program_words(targets[here], enable, state)
+        # each step against the one before
         sets, resets = cell_changes(jnp.concatenate([state[None], words[:-1]]), words, config)
         counts = Counts(
             sets=column_counts(sets, config),
@@ -186,11 +192,13 @@ def program_sections(
 
     wear_dtype = np.min_scalar_type(passes * steps)
     cell_writes = jnp.zeros((crossbars, rows, config.columns), wear_dtype) if wear else None
+    # the state is carried from tile to tile and from pass to pass
     start = (chip.state, jnp.zeros_like(targets), cell_writes)
     (state, achieved, cell_writes), counts = jax.lax.scan(
         program_tile, start, jnp.arange(passes * tiles, dtype=jnp.int32)
     )
 
+    # sums by layer: slots at the end of the last tile are cut off
     layer, layers = jnp.asarray(slots.layer).reshape(-1), stucking.fixed.shape[0]
 
     def per_layer(x: Array) -> Array:  # [passes * tiles, tile, crossbars, ...]

@@ -92,6 +92,7 @@ def network_schedule(
     """
     make = block_schedule if config.schedule == "block" else interleaved_schedule
     total = sum(used.size for used in used_rows)
+    # sections are numbered through; each layer starts at crossbar 0
     parts, first = [], 0
     for used in used_rows:
         part = make(used.size, config.crossbars).sections

@@ -123,6 +123,7 @@ def summarize_counts(
     cell_bits: int,
 ) -> Summary:
     """Makes a summary from host counts (int64, [passes, layers, ...]) of these layers."""
+    # host integers of 64 bits: sums are exact
     writes = counts.sets + counts.resets  # [passes, layers, columns]
     weights = sum(layer.weights for layer in layers.values())
     index_bits = sum(layer.index_bits * layer.weights for layer in layers.values())

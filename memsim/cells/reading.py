@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Float32, Int, Int32, Key, PyTree, UInt
 
 from memsim._checks import as_key, check_kind
 from memsim.cells._arguments import check_arguments, checked_inputs, most_levels
+from memsim.cells._column_levels import top_levels
 from memsim.cells._columns import (
     column_sums,
     negated,
@@ -28,7 +29,6 @@ from memsim.cells._columns import (
     stored_as,
     takes_turns,
 )
-from memsim.cells._levels import top_levels
 from memsim.cells.readouts import Cells, Readout, check_solved, program_cells
 from memsim.codes import bit_slice, dequantize
 from memsim.config import CrossbarConfig

@@ -20,7 +20,7 @@ from memsim._checks import (
     check_round,
     is_known,
 )
-from memsim.cells._levels import top_levels
+from memsim.cells._column_levels import top_levels
 from memsim.cells.conductance import Conductance
 from memsim.cells.laws import ConductanceLaw, check_law
 from memsim.cells.wires import Wires, effective_conductance

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import os
+import sys
 import types
 import typing
 from typing import Any, Literal
@@ -45,3 +48,25 @@ def read_word(kind: Any, value: str) -> Any:
 def written_word(value: Any) -> str:
     """Writes a word's value as text."""
     return repr(float(value)) if isinstance(value, (float, np.floating)) else str(value)
+
+
+def import_class(text: str) -> Any:
+    """Imports what `module:Class` names; modules are also looked for in the present folder.
+
+    Raises:
+      ValueError: there is none.
+    """
+    module, _, name = text.partition(":")
+    sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"`policy` {text!r} cannot be imported ({error}); give module:Class, such as "
+            "my_policies:Magnitude for the class Magnitude of my_policies.py in this folder."
+        ) from error
+    finally:
+        sys.path.remove(os.getcwd())
+    return found

@@ -21,9 +21,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import importlib
-import os
-import sys
 import typing
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Literal, NamedTuple, Self
@@ -36,7 +33,7 @@ from memsim.chip import Stuck
 from memsim.codes import AnyArray
 from memsim.config import CrossbarConfig
 from memsim.placement import Placement
-from memsim.policies._texts import UnreadableError, read_word, words_of, written_word
+from memsim.policies._texts import UnreadableError, import_class, read_word, words_of, written_word
 
 __all__ = [
     "Arrangement",
@@ -369,22 +366,8 @@ def _known_names() -> list[str]:
 
 
 def _imported(text: str) -> type[Policy]:
-    """Imports the class that `module:Class` names; modules are also looked for in the present
-    folder.
-    """
-    module, _, name = text.partition(":")
-    sys.path.insert(0, os.getcwd())
-    try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"`policy` {text!r} cannot be imported ({error}); give module:Class, such as "
-            "my_policies:Magnitude for the class Magnitude of my_policies.py in this folder."
-        ) from error
-    finally:
-        sys.path.remove(os.getcwd())
+    """Imports the class that `module:Class` names; see `import_class`."""
+    found = import_class(text)
     if not (isinstance(found, type) and issubclass(found, Policy)):
         raise ValueError(f"`policy` {text!r} is no policy; derive the class from memsim.Policy.")
     return found

@@ -110,6 +110,7 @@ def steady_wear(
     Returns:
       Cycles per cell and programming: half its writes where cells are of one bit.
     """
+    # the first pass leaves the cells as every later one finds them
     _, first = program(params, plan, chip)
     _, steady = program(params, plan, first.chip, passes=passes, wear=True)
     if steady.wear is None:

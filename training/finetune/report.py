@@ -58,7 +58,7 @@ class Outcome(NamedTuple):
     plans: dict[str, memsim.Plan]
 
 
-def report(
+def describe(
     name: str,
     config: memsim.CrossbarConfig,
     policy: memsim.Policy,

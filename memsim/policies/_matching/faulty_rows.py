@@ -55,6 +55,7 @@ def row_kinds(
         return RowKinds(
             np.zeros((outputs, inputs), np.int32), own, np.zeros_like(own), own, carried
         )
+    # rows of one kind have the same stuck cells: words of both in one number
     both = np.asarray(stuck.at_0, np.int64) << 32 | np.asarray(stuck.at_1, np.int64)
     masks, kind = np.unique(np.append(both.reshape(-1), 0), return_inverse=True)
     target, least, value = _holdable(masks >> 32, masks & 0xFFFFFFFF, config)
@@ -64,6 +65,7 @@ def row_kinds(
     number = np.argsort(rank).astype(np.int32)
     number_of_row = number[kind[:-1]].reshape(both.shape)
     sections = -(-inputs // config.rows)
+    # the crossbar of every section, in the order of the tour
     schedule, _ = network_schedule([np.ones(sections * outputs, np.int32)], config)
     crossbar = (schedule.slots % both.shape[0]).reshape(sections, outputs)
     of_place = np.empty_like(crossbar)
@@ -114,10 +116,12 @@ def take_faulty_rows(held, kinds, codes, rows, graph, item, word):  # type: igno
       item: int32 [positions], returned: the item each position takes; -1 on a whole row.
       word: int32 [positions], returned: the word node it is programmed with.
     """
+    # items left of each code
     left = np.zeros(graph.node_of_code.size, np.int32)
     for code in codes:
         left[code] += 1
     present = np.flatnonzero(left)
+    # rows that hold fewest codes choose first
     faulty = np.flatnonzero(kinds)
     faulty = faulty[np.argsort(kinds[faulty], kind="mergesort")]
     taken = np.full(held.size, -1, np.int32)  # codes
@@ -137,10 +141,12 @@ def take_faulty_rows(held, kinds, codes, rows, graph, item, word):  # type: igno
                     least, taken[i] = cost, code
         if taken[i] >= 0:
             left[taken[i]] -= 1
+    # the rest shares out errors: augmenting paths keep the sum least
     dual = np.zeros(left.size, np.int64)
     for i in faulty:
         if taken[i] < 0:
             _augment(i, faulty, kinds, present, left, taken, dual, graph.tolerance, rows.least)
+    # codes to items: linked lists, lowest item first
     of = np.full(left.size, -1, np.int32)
     following = np.empty(codes.size, np.int32)
     for j in range(codes.size - 1, -1, -1):
@@ -162,6 +168,7 @@ def cheapest(code, kind, held, rows, graph):  # type: ignore[no-untyped-def]
     reach, step = graph.tolerance, 1
     if rows.least[kind, code] > reach:
         reach, step = rows.least[kind, code], 2 * rows.least[kind, code]
+    # codes within reach, or the two at the least error that the row allows
     least, word = _FAR, -1
     for error in range(-reach, reach + 1, step):
         near = code + error
@@ -188,6 +195,7 @@ def _augment(start, faulty, kinds, present, left, taken, dual, tolerance, least)
       dual: int64 [codes], zeros at first; returned.
       least: `RowKinds.least`.
     """
+    # Dijkstra over codes, from the position that needs one
     distance = np.full(left.size, _FAR, np.int64)
     through = np.full(left.size, -1, np.int64)
     done = np.zeros(left.size, np.bool_)
@@ -195,17 +203,21 @@ def _augment(start, faulty, kinds, present, left, taken, dual, tolerance, least)
         distance[code] = _forced(least[kinds[start], code], tolerance) - dual[code]
         through[code] = start
     while True:
+        # the nearest code that is not done
         end = -1
         for code in present:
             if not done[code] and (end < 0 or distance[code] < distance[end]):
                 end = code
         done[end] = True
+        # one with an item to spare ends the path
         if left[end] > 0:
             break
+        # else one of its positions may give it up for another code
         for i in faulty:
             if taken[i] != end:
                 continue
             paid = distance[end] + dual[end] - _forced(least[kinds[i], end], tolerance)
+            # duals keep reduced costs at 0 or above
             for code in present:
                 cost = paid + _forced(least[kinds[i], code], tolerance) - dual[code]
                 if not done[code] and cost < distance[code]:
@@ -214,6 +226,7 @@ def _augment(start, faulty, kinds, present, left, taken, dual, tolerance, least)
         if done[code]:
             dual[code] += distance[code] - distance[end]
     left[end] -= 1
+    # positions on the path each take the code of the next
     while True:
         i = through[end]
         end, taken[i] = taken[i], end

@@ -28,6 +28,7 @@ def choose_flips(
       (flips, held): words [sections, rows], or [sections, 1] for flags of sections, of the bits to
       complement; the words held afterwards. Both `config.word_dtype`.
     """
+    # the sections in the order of programming, and what they overwrite
     weights, _, used_rows = placement
     sections, held = scheduled(used_rows, held, config)
     words, masks = words_of_codes(config), np.asarray(config.column_masks, np.int64)
@@ -38,6 +39,7 @@ def choose_flips(
     else:
         flipped = np.zeros(weights.shape, np.bool_)
         _flip_words(*walk, int(masks.sum()), _changes(config), held, flipped)
+        # the flag is a bit of the word, complemented with it
         flips = flipped * config.word_dtype.type(masks.sum())
     return flips, held.astype(config.word_dtype)
 
@@ -75,13 +77,16 @@ def _flip_words(  # type: ignore[no-untyped-def]
     for step in range(steps):
         for crossbar in range(crossbars):
             section = sections[step, crossbar]
+            # an idle crossbar
             if section == used_rows.size:
                 continue
             for row in range(used_rows[section]):
+                # changes of the plain word (flag 0) and of its complement (flag 1)
                 word = words[codes[weights[section, row]] - lowest]
                 plain = held[crossbar, row] ^ word
                 turned = plain ^ whole
                 cells = changes[0, plain & 0xFFFF] + changes[1, plain >> 16]
+                # a tie stays plain
                 if changes[0, turned & 0xFFFF] + changes[1, turned >> 16] < cells:
                     flipped[section, row] = True
                     word ^= whole
@@ -105,23 +110,28 @@ def _flip_columns(  # type: ignore[no-untyped-def]
     for step in range(steps):
         for crossbar in range(crossbars):
             section = sections[step, crossbar]
+            # an idle crossbar
             if section == used_rows.size:
                 continue
             for column in range(columns):
+                # the flag cell itself may change
                 flag = held[crossbar, rows] & masks[column]
                 plain[column] = flag != 0
                 turned[column] = flag != masks[column]
+            # cells of each column that differ from plain, and from complemented words
             for row in range(used_rows[section]):
                 differs = held[crossbar, row] ^ words[codes[weights[section, row]] - lowest]
                 for column in range(columns):
                     here = differs & masks[column]
                     plain[column] += here != 0
                     turned[column] += here != masks[column]
+            # columns that take fewer changes complemented
             flip = 0
             for column in range(columns):
                 if turned[column] < plain[column]:
                     flip |= masks[column]
             for row in range(used_rows[section]):
                 held[crossbar, row] = words[codes[weights[section, row]] - lowest] ^ flip
+            # flags are the row after the others
             held[crossbar, rows] = flip
             flips[section, 0] = flip

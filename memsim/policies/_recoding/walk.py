@@ -17,6 +17,7 @@ def scheduled(
 
     A word and its flag take 31 bits at most.
     """
+    # a layer by itself starts at crossbar 0, as in the schedule of the network
     sections = network_schedule([used_rows], config)[0].sections
     erased = np.zeros((sections.shape[1], config.physical_rows), np.int32)
     return sections, erased if held is None else held.astype(np.int32)
