@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, Key, UInt, UInt32
 
+from memsim._checks import as_key, check_array, check_kind, check_number, check_whole
 from memsim.codes import AnyArray, bit_slice, join_slices, word_constant
 from memsim.config import CrossbarConfig
 
@@ -103,6 +104,14 @@ def with_faults(
       key: consumed; draws bit stucking as `sample_chip` does with the same key.
       stuck_at_0, stuck_at_1: words, all bits of a stuck cell set.
     """
+    key = as_key("key", key)
+    check_array("stuck_at_0", stuck_at_0, "unsigned words", "[crossbars, rows]", axes=2)
+    check_array("stuck_at_1", stuck_at_1, "unsigned words", "[crossbars, rows]", axes=2)
+    if stuck_at_0.shape != stuck_at_1.shape or stuck_at_0.dtype != stuck_at_1.dtype:
+        raise ValueError(
+            f"`stuck_at_0` is {stuck_at_0.dtype} {stuck_at_0.shape}, `stuck_at_1` "
+            f"{stuck_at_1.dtype} {stuck_at_1.shape}; give words of one chip."
+        )
     draw_key = jax.random.split(key, 3)[0]
     return Chip(draw_key, jnp.int32(0), stuck_at_0, stuck_at_1, state=stuck_at_1)
 
@@ -222,6 +231,8 @@ def clustered_faults(
 
 def fault_cells(chip: Chip, config: CrossbarConfig) -> tuple[np.ndarray, np.ndarray]:
     """Gives the stuck cells, (stuck_at_0, stuck_at_1): bool [crossbars, rows, columns]."""
+    check_kind("chip", chip, Chip)
+    check_kind("config", config, CrossbarConfig)
     low, high = (bit_slice(words, config) != 0 for words in (chip.stuck_at_0, chip.stuck_at_1))
     return np.asarray(low), np.asarray(high)
 
@@ -238,6 +249,11 @@ def fault_words(
     Raises:
       ValueError: another shape.
     """
+    if not isinstance(cells, jax.Array | np.ndarray) or cells.dtype != np.bool_ or cells.ndim != 3:
+        kind = f"{getattr(cells, 'dtype', type(cells).__name__)} {getattr(cells, 'shape', '')}"
+        raise ValueError(f"`faults` is {kind}; give bool [crossbars, rows, columns].")
+    check_whole("crossbars", crossbars, "give a number from 1", 1)
+    check_kind("config", config, CrossbarConfig)
     expected = (crossbars, config.physical_rows, config.columns)
     if cells.shape == (crossbars, config.rows, config.unflagged.columns):
         missing = zip(expected, cells.shape, strict=True)
@@ -257,6 +273,8 @@ def check_rates(stuck_at_0: float, stuck_at_1: float) -> None:
     Raises:
       ValueError: a rate outside 0..1, or a sum past 1.
     """
+    for name, rate in (("stuck_at_0", stuck_at_0), ("stuck_at_1", stuck_at_1)):
+        check_number(name, rate, "a probability lies in 0..1", 0, 1)
     for name, rate in (("stuck_at_0", stuck_at_0), ("stuck_at_1", stuck_at_1)):
         if not 0 <= rate <= 1:  # also refuses NaN
             raise ValueError(f"`{name}` is {rate}; a probability lies in 0..1.")

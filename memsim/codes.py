@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Num, UInt
 
+from memsim._checks import check_array, check_kind, check_whole
 from memsim.config import CrossbarConfig
 
 __all__ = [
@@ -45,6 +46,13 @@ def quantization_scale(
       float32, of the rank of `weights`, 1 along every other axis (a scalar if `output_axes` is ()).
       A scale below the smallest normal float32 counts as zero: processors flush it.
     """
+    check_array("weights", weights, "numbers")
+    check_whole("bits", bits, "a weight has 2 to 16 bits, its sign included", 2, 16)
+    check_kind("output_axes", output_axes, tuple, "give a tuple of axes")
+    for axis in output_axes:
+        check_whole("output_axes", axis, "give axes of `weights`", 0, weights.ndim - 1)
+    if not weights.size:
+        raise ValueError(f"`weights` has shape {weights.shape}; an empty tensor has no scale.")
     axes = tuple(axis for axis in range(weights.ndim) if axis not in output_axes)
     # two reductions instead of abs(): no copy of the tensor, and NaN comes through
     high = weights.max(axis=axes, keepdims=True).astype(np.float32)
@@ -66,6 +74,7 @@ def quantize(
     Returns:
       Codes, `config.code_dtype`.
     """
+    check_kind("config", config, CrossbarConfig)
     return to_codes(rounded_quotient(weights, scale), config)
 
 
@@ -73,6 +82,9 @@ def rounded_quotient(
     weights: Float[Array, "*shape"], scale: Float32[AnyArray, "..."]
 ) -> Float32[Array, "*shape"]:
     """Computes `round_half_to_even(weights / scale)`, IEEE float32 quotients: codes not clipped."""
+    check_array("weights", weights, "floating numbers")
+    check_array("scale", scale, "floating numbers")
+    _check_broadcast("scale", scale, weights.shape)
     # XLA turns a division by a broadcast scalar into a multiplication by its reciprocal, which
     # moves a few codes in a million; behind the barrier it cannot see the broadcast.
     wide = jnp.broadcast_to(scale, weights.shape)
@@ -89,6 +101,9 @@ def dequantize(
     codes: Num[Array, "*shape"], scale: Float32[AnyArray, "..."], dtype: np.dtype
 ) -> Float[Array, "*shape"]:
     """Computes `codes * scale`, in float32 (float64 in float64), and rounds it to `dtype`."""
+    check_array("codes", codes, "numbers")
+    check_array("scale", scale, "floating numbers")
+    _check_broadcast("scale", scale, codes.shape)
     wide = dtype if dtype == jnp.float64 else jnp.float32
     return (codes.astype(wide) * scale.astype(wide)).astype(dtype)
 
@@ -102,6 +117,8 @@ def encode(codes: Int[Array, "*shape"], config: CrossbarConfig) -> UInt[Array, "
     Returns:
       Packed words, `config.word_dtype`; bit 0 is the lowest bit of column 0. A flag is 0.
     """
+    check_array("codes", codes, "integers")
+    check_kind("config", config, CrossbarConfig)
     code = codes.astype(jnp.int32)
     sign_bit = 1 << (config.bits - 1)
     if config.encoding == "twos_complement":
@@ -125,6 +142,8 @@ def decode(words: UInt[Array, "*shape"], config: CrossbarConfig) -> Int[Array, "
       reach -max_code - 1; minus zero is 0; the differential halves subtract. A word whose flag is
       set counts as its complement.
     """
+    check_array("words", words, "unsigned words")
+    check_kind("config", config, CrossbarConfig)
     # bits 31 and above are never set (2 * 15 bits and a flag at most), so the cast is exact
     word = words.astype(jnp.int32)
     if config.flags == "word":
@@ -149,6 +168,8 @@ def bit_slice(
     words: UInt[Array, "*shape"], config: CrossbarConfig
 ) -> UInt[Array, "*shape columns"]:
     """Gives the level of every cell: uint8, columns last, column 0 first."""
+    check_array("words", words, "unsigned words")
+    check_kind("config", config, CrossbarConfig)
     levels = [(words & word_constant(mask, config)) >> _low_bit(mask, config)
               for mask in config.column_masks]  # fmt: skip
     return jnp.stack(levels, axis=-1).astype(jnp.uint8)
@@ -158,6 +179,10 @@ def join_slices(
     levels: Int[Array, "*shape columns"], config: CrossbarConfig
 ) -> UInt[Array, "*shape"]:
     """Gives the words whose cells have these levels: the inverse of `bit_slice`."""
+    check_array("levels", levels, "integers", "[..., columns]")
+    check_kind("config", config, CrossbarConfig)
+    if levels.shape[-1:] != (config.columns,):
+        raise ValueError(f"`levels` has shape {levels.shape}; give {config.columns} columns, last.")
     levels = levels.astype(config.word_dtype)
     words = jnp.zeros(levels.shape[:-1], config.word_dtype)
     for column, mask in enumerate(config.column_masks):
@@ -173,6 +198,10 @@ def cell_changes(
     Returns:
       (sets, resets): words with a cell's lowest bit set where its level rises, or falls.
     """
+    check_kind("config", config, CrossbarConfig)
+    _check_words("old", old, config)
+    _check_words("new", new, config)
+    _check_broadcast("new", new, old.shape)
     lowest = word_constant(sum(mask & -mask for mask in config.column_masks), config)
     changed = old ^ new
     sets = jnp.zeros_like(changed)
@@ -208,6 +237,10 @@ def column_counts(
     Returns:
       int32, columns last.
     """
+    check_kind("config", config, CrossbarConfig)
+    _check_words("cells", cells, config)
+    if not cells.ndim:
+        raise ValueError("`cells` has no rows; give words [..., rows].")
     # Adds 4 bytes (or 2 halfwords) in one 32-bit lane, at most 255 times so that none overflows.
     lane_bits = cells.dtype.itemsize * 8
     # rows side by side in the lanes of one 32-bit number
@@ -230,6 +263,26 @@ def column_counts(
         per_group = sum(lane_sums[1:], lane_sums[0])
         counts.append(jnp.sum(per_group.astype(jnp.int32), axis=-1, dtype=jnp.int32))
     return jnp.stack(counts, axis=-1)
+
+
+def _check_words(name: str, words: object, config: CrossbarConfig) -> None:
+    """Checks that words are of a config: of its dtype."""
+    check_array(name, words, "unsigned words")
+    if getattr(words, "dtype", None) != config.word_dtype:
+        raise ValueError(
+            f"`{name}` is {getattr(words, 'dtype', None)}; words of `config` are "
+            f"{config.word_dtype}."
+        )
+
+
+def _check_broadcast(name: str, value: AnyArray, shape: tuple[int, ...]) -> None:
+    """Checks that an array can be laid over a shape."""
+    try:
+        fits = np.broadcast_shapes(value.shape, shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"`{name}` has shape {value.shape}, which does not fit {shape}.")
 
 
 def word_constant(value: int, config: CrossbarConfig) -> UInt[Array, ""]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, PyTree, UInt
 
-from memsim._checks import check_kind
+from memsim._checks import check_kind, check_number, is_known
 from memsim.chip import Chip
 from memsim.codes import AnyArray, bit_slice, encode
 from memsim.config import CrossbarConfig
@@ -51,7 +51,9 @@ def expected_writes(
       ValueError: a plan or chip that belongs to another network; `width` below 1; a plan of
         `flip-n-write`, whose complements are chosen for words that do not move.
     """
-    if not isinstance(width, jax.core.Tracer) and not float(width) >= 1:
+    if not isinstance(width, jax.Array):
+        check_number("width", width, "dither by at least 1 code", 1)
+    elif is_known(width) and (width.shape != () or not float(width) >= 1):
         raise ValueError(f"`width` is {width}; dither by at least 1 code.")
     check_kind("plan", plan, Plan, "give (params, plan, chip), the plan from `memsim.plan`")
     check_kind("chip", chip, Chip, "give one that `memsim.sample_chip` drew from a key")

@@ -86,10 +86,18 @@ def sample_chip(
     check_kind("plan", plan, Plan, "give what `memsim.plan` returns")
     rates = (stuck_at_0, stuck_at_1)
     if not any(isinstance(rate, jax.core.Tracer) for rate in rates):
-        check_rates(float(stuck_at_0), float(stuck_at_1))
+        check_rates(_plain(stuck_at_0), _plain(stuck_at_1))
     low, high = (jnp.asarray(rate, jnp.float32) for rate in rates)
     chip: Chip = new_chip(as_key("key", key), plan.crossbars, plan.config, low, high)
     return chip
+
+
+def _plain(rate: object) -> Any:
+    """Gives the number of a scalar array; what is none stays, to be refused by its name."""
+    scalar = isinstance(rate, jax.Array | np.ndarray | np.generic) and rate.shape == ()
+    if scalar and jnp.issubdtype(rate.dtype, jnp.number):  # type: ignore[attr-defined]
+        return rate.item()  # type: ignore[attr-defined]
+    return rate
 
 
 def program(

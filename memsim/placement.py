@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int32, Shaped
 
+from memsim._checks import check_array, check_choice, check_kind, check_whole
 from memsim.codes import AnyArray
 
 __all__ = [
@@ -46,6 +47,10 @@ def unsorted_placement(outputs: int, inputs: int, rows: int) -> Placement:
       outputs, inputs: shape of the weight matrix.
       rows: weights per section.
     """
+    check_whole("outputs", outputs, "give a number from 1", 1)
+    check_whole("inputs", inputs, "give a number from 1", 1)
+    check_whole("rows", rows, "give weights per section, from 1", 1)
+    _check_size(outputs * inputs)
     order = np.arange(outputs * inputs).reshape(outputs, inputs)
     return _section(order, rows, section_major=False)
 
@@ -65,13 +70,22 @@ def sorted_placement(codes: np.ndarray, rows: int, scope: str = "output") -> Pla
     References:
       Farias and Kung, arXiv 2410.21730, sorted weight sectioning.
     """
-    if scope not in ("output", "layer"):
-        raise ValueError(f"`scope` is {scope!r}; choose 'output' or 'layer'.")
+    check_array("codes", codes, "integers", "[outputs, inputs]", axes=2)
+    check_whole("rows", rows, "give weights per section, from 1", 1)
+    check_choice("scope", scope, ("output", "layer"))
+    if not codes.size:
+        raise ValueError(f"`codes` has shape {codes.shape}; a layer has weights.")
     groups = codes if scope == "output" else codes.reshape(1, -1)
     # NumPy's stable sort of integers up to 16 bits is a radix sort
     order = np.argsort(groups, axis=1, kind="stable")
     order += np.arange(groups.shape[0])[:, None] * groups.shape[1]
     return _section(order, rows, section_major=True)
+
+
+def _check_size(weights: int) -> None:
+    """Checks that weights can be numbered in 32 bits."""
+    if weights >= 2**31:
+        raise ValueError(f"`outputs` * `inputs` is {weights}; give at most 2**31 - 1 weights.")
 
 
 def _section(order: np.ndarray, rows: int, section_major: bool) -> Placement:
@@ -110,6 +124,10 @@ def apply_placement(
 
     Unused rows hold 0.
     """
+    check_array("values", values, "numbers", "[weights]", axes=1)
+    check_kind("placement", placement, Placement)
+    if values.shape != placement.positions.shape:
+        raise ValueError(f"`values` has shape {values.shape}; give {placement.positions.shape}.")
     return values.at[jnp.asarray(placement.weights)].get(mode="fill", fill_value=0)
 
 
@@ -117,6 +135,12 @@ def invert_placement(
     sections: Shaped[Array, "sections rows"], placement: Placement
 ) -> Shaped[Array, " weights"]:
     """Undoes `apply_placement`: gives one value per weight, in the order of their indices."""
+    check_array("sections", sections, "numbers", "[sections, rows]", axes=2)
+    check_kind("placement", placement, Placement)
+    if sections.shape != placement.weights.shape:
+        raise ValueError(
+            f"`sections` has shape {sections.shape}; `placement` fills {placement.weights.shape}."
+        )
     return sections.reshape(-1)[jnp.asarray(placement.positions)]
 
 

@@ -144,7 +144,7 @@ def plan(
     check_kind("config", config, CrossbarConfig, "give a memsim.CrossbarConfig")
     # what is programmed, and under which policy
     leaves = named_leaves(params)
-    selected = select_layers(leaves, select or select_by_name())
+    selected = select_layers(leaves, select_by_name() if select is None else select)
     policies = policy_of_layers(policy, selected)
     for one in set(policies.values()):
         one.check(config)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int32, Shaped
 
+from memsim._checks import check_array, check_kind, check_whole
 from memsim.codes import AnyArray
 from memsim.config import CrossbarConfig
 
@@ -43,6 +44,7 @@ def block_schedule(sections: int, crossbars: int | None) -> Schedule:
       sections: sections of one layer.
       crossbars: physical crossbars; None gives every section its own (one step).
     """
+    _check_sizes(sections, crossbars)
     crossbars = crossbars or sections
     steps = -(-sections // crossbars)
     section = np.arange(sections, dtype=np.int32)
@@ -51,10 +53,18 @@ def block_schedule(sections: int, crossbars: int | None) -> Schedule:
 
 def interleaved_schedule(sections: int, crossbars: int | None) -> Schedule:
     """Deals sections in turn: section i goes on crossbar i mod crossbars."""
+    _check_sizes(sections, crossbars)
     crossbars = crossbars or sections
     steps = -(-sections // crossbars)
     section = np.arange(sections, dtype=np.int32)
     return _schedule(section // crossbars, section % crossbars, steps, crossbars)
+
+
+def _check_sizes(sections: int, crossbars: int | None) -> None:
+    """Checks sections and crossbars; both fit in 32 bits."""
+    check_whole("sections", sections, "give a number from 1", 1, 2**31 - 1)
+    if crossbars is not None:
+        check_whole("crossbars", crossbars, "give a number from 1, or None", 1, 2**31 - 1)
 
 
 def _schedule(step: np.ndarray, crossbar: np.ndarray, steps: int, crossbars: int) -> Schedule:
@@ -117,6 +127,12 @@ def apply_schedule(
     values: Shaped[Array, "sections ..."], schedule: Schedule
 ) -> Shaped[Array, "steps crossbars ..."]:
     """Puts values of each section at its step and crossbar; idle slots hold 0."""
+    check_array("values", values, "numbers")
+    check_kind("schedule", schedule, Schedule)
+    if values.shape[:1] != schedule.slots.shape:
+        raise ValueError(
+            f"`values` has shape {values.shape}; `schedule` has {schedule.slots.shape[0]} sections."
+        )
     return values.at[jnp.asarray(schedule.sections)].get(mode="fill", fill_value=0)
 
 
@@ -124,4 +140,8 @@ def invert_schedule(
     values: Shaped[Array, "steps crossbars ..."], schedule: Schedule
 ) -> Shaped[Array, "sections ..."]:
     """Undoes `apply_schedule`."""
+    check_array("values", values, "numbers")
+    check_kind("schedule", schedule, Schedule)
+    if values.shape[:2] != schedule.sections.shape:
+        raise ValueError(f"`values` has shape {values.shape}; give {schedule.sections.shape}, ...")
     return values.reshape(-1, *values.shape[2:])[jnp.asarray(schedule.slots)]

@@ -138,7 +138,7 @@ def compare(
     _check_arguments(config, policies, passes, chips, steady)
     # what is programmed, one round of weights per pass
     shapes, load = _opened(tensors)
-    selected = select_layers(shapes, select or select_by_name())
+    selected = select_layers(shapes, select_by_name() if select is None else select)
     rounds = [Round(load, load)] * passes
     if old is not None:
         old_shapes, load_old = _opened(old)

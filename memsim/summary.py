@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from memsim._checks import check_kind
 from memsim.intervals import confidence_interval
 from memsim.network import Programming
 from memsim.planning import LayerPlan, Plan
@@ -86,6 +87,9 @@ def summarize(programming: Programming, plan: Plan, baseline: Summary | None = N
     Raises:
       ValueError: a `programming` of many chips, or of another plan.
     """
+    check_kind("programming", programming, Programming, "give what `program` returned second")
+    check_kind("plan", plan, Plan, "give (programming, plan)")
+    check_kind("baseline", baseline, (Summary, type(None)), "give the summary of unsorted, or None")
     names = plan.names
     shape = programming.counts.row_operations.shape
     if len(shape) != 2 or shape[1] != len(names):
@@ -163,6 +167,11 @@ def with_reduction(summary: Summary, baseline: Summary) -> Summary:
 
 def mean_over_chips(summaries: Sequence[Summary]) -> Summary:
     """Averages the figures of several chips, and gives the intervals of writes and reduction."""
+    check_kind("summaries", summaries, (list, tuple), "give a list of summaries")
+    for one in summaries:
+        check_kind("summaries", one, Summary, "give a list of what `summarize` returns")
+    if not summaries:
+        raise ValueError("`summaries` is empty; give at least one.")
     if len(summaries) == 1:
         return summaries[0]
 

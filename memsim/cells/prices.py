@@ -59,6 +59,7 @@ def write_time(summary: Summary, scheme: Scheme) -> float:
     References:
       Rows one after another, columns together: NeuroSim, 10.1109/TCAD.2018.2789723.
     """
+    check_kind("summary", summary, Summary)
     _check_levels(summary, scheme)
     phases = ((summary.sets, summary.set_rows), (summary.resets, summary.reset_rows))
     seconds = 0.0
@@ -75,6 +76,7 @@ def write_energy(summary: Summary, scheme: Scheme) -> float:
     Raises:
       ValueError: cells of more levels than the scheme has figures for.
     """
+    check_kind("summary", summary, Summary)
     _check_levels(summary, scheme)
     set_, reset = cell_writes(scheme)
     return summary.sets * set_.energy + summary.resets * reset.energy

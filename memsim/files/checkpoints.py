@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from memsim._checks import check_path
 from memsim.files import _npz, _safetensors
 from memsim.files._dtypes import numpy_dtype, why_digital
 from memsim.files._json import parse_json
@@ -53,6 +54,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         tensors that are not where it says, leaves some out, or names shards that are no plain
         `.safetensors` files beside it.
     """
+    check_path("path", path)
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"`checkpoint` {path} is not a file; check the path.")

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from memsim._checks import check_kind
 from memsim.selection._families import read_by_name
 from memsim.selection.layouts import check_layout, read_layout
 from memsim.selection.matrices import Matrix, Reading, matrix_name, slices
@@ -158,7 +159,11 @@ def select_by_name(
     if isinstance(map, str | Rule):
         raise ValueError(f"`map` is {map!r}; give a sequence of rules, as in map=[...].")
     for argument, expression in (("include", include), ("exclude", exclude)):
+        check_kind(argument, expression, (str, type(None)), "give a regular expression, or None")
         _compile(argument, expression)
+    check_kind("map", map, (list, tuple), "give a list of rules")
+    for rule in map:
+        check_kind("map", rule, (str, Rule), "give rules such as 'embed=digital'")
     rules = tuple(rule if isinstance(rule, Rule) else Rule.parse(rule) for rule in map)
     return ByName(include, exclude, rules)
 
@@ -223,6 +228,11 @@ def select_layers(leaves: Mapping[str, Any], select: Select) -> dict[str, Select
     """
     chosen: dict[str, Selected] = {}
     # the default rule sees the whole network, others one tensor at a time
+    if not callable(select):
+        raise ValueError(
+            f"`select` is a {type(select).__name__}; give a function of (name, tensor), or what "
+            "`select_by_name` makes."
+        )
     if isinstance(select, ByName):
         select.check_rules(leaves)
     for name in in_natural_order(leaves):
