@@ -159,7 +159,6 @@ def budget(
         lambda network: measure(network, planning), measure(params, planning), progress,
     )  # fmt: skip
     search.run()
-    # the plan that won is tested once, on examples that chose nothing
     kept, chosen = search.winner()
     reference = measure(params, held_out)
     correct = np.stack([measure(network, held_out) for network in kept.held])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int32, Shaped
 
-from memsim._checks import check_array, check_choice, check_kind, check_whole
+from memsim._checks import check_array, check_kind, check_whole
 from memsim.codes import AnyArray
 
 __all__ = [
@@ -72,7 +72,8 @@ def sorted_placement(codes: np.ndarray, rows: int, scope: str = "output") -> Pla
     """
     check_array("codes", codes, "integers", "[outputs, inputs]", axes=2)
     check_whole("rows", rows, "give weights per section, from 1", 1)
-    check_choice("scope", scope, ("output", "layer"))
+    if not isinstance(scope, str) or scope not in ("output", "layer"):
+        raise ValueError(f"`scope` is {scope!r}; choose 'output' or 'layer'.")
     if not codes.size:
         raise ValueError(f"`codes` has shape {codes.shape}; a layer has weights.")
     groups = codes if scope == "output" else codes.reshape(1, -1)

@@ -100,7 +100,7 @@ def program_words(
     # each block meets, then all blocks again from that state.
     steps = target.shape[0]
     if steps == 0:
-        return target
+        return jnp.asarray(target)
     block = math.ceil(math.sqrt(steps))
     blocks = -(-steps // block)
     pad = [(0, blocks * block - steps)] + [(0, 0)] * state.ndim

@@ -48,9 +48,9 @@ def find_tour(codes: np.ndarray, graph: Graph) -> np.ndarray:
     # within a tolerance the way back costs something else; integers, so that gains are exact
     distance = np.rint((distance + distance.T) / 2).astype(np.int32)
     # a first path, then improved until no move helps
-    order: np.ndarray = _nearest_first(distance)
-    _improve(order, distance, _nearest(distance, max(_TOUR_NEIGHBOURS)))
-    return order
+    path: np.ndarray = _nearest_first(distance)
+    _improve(path, distance, _nearest(distance, max(_TOUR_NEIGHBOURS)))
+    return path
 
 
 def _levels(codes: np.ndarray, graph: Graph) -> np.ndarray:
