@@ -140,7 +140,6 @@ def budget(
     policy = policy or Matched(correction="mean")
     check_kind("policy", policy, Policy, "give a memsim.Policy")
     policy.at_price(1.0, config).check(config)
-    # the search sees one half, the other is for the end
     planning, held_out = _halves(judge.data, seed)
     measure = _make_measure(judge.accuracy, batch)
     sensitivity = layer_sensitivity(params, config, judge.loss, planning, select=select)

@@ -325,7 +325,7 @@ def bernoulli_cells(
             return jnp.where((part < parts)[..., None], added, cells)
 
         parts = jnp.clip(rounds - from_last * per_word, 0, per_word)
-        return jax.lax.fori_loop(0, jnp.max(parts), add_digit, cells)
+        return jnp.asarray(jax.lax.fori_loop(0, jnp.max(parts), add_digit, cells))
 
     cells = jnp.zeros((*keys.shape, config.physical_rows), config.word_dtype)
     cells = jax.lax.fori_loop(0, most, add_word, cells)

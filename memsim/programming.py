@@ -100,7 +100,7 @@ def program_words(
     # each block meets, then all blocks again from that state.
     steps = target.shape[0]
     if steps == 0:
-        return jnp.asarray(target)
+        return target
     block = math.ceil(math.sqrt(steps))
     blocks = -(-steps // block)
     pad = [(0, blocks * block - steps)] + [(0, 0)] * state.ndim
@@ -108,7 +108,7 @@ def program_words(
     enables = jnp.pad(enable, pad).reshape(blocks, block, *state.shape)
 
     def step(words: Array, index: Array) -> Array:
-        return jax.lax.dynamic_index_in_dim(words, index, axis=1, keepdims=False)
+        return jnp.asarray(jax.lax.dynamic_index_in_dim(words, index, axis=1, keepdims=False))
 
     # what a block does to any state: bits it sets, bits it touches
     def compose(pair: tuple[Array, Array], index: Array) -> tuple[tuple[Array, Array], None]:

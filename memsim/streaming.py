@@ -136,7 +136,6 @@ def compare(
     37
     """
     _check_arguments(config, policies, passes, chips, steady)
-    # what is programmed, one round of weights per pass
     shapes, load = _opened(tensors)
     selected = select_layers(shapes, select_by_name() if select is None else select)
     rounds = [Round(load, load)] * passes
@@ -148,7 +147,6 @@ def compare(
     elif keep_placement:
         raise ValueError("`keep_placement` keeps the places of an older version; give `old` too.")
 
-    # every reduction is against `unsorted` on the same chips
     baseline: Policy = Unsorted()
     wanted = list(dict.fromkeys((baseline, *policies.values())))
     streams = _make_streams(wanted, config, selected, chips, passes, steady)
