@@ -201,7 +201,12 @@ def cell_changes(
     check_kind("config", config, CrossbarConfig)
     _check_words("old", old, config)
     _check_words("new", new, config)
-    _check_broadcast("new", new, old.shape)
+    try:
+        np.broadcast_shapes(old.shape, new.shape)
+    except ValueError:
+        raise ValueError(
+            f"`new` has shape {new.shape}, `old` {old.shape}; give shapes that fit each other."
+        ) from None
     lowest = word_constant(sum(mask & -mask for mask in config.column_masks), config)
     changed = old ^ new
     sets = jnp.zeros_like(changed)
