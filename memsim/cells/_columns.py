@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import functools
 from fractions import Fraction
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, Key, UInt
 
+from memsim.cells.readouts import Cells, Readout
 from memsim.codes import bit_slice, word_constant
 from memsim.config import CrossbarConfig
 
-if TYPE_CHECKING:
-    from memsim.cells.readouts import Cells, Readout
-
 
 class ColumnSums(NamedTuple):
-    """What converters say of every column, all bits of the inputs shifted and added.
+    """The codes of the converters for every column, all bits of the inputs shifted and added.
 
     Attributes:
       total: levels times inputs; int32 where a step is one level.
@@ -34,9 +31,9 @@ class ColumnSums(NamedTuple):
 def column_sums(
     key: Key[Array, ""],
     driven: Int32[Array, "sections rows"],
-    cells: "Cells",
+    cells: Cells,
     config: CrossbarConfig,
-    readout: "Readout",
+    readout: Readout,
     limit: int,
 ) -> ColumnSums:
     """Adds up every column, converts the sum for each bit of the inputs, shifts and adds.
@@ -78,7 +75,7 @@ def column_sums(
     return ColumnSums(total if step == 1 else total.astype(jnp.float32) * step, above, below)
 
 
-def full_range(config: CrossbarConfig, readout: "Readout") -> Fraction:
+def full_range(config: CrossbarConfig, readout: Readout) -> Fraction:
     """The levels at which a converter says its top code, as a fraction of at most 29 bits."""
     if readout.adc_range is None:
         return Fraction(config.rows * (2**config.cell_bits - 1))
@@ -147,8 +144,3 @@ def sign_level(config: CrossbarConfig) -> int:
     top = config.column_masks[-1]
     sign = (1 << (config.bits - 1)) // (top & -top)
     return sign if config.encoding == "sign_magnitude" else 2 * sign
-
-
-def top_levels(config: CrossbarConfig) -> Int32[np.ndarray, " columns"]:
-    """The highest level of each column's cells."""
-    return np.asarray([mask // (mask & -mask) for mask in config.column_masks], np.int32)
