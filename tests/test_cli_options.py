@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from typing import Annotated
@@ -141,6 +142,7 @@ def test_a_seed_that_is_no_number_is_a_usage_error(run, checkpoint):
     "arguments",
     [
         ["--rows", 2 * 10**9], ["--rows", 10**30], ["--crossbars", 10**11], ["--chips", 10**12],
+        ["--passes", 2**70], ["--passes", 2**31 - 1],
         ["--crossbars", "all", "--rows", 10**9],
     ],
 )  # fmt: skip
@@ -148,7 +150,24 @@ def test_crossbars_that_no_machine_holds_are_refused(run, checkpoint, arguments)
     code, _, error = run("report", checkpoint, *arguments)
     assert code == 1
     assert "GB" in error
-    assert "give fewer `rows`, `crossbars` or `chips`" in error
+    assert "give fewer `rows`, `crossbars`, `chips` or `passes`" in error
+
+
+def test_passes_that_no_counter_holds_are_refused(run, checkpoint, tmp_path):
+    plan = tmp_path / "p.safetensors"
+    assert run("plan", checkpoint, "--policy", "sws", "--rows", 16, "--out", plan)[0] == 0
+    for given in (["--plan", plan], ["--policy", "sws", "--rows", 16]):
+        code, _, error = run("program", checkpoint, *given, "--out", "o.npz", "--passes", 2**70)
+        assert code == 1
+        assert "give fewer `rows`, `crossbars`, `chips` or `passes`" in error
+
+
+def test_cells_stuck_beside_weights_that_vanish_are_told(run, tmp_path):
+    np.savez(tmp_path / "net.npz", **{"fc.weight": np.full((10, 30), 1e-300)})
+    options = ["--policy", "sws", "--stuck-at-1", 0.1, "--out", tmp_path / "h.npz"]
+    code, printed, error = run("program", tmp_path / "net.npz", *options)
+    assert code == 0, error
+    assert re.search(r"off by \S*e\+30\d %", printed)
 
 
 def test_two_outputs_of_one_name_are_refused(run, checkpoint):

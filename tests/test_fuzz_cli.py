@@ -84,7 +84,7 @@ OPTIONS = {
         "--force": ([None], [None]),
     },
 }  # fmt: skip
-GOOD = ["fc", "fc", "fc", "scan", "gpt2", "emb", "bf", "endian", "index"]
+GOOD = ["fc", "fc", "fc", "fc", "fc", "fc", "scan", "gpt2", "emb", "bf", "endian", "index"]
 ODD = ["keras", "lstm", "e4m3", "e8m0", "f4", "nan", "cut", "no", "dir", "complex", "empty", "zero",
        "double", "names", "plan", "broken_index"]  # fmt: skip
 
@@ -172,14 +172,15 @@ def draw(rng, files, out):
         arguments["--rows"] = [16]
     if command == "report" or rng.random() < 0.85:
         names = rng.sample(POLICIES[0], 1 if command != "report" else rng.choice([1, 1, 2]))
-        arguments["--policy"] = names
+        arguments["--policy"] = names if rng.random() < 0.5 else ["sws"]
     if command != "report" and rng.random() < 0.95:
         arguments["--out"] = [f"{out}.npz" if command == "program" else f"{out}.safetensors"]
     # half of all cases have a single fault, or none
     wrong = rng.choice([0.0, 0.0, 0.5, 1.0])
     for option in rng.sample(sorted(OPTIONS[command]), rng.choice([0, 1, 1, 2, 3, 5])):
         sense, nonsense = OPTIONS[command][option]
-        arguments[option] = [rng.choice(nonsense if rng.random() < wrong else sense)]
+        values = nonsense if rng.random() < wrong else sense[: rng.choice([1, 1, len(sense)])]
+        arguments[option] = [rng.choice(values)]
     if command == "report":
         arguments["--json"] = [f"{out}.json"]
     words = []

@@ -20,7 +20,7 @@ from memsim.files.writing import check_output
 from memsim.planning import Plan, sections_by_output
 from memsim.policies import Policy
 from memsim.report.texts import count_text
-from memsim.selection import LAYOUTS, Select, select_by_name, select_layers
+from memsim.selection import LAYOUTS, Matrix, Select, select_by_name, select_layers
 
 __all__ = [
     "CHIPS",
@@ -40,6 +40,7 @@ __all__ = [
     "naming",
     "parse_policy",
     "path_text",
+    "read_as",
 ]
 
 Result = TypeVar("Result")
@@ -213,34 +214,42 @@ def check_outputs(outputs: Mapping[str, Path | None], force: bool) -> None:
             raise ValueError(f"`{option}` and `{other}` are both {path}; name two files.")
 
 
+def read_as(source: Checkpoint, select: Select) -> dict[str, Matrix]:
+    """Gives the matrices that a checkpoint is read as, by name."""
+    return {name: each.matrix for name, each in select_layers(source.tensors, select).items()}
+
+
 def check_memory(
-    tensors: Mapping[str, Any], config: CrossbarConfig, select: Select, chips: int = 1
+    matrices: Mapping[str, Matrix], config: CrossbarConfig, *, chips: int = 1, passes: int = 1
 ) -> None:
     """Checks that crossbars of this size can be simulated at all, before anything is allocated.
 
     Args:
-      tensors: by name, anything with their `shape`.
-      config, select: how they are programmed.
+      matrices: of the network, by name.
+      config: the crossbars.
       chips: how many at once.
+      passes: how many times they are programmed.
 
     Raises:
-      ValueError: the chips, or the sections of one layer, take more than the machine has.
+      ValueError: the chips, the sections of one layer or the counts take more than the machine has.
     """
-    matrices = {name: each.matrix for name, each in select_layers(tensors, select).items()}
     sections = sections_by_output(matrices, config)
     crossbars = config.crossbars or sum(sections.values())
-    # state and stuck cells in words, and wear in 4 bytes a cell; a layer's places and words
-    of_chip = (
-        crossbars * config.physical_rows * (4 * config.word_dtype.itemsize + 4 * config.columns)
-    )
+    # state and stuck cells in words, and wear in 4 bytes a cell
+    of_row = 4 * config.word_dtype.itemsize + 4 * config.columns
+    of_chip = crossbars * config.physical_rows * of_row
+    # where the weights of a layer are placed, and their words
     of_layer = 16 * config.physical_rows * max(sections.values())
-    needed = chips * of_chip + of_layer
+    # SETs and RESETs, of each pass, layer and column
+    counts = 8 * passes * len(matrices) * config.columns
+    needed = chips * (of_chip + counts) + of_layer
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
         raise ValueError(
-            f"{count_text(chips, 'chip')} of {count_text(crossbars, 'crossbar')} of "
-            f"{count_text(config.rows, 'row')} would take about {needed / 1e9:,.0f} GB, and this "
-            f"machine has {there / 1e9:,.0f}; give fewer `rows`, `crossbars` or `chips`."
+            f"{count_text(passes, 'pass')} over {count_text(chips, 'chip')} of "
+            f"{count_text(crossbars, 'crossbar')} of {count_text(config.rows, 'row')} would take "
+            f"about {needed / 1e9:,.0f} GB, and this machine has {there / 1e9:,.0f}; give fewer "
+            "`rows`, `crossbars`, `chips` or `passes`."
         )
 
 

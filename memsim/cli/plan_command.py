@@ -92,7 +92,7 @@ def run_plan(chosen: PlanOptions) -> None:
     config, select = chosen.config(), chosen.select()
     options.check_outputs({"--out": chosen.out, "--json": chosen.json_out}, chosen.force)
     source = chosen.open()
-    options.check_memory(source.tensors, config, select)
+    options.check_memory(options.read_as(source, select), config)
     tensors = {name: source.load(name) for name in source.tensors}
     chip = None
     if chosen.chip_file or chosen.faults:  # a plain plan has as many crossbars

@@ -19,7 +19,7 @@ from memsim.files.checkpoints import Checkpoint
 from memsim.files.chips import save_chip
 from memsim.files.plans import load_plan
 from memsim.files.raw import RawTensor
-from memsim.files.writing import save_tensors
+from memsim.files.writing import check_tensors, save_tensors
 from memsim.network import program, sample_chip
 from memsim.planning import Plan, plan
 from memsim.policies import Policy, Unsorted
@@ -98,6 +98,7 @@ def run_program(chosen: ProgramOptions) -> None:
     options.check_outputs(outputs, chosen.force)
     source = chosen.open()
     tensors = {name: source.load(name) for name in source.tensors}
+    check_tensors(chosen.out, tensors)
     # JAX would make float32 of float64 tensors
     double = any(tensor.dtype == np.float64 for tensor in source.tensors.values())
     with jax.enable_x64(double), progress_bar() as bar:
@@ -123,10 +124,13 @@ def _plan_and_chip(
     key = jax.random.split(jax.random.key(chosen.seed), 1)[0]  # the first chip of `memsim report`
     if chosen.plan_file:
         made = load_plan(chosen.plan_file)
+        matrices = {name: layer.matrix for name, layer in made.layers.items()}
+        options.check_memory(matrices, made.config, passes=chosen.passes)
         return made, _chip(chosen, key, made)
     assert policy is not None, "rules"  # noqa: S101
     config, select = chosen.config(), chosen.select()
-    options.check_memory(source.tensors, config, select)
+    matrices = options.read_as(source, select)
+    options.check_memory(matrices, config, passes=chosen.passes)
     # stuck cells are avoided once there is a chip: a plain plan has as many crossbars
     avoids = policy.avoids_faults
     made = plan(tensors, config, Unsorted() if avoids else policy, select=select)
@@ -146,11 +150,8 @@ def _deviation(
     before: Mapping[str, np.ndarray | RawTensor], held: Mapping[str, np.ndarray], made: Plan
 ) -> Deviation:
     """How far the weights held are from those before."""
-    names = {tensor_name(name, layer.matrix) for name, layer in made.layers.items()}
-    # the largest weight of all is the unit: squares of tiny float64 would vanish, of huge overflow
-    unit = max(_largest(np.asarray(before[name])) for name in names) or 1.0
     weights = clipped = vanished = not_finite = 0
-    squares = errors = 0.0
+    norms, errors = [], []
     for name, layer in made.layers.items():
         tensor = tensor_name(name, layer.matrix)
         was, now = (
@@ -166,23 +167,24 @@ def _deviation(
         with np.errstate(over="ignore"):  # beyond float32 is beyond the largest code too
             codes = np.rint(was.astype(np.float32) / scale)
         clipped += int(np.sum(np.abs(codes) > made.config.max_code))
-        squares += float(np.sum(np.square(was / unit)))
-        errors += float(np.sum(np.square((now - was) / unit)))
-    share = math.sqrt(errors / squares) if squares else 0.0
+        norms.append(_norm(was))
+        errors.append(_norm(now - was))
+    norm, error = math.hypot(*norms), math.hypot(*errors)
+    share = error / norm if norm else 0.0
     return Deviation(weights, share, clipped, vanished, not_finite)
 
 
-def _largest(tensor: np.ndarray) -> float:
-    """The largest magnitude of its finite numbers."""
-    wide = tensor.astype(np.float64)
-    return float(np.abs(wide[np.isfinite(wide)]).max(initial=0.0))
+def _norm(numbers: np.ndarray) -> float:
+    """The Euclidean norm, also where squares would vanish or overflow."""
+    unit = float(np.abs(numbers).max(initial=0.0))
+    return unit * math.sqrt(np.sum(np.square(numbers / unit))) if unit else 0.0
 
 
 def _print_result(
     chosen: ProgramOptions, summary: Summary, deviation: Deviation, tensors: int
 ) -> None:
     """Says what was written, and what the chip holds other than it was asked to."""
-    percent = 100 * deviation.share
+    percent = min(100 * deviation.share, 1e300)
     off = "<0.001" if 0 < percent < 0.001 else f"{percent:.3g}"
     lines = [
         f"{summary.writes:,} writes programmed {count_text(len(summary.layers), 'tensor')}, whose "

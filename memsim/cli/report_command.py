@@ -204,7 +204,9 @@ def _compare(
         stuck_at_1=chosen.stuck_at_1,
         faults=chosen.fault_map(),
     )
-    options.check_memory(source.tensors, config, select, chosen.chips)
+    passes = (2 if chosen.lifetime else 1) if chosen.passes is None else chosen.passes
+    matrices = options.read_as(source, select)
+    options.check_memory(matrices, config, chips=chosen.chips, passes=passes)
     with progress_bar() as bar:
         task = bar.add_task(f"programming {printable(chosen.checkpoint.name)}", total=1.0)
         return compare(
@@ -214,7 +216,7 @@ def _compare(
             old=before,
             keep_placement=chosen.keep_placement,
             select=select,
-            passes=(2 if chosen.lifetime else 1) if chosen.passes is None else chosen.passes,
+            passes=passes,
             chips=chips,
             steady=chosen.lifetime,
             progress=lambda fraction: bar.update(task, completed=fraction),

@@ -53,7 +53,11 @@ REPORT_RULES = (
 )
 
 PROGRAM_RULES = (
-    Rule("*", "one of them says where the weights go", needs=("--policy", "--plan")),
+    Rule(
+        "*",
+        "give one of them, which says where the weights go",
+        needs=("--policy", "--plan"),
+    ),
     Rule("--plan", "a plan brings its policy", excludes=("--policy",)),
     Rule("--plan", "a plan brings its crossbars", excludes=_CROSSBARS),
     Rule("--plan", "a plan brings its weight matrices", excludes=_SELECTION),
@@ -98,7 +102,7 @@ def check_rules(rules: Iterable[Rule], given: frozenset[str]) -> None:
         if rule.needs and not given.intersection(rule.needs):
             needed = _either(rule.needs)
             if rule.option == "*":
-                raise ValueError(f"Neither of {needed} is given: {rule.why}; give one of them.")
+                raise ValueError(f"Neither {needed.replace(' or ', ' nor ')} is given: {rule.why}.")
             raise ValueError(
                 f"`{rule.option}` needs {needed}: {rule.why}; give {needed.replace('`', '')} too, "
                 f"or leave {rule.option} out."
