@@ -38,7 +38,7 @@ class Schedule(NamedTuple):
 
 
 def block_schedule(sections: int, crossbars: int | None) -> Schedule:
-    """Consecutive sections stay on one crossbar: section i goes on crossbar i // steps.
+    """Keeps consecutive sections on one crossbar: section i goes on crossbar i // steps.
 
     Args:
       sections: sections of one layer.

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # Left never imports right; `_stream` and `_checks` are internal and stand where they are used.
 ORDER = """
-    _checks config codes selection placement schedule chip policies planning programming network
+    _checks _moved config codes selection placement schedule chip policies planning programming network
     expectation intervals summary _stream streaming budgeting cells service files report plot cli
 """.split()  # noqa: SIM905
 HEAVY = ("scipy", "rich", "jinja2", "safetensors", "numba", "typer", "matplotlib")

@@ -17,7 +17,7 @@ ENCODINGS = ("twos_complement", "offset_binary", "sign_magnitude", "differential
 # name -> (shape, dtype, output axes), by section 2 of the design
 NETWORKS = (
     {
-        "block10.weight": ((3, 2, 3), np.float32, (0,)),  # after block2
+        "block10.conv.weight": ((3, 2, 3), np.float32, (0,)),  # after block2
         "block2.weight": ((2, 9), ml_dtypes.bfloat16, (0,)),
     },
     {

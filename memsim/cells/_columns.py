@@ -76,7 +76,7 @@ def column_sums(
 
 
 def full_range(config: CrossbarConfig, readout: Readout) -> Fraction:
-    """The levels at which a converter says its top code, as a fraction of at most 29 bits."""
+    """Gives the levels at which a converter says its top code, as a fraction of at most 29 bits."""
     if readout.adc_range is None:
         return Fraction(config.rows * (2**config.cell_bits - 1))
     # 0.4 is meant as 2/5, not as the nearest number of 53 bits
@@ -127,7 +127,7 @@ def stored_as(
 
 
 def takes_turns(config: CrossbarConfig) -> bool:
-    """Whether rows are read by the sign of their words: it counts otherwise than its column."""
+    """Says whether rows are read by the sign of their words, which counts unlike its column."""
     in_wide_cell = config.column_masks[-1] != 1 << (config.bits - 1)
     return config.encoding == "sign_magnitude" or (
         config.encoding == "twos_complement" and in_wide_cell
@@ -135,12 +135,12 @@ def takes_turns(config: CrossbarConfig) -> bool:
 
 
 def negated(config: CrossbarConfig) -> int:
-    """The factor of the sum of the rows with a sign."""
+    """Gives the factor of the sum of the rows with a sign."""
     return -1 if config.encoding == "sign_magnitude" else 1
 
 
 def sign_level(config: CrossbarConfig) -> int:
-    """Levels by which the top cell of a row with a sign exceeds the digit it stands for."""
+    """Gives the levels by which the top cell of a row with a sign exceeds the digit it stands for."""
     top = config.column_masks[-1]
     sign = (1 << (config.bits - 1)) // (top & -top)
     return sign if config.encoding == "sign_magnitude" else 2 * sign
