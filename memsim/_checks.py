@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import numbers
-from typing import Any
+import os
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -95,13 +96,65 @@ def check_kind(name: str, value: object, kind: type | tuple[type, ...], remedy: 
         raise ValueError(f"`{name}` is a {type(value).__name__} ({shown}); {remedy}.")
 
 
+_KINDS_OF_NUMBERS = {
+    "numbers": (np.number, np.bool_),
+    "integers": (np.integer,),
+    "floating numbers": (np.floating,),
+    "unsigned words": (np.unsignedinteger,),
+    "truth values": (np.bool_,),
+}
+
+
+def check_array(
+    name: str,
+    value: object,
+    kind: Literal["numbers", "integers", "floating numbers", "unsigned words", "truth values"],
+    shape: str = "",
+    axes: int | None = None,
+) -> None:
+    """Checks that an argument is an array of numbers of a kind; traced ones too.
+
+    Args:
+      name: of the argument.
+      value: what was given; arrays of NumPy and JAX are looked at, nothing else is one.
+      kind: of its numbers.
+      shape: what its axes are, for the message.
+      axes: how many they are, if that is known.
+
+    Raises:
+      ValueError: anything else.
+    """
+    of_shape = f" {shape}" if shape else ""
+    if not isinstance(value, jax.Array | np.ndarray | np.generic):
+        raise ValueError(
+            f"`{name}` is a {type(value).__name__}; give an array of {kind}{of_shape}."
+        )
+    right = any(jnp.issubdtype(value.dtype, one) for one in _KINDS_OF_NUMBERS[kind])
+    if not right or (axes is not None and value.ndim != axes):
+        raise ValueError(
+            f"`{name}` is {value.dtype} {value.shape}; give an array of {kind}{of_shape}."
+        )
+
+
+def check_path(name: str, value: object) -> None:
+    """Checks that an argument is the path of a file."""
+    if not isinstance(value, str | os.PathLike):
+        raise ValueError(f"`{name}` is a {type(value).__name__}; give the path of a file.")
+
+
+def check_truth(name: str, value: object) -> None:
+    """Checks that an argument is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"`{name}` is a {type(value).__name__}; give True or False.")
+
+
 def is_known(value: object) -> bool:
-    """Whether the numbers of an array can be looked at: outside of `jit`, `grad` and `vmap`."""
+    """Says whether the numbers of an array can be looked at: outside `jit`, `grad`, `vmap`."""
     return not isinstance(value, jax.core.Tracer)
 
 
 def as_key(name: str, key: object) -> Key[Array, ""]:
-    """A random key as JAX makes them today.
+    """Makes sure of a random key, as JAX makes them today.
 
     Args:
       name: of the argument.

@@ -32,7 +32,7 @@ Load = Callable[[str], Any]
 
 
 class Placing(NamedTuple):
-    """What decides on placements.
+    """The policy, and the chip, that decide on placements.
 
     Attributes:
       policy: without its bit stucking.
@@ -185,6 +185,7 @@ class Stream:
         self._waiting.append((target, slots))
         chunk = self._chunk
         while chunk and sum(words.shape[0] for words, _ in self._waiting) >= chunk:
+            # chunks of one size: the program is compiled once
             joined = self._join()
             self._program(jax.tree.map(lambda x: x[:chunk], joined))
             self._waiting = [jax.tree.map(lambda x: x[chunk:], joined)]
@@ -192,6 +193,7 @@ class Stream:
     def finish_pass(self) -> None:
         """Programs what is waiting; what comes next is the next pass."""
         joined = self._join()
+        # idle steps at the end, so that the last chunk is as long as the others
         idle = (self._chunk or 1) - joined[0].shape[0]
         self._program(
             jax.tree.map(lambda x: np.pad(x, [(0, idle)] + [(0, 0)] * (x.ndim - 1)), joined)
@@ -233,6 +235,7 @@ class Stream:
         for counts, before, tally in zip(
             self._counts, self._first_wear, self._tallies, strict=True
         ):
+            # the first pass meets erased cells: it is no steady one
             last = jax.tree.map(lambda x: x[None], counts[-1])
             wear = (np.asarray(tally.wear) - before) / np.float32(self._passes - 1)
             most = round(float(wear.max()))
@@ -255,6 +258,7 @@ class Stream:
         return np.concatenate(words, axis), Slots(*joined)
 
     def _program(self, chunk: tuple[np.ndarray, Slots]) -> None:
+        # chips are made when it is known how many crossbars there are
         if not self._tallies:
             self._tallies = [self._new_tally(key, chunk[0].shape[1]) for key in self._keys]
         self._tallies = [
@@ -275,7 +279,7 @@ class Stream:
 
 
 def policy_stucking(policy: Policy, layers: int, config: CrossbarConfig) -> Stucking:
-    """The bit stucking of a policy, the same for every layer."""
+    """Gives the bit stucking of a policy, the same for every layer."""
     p, low, draws = policy.stucking
     return Stucking(
         reprogram=np.full(layers, p, np.float32),

@@ -21,6 +21,8 @@ from memsim.policies import Matched, Policy, Unsorted
 from memsim.selection import Select, named_leaves, select_by_name, select_layers, slice_of
 from memsim.summary import Summary, mean_over_chips, summarize
 
+__all__ = ["Budget", "Judge", "Trial", "budget", "layer_sensitivity"]
+
 Batch: TypeAlias = PyTree  # leaves share a leading axis of examples
 # Examples whose gradients say how sensitive a layer is.
 _SENSITIVITY_EXAMPLES = 512
@@ -53,7 +55,7 @@ class Trial(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """What `budget` found.
+    """The plan that `budget` found, and how it got there.
 
     Attributes:
       plan: the one of fewest writes that was accepted.
@@ -75,7 +77,7 @@ class Budget(NamedTuple):
 
 
 class Judge(NamedTuple):
-    """What says how good a network is.
+    """The functions and the data that say how good a network is.
 
     Attributes:
       loss: `(params, batch) -> mean loss`, differentiable.
@@ -106,10 +108,9 @@ def budget(
 
     A squared error in a weight of a layer costs loss in proportion to the mean squared gradient
     there (the diagonal of the empirical Fisher information). One exchange rate, loss for a write,
-    then gives every layer its price, in squared code errors for a write, and the search is for the
-    highest rate at which the 95 % interval of the accuracy's change stays within the budget on the
-    planning part: half of the examples, drawn at random. The other half is looked at once, by the
-    plan that won.
+    then gives every layer its price, and the search is for the highest rate at which the 95 %
+    interval of the accuracy's change stays within the budget on half of the examples, drawn at
+    random. The other half is looked at once, by the plan that won.
 
     Args:
       params: any pytree of arrays.
@@ -132,8 +133,7 @@ def budget(
         to.
 
     References:
-      Dong et al., HAWQ, 2019, shares precision by sensitivity in this way; the empirical Fisher
-      information: Kunstner et al., 2019.
+      Dong et al., HAWQ, 2019, sensitivity; Kunstner et al., 2019, the empirical Fisher information.
     """
     check_kind("judge", judge, Judge, "give memsim.Judge(loss, accuracy, data)")
     check_number("max_drop", max_drop, "a drop of accuracy is a share, 0..1", 0, 1)
@@ -158,14 +158,7 @@ def budget(
         lambda network: measure(network, planning), measure(params, planning), progress,
     )  # fmt: skip
     search.run()
-    if search.kept is None:
-        change = search.trials[0].change
-        raise ValueError(
-            f"`max_drop` is {max_drop}, but the plan of the least errors that was tried changes "
-            f"the accuracy by {100 * change.mean:+.2f} points ({100 * change.low:+.2f} to "
-            f"{100 * change.high:+.2f}); allow more, use more `bits`, or give more `data`."
-        )
-    kept, chosen = search.kept
+    kept, chosen = search.winner()
     reference = measure(params, held_out)
     correct = np.stack([measure(network, held_out) for network in kept.held])
     return Budget(
@@ -211,6 +204,7 @@ class _Search:
 
     def run(self) -> None:
         """Tries ever higher exchange rates, then more closely above the highest accepted."""
+        # from a rate at which hardly any error is made
         weights = sum(layer.weights for layer in self.unsorted.layers.values())
         best, refused, exchange = None, 0, max(self.max_drop, 1e-3) / weights
         while refused < _REFUSALS:
@@ -219,13 +213,31 @@ class _Search:
             else:
                 refused += 1
             exchange *= _STEP
+        # then between the highest accepted and the lowest refused
         step = _STEP
         for _ in range(_REFINEMENTS):
             step = math.sqrt(step)
             if best is not None and self._attempt(best * step):
                 best *= step
 
+    def winner(self) -> tuple[_Programmed, Trial]:
+        """Gives the accepted plan of fewest writes.
+
+        Raises:
+          ValueError: none was accepted.
+        """
+        if self.kept is None:
+            change = self.trials[0].change
+            raise ValueError(
+                f"`max_drop` is {self.max_drop}, but the plan of the least errors that was tried "
+                f"changes the accuracy by {100 * change.mean:+.2f} points "
+                f"({100 * change.low:+.2f} to {100 * change.high:+.2f}); allow more, use more "
+                "`bits`, or give more `data`."
+            )
+        return self.kept
+
     def _attempt(self, exchange: float) -> bool:
+        # one rate for all: a layer that errors cost more has a higher price
         policies = {
             name: self.policy.at_price(exchange / max(cost, _TINY), self.config)
             for name, cost in self.sensitivity.items()
@@ -257,13 +269,14 @@ def layer_sensitivity(
     *,
     select: Select | None = None,
 ) -> dict[str, float]:
-    """What a squared error of one code, in one weight of a layer, costs in loss on average.
+    """Estimates the loss that a squared error of one code costs in one weight of each layer.
 
     Half the mean squared gradient of an example's loss, times the squared scale.
 
     Args:
       params, config, loss_fn, data, select: as of `budget`.
     """
+    # as many examples at once as their gradients have room
     leaves = named_leaves(params)
     selected = select_layers(leaves, select or select_by_name())
     tensors = list(dict.fromkeys(tensor for tensor, _ in selected.values()))
@@ -290,6 +303,7 @@ def layer_sensitivity(
         every = jax.vmap(of_example)(examples)
         return {name: jnp.sum(of_layer) for name, of_layer in every.items()}
 
+    # batch by batch, added up on the host
     total = dict.fromkeys(selected, 0.0)
     arrays = {name: jnp.asarray(leaf) for name, leaf in leaves.items()}
     for start in range(0, count, size):
@@ -306,7 +320,7 @@ def _examples(data: Batch) -> int:
 
 
 def _halves(data: Batch, seed: int) -> tuple[Batch, Batch]:
-    """Two random halves of the examples, host arrays."""
+    """Draws two random halves of the examples, host arrays."""
     data = jax.tree.map(np.asarray, data)
     sizes = {len(leaf) if leaf.ndim else 0 for leaf in jax.tree.leaves(data)}
     if len(sizes) != 1 or min(sizes) < 2:
@@ -323,7 +337,7 @@ def _halves(data: Batch, seed: int) -> tuple[Batch, Batch]:
 def _make_measure(
     accuracy_fn: Callable[[PyTree, Batch], Array], batch: int
 ) -> Callable[[PyTree, Batch], Bool[np.ndarray, " examples"]]:
-    """`(params, data) -> which examples are right`, in batches of one size."""
+    """Makes `(params, data) -> which examples are right`, in batches of one size."""
     right = jax.jit(accuracy_fn)
 
     def measure(params: PyTree, data: Batch) -> Bool[np.ndarray, " examples"]:
@@ -331,6 +345,7 @@ def _make_measure(
         size = min(batch, examples)
         parts = []
         for start in range(0, examples, size):
+            # the last batch is filled up with its last example: one compilation
             chosen = np.minimum(np.arange(start, start + size), examples - 1)
             part = np.asarray(right(params, jax.tree.map(lambda x, c=chosen: x[c], data)))
             if part.shape != (size,) or not np.isin(part, (0, 1)).all():

@@ -10,8 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, Key, UInt, UInt32
 
+from memsim._checks import as_key, check_array, check_kind, check_number, check_whole
 from memsim.codes import AnyArray, bit_slice, join_slices, word_constant
 from memsim.config import CrossbarConfig
+
+__all__ = [
+    "Chip",
+    "Stuck",
+    "check_rates",
+    "clustered_faults",
+    "fault_cells",
+    "fault_words",
+    "new_chip",
+    "with_faults",
+]
 
 # Stuck cells are drawn in groups of so many words side by side, so many cells at a time.
 _GROUP_WORDS = 2**13
@@ -58,7 +70,7 @@ def new_chip(
     stuck_at_0: Float32[Array, ""],
     stuck_at_1: Float32[Array, ""],
 ) -> Chip:
-    """A chip with erased cells, of which some are stuck.
+    """Makes a chip with erased cells, of which some are stuck.
 
     Flag cells are drawn apart: the others have the faults that they have without flags.
 
@@ -67,6 +79,7 @@ def new_chip(
       stuck_at_0, stuck_at_1: probabilities of a cell to be stuck at its lowest or highest level;
         exclusive, so their sum is at most 1.
     """
+    # the first of the three keys draws bit stucking
     _, cell_key, flag_key = jax.random.split(key, 3)
     rates = (stuck_at_0, stuck_at_1)
     cells = config.unflagged.column_masks
@@ -85,12 +98,20 @@ def with_faults(
     stuck_at_0: UInt[Array, "crossbars rows"],
     stuck_at_1: UInt[Array, "crossbars rows"],
 ) -> Chip:
-    """A chip never programmed, with these stuck cells.
+    """Makes a chip never programmed, with these stuck cells.
 
     Args:
       key: consumed; draws bit stucking as `sample_chip` does with the same key.
       stuck_at_0, stuck_at_1: words, all bits of a stuck cell set.
     """
+    key = as_key("key", key)
+    check_array("stuck_at_0", stuck_at_0, "unsigned words", "[crossbars, rows]", axes=2)
+    check_array("stuck_at_1", stuck_at_1, "unsigned words", "[crossbars, rows]", axes=2)
+    if stuck_at_0.shape != stuck_at_1.shape or stuck_at_0.dtype != stuck_at_1.dtype:
+        raise ValueError(
+            f"`stuck_at_0` is {stuck_at_0.dtype} {stuck_at_0.shape}, `stuck_at_1` "
+            f"{stuck_at_1.dtype} {stuck_at_1.shape}; give words of one chip."
+        )
     draw_key = jax.random.split(key, 3)[0]
     return Chip(draw_key, jnp.int32(0), stuck_at_0, stuck_at_1, state=stuck_at_1)
 
@@ -102,7 +123,7 @@ def _draw_stuck(
     masks: tuple[int, ...],
     config: CrossbarConfig,
 ) -> UInt[Array, "2 crossbars rows"]:
-    """Words of cells stuck at 0 and of cells stuck at 1.
+    """Draws the words of cells stuck at 0 and of cells stuck at 1.
 
     Args:
       key: consumed; crossbar c's cells do not depend on how many crossbars there are.
@@ -119,7 +140,7 @@ def _draw_stuck(
     cells = width * len(masks)
     at_0, at_1 = jax.lax.stop_gradient(rates)
     either = jnp.minimum(at_0 + at_1, 1)
-    tiny = jnp.finfo(jnp.float32).tiny
+    tiny = float(np.finfo(np.float32).tiny)
     high_share = at_1 / jnp.maximum(either, tiny)
     mean = 1 / jnp.maximum(-jnp.log1p(-either), tiny)  # of that exponential number
     group = jnp.arange(groups, dtype=jnp.int32)
@@ -149,7 +170,7 @@ def _draw_stuck(
 def _two_uniforms(
     keys: Key[Array, " keys"], count: int
 ) -> tuple[Float32[Array, "keys count"], Float32[Array, "keys count"]]:
-    """Twice so many uniform numbers for each key: above 0, below 1, of 23 binary digits."""
+    """Draws twice so many uniform numbers for each key: above 0, below 1, of 23 binary digits."""
 
     def words(key: Key[Array, ""]) -> UInt32[Array, "count words"]:
         # a key is two random words or more, at half the price of drawing them
@@ -209,7 +230,9 @@ def clustered_faults(
 
 
 def fault_cells(chip: Chip, config: CrossbarConfig) -> tuple[np.ndarray, np.ndarray]:
-    """(stuck_at_0, stuck_at_1): which cells are stuck, bool [crossbars, rows, columns]."""
+    """Gives the stuck cells, (stuck_at_0, stuck_at_1): bool [crossbars, rows, columns]."""
+    check_kind("chip", chip, Chip)
+    check_kind("config", config, CrossbarConfig)
     low, high = (bit_slice(words, config) != 0 for words in (chip.stuck_at_0, chip.stuck_at_1))
     return np.asarray(low), np.asarray(high)
 
@@ -217,7 +240,7 @@ def fault_cells(chip: Chip, config: CrossbarConfig) -> tuple[np.ndarray, np.ndar
 def fault_words(
     cells: Bool[AnyArray, "crossbars rows columns"], crossbars: int, config: CrossbarConfig
 ) -> UInt[Array, "crossbars rows"]:
-    """Words with all bits of the marked cells set.
+    """Gives words with all bits of the marked cells set.
 
     Args:
       cells: bool [crossbars, rows, columns]; of a config with flags also without them: the flag
@@ -226,6 +249,11 @@ def fault_words(
     Raises:
       ValueError: another shape.
     """
+    if not isinstance(cells, jax.Array | np.ndarray) or cells.dtype != np.bool_ or cells.ndim != 3:
+        kind = f"{getattr(cells, 'dtype', type(cells).__name__)} {getattr(cells, 'shape', '')}"
+        raise ValueError(f"`faults` is {kind}; give bool [crossbars, rows, columns].")
+    check_whole("crossbars", crossbars, "give a number from 1", 1)
+    check_kind("config", config, CrossbarConfig)
     expected = (crossbars, config.physical_rows, config.columns)
     if cells.shape == (crossbars, config.rows, config.unflagged.columns):
         missing = zip(expected, cells.shape, strict=True)
@@ -245,6 +273,8 @@ def check_rates(stuck_at_0: float, stuck_at_1: float) -> None:
     Raises:
       ValueError: a rate outside 0..1, or a sum past 1.
     """
+    for name, rate in (("stuck_at_0", stuck_at_0), ("stuck_at_1", stuck_at_1)):
+        check_number(name, rate, "a probability lies in 0..1", 0, 1)
     for name, rate in (("stuck_at_0", stuck_at_0), ("stuck_at_1", stuck_at_1)):
         if not 0 <= rate <= 1:  # also refuses NaN
             raise ValueError(f"`{name}` is {rate}; a probability lies in 0..1.")
@@ -295,7 +325,7 @@ def bernoulli_cells(
             return jnp.where((part < parts)[..., None], added, cells)
 
         parts = jnp.clip(rounds - from_last * per_word, 0, per_word)
-        return jax.lax.fori_loop(0, jnp.max(parts), add_digit, cells)
+        return jnp.asarray(jax.lax.fori_loop(0, jnp.max(parts), add_digit, cells))
 
     cells = jnp.zeros((*keys.shape, config.physical_rows), config.word_dtype)
     cells = jax.lax.fori_loop(0, most, add_word, cells)
@@ -304,16 +334,17 @@ def bernoulli_cells(
     cells = cells & lowest_bits
     for _ in range(config.cell_bits - 1):
         cells = cells | (cells << word_constant(1, config))
-    return cells & mask[..., None]
+    wanted: Array = cells & mask[..., None]
+    return wanted
 
 
 def fold_in(keys: Key[Array, "*shape"], data: Int32[Array, "*shape"]) -> Key[Array, "*shape"]:
-    """`jax.random.fold_in`, elementwise."""
+    """Folds data into keys, `jax.random.fold_in`, elementwise."""
     return jax.vmap(jax.random.fold_in)(keys.reshape(-1), data.reshape(-1)).reshape(keys.shape)
 
 
 def _random_words(keys: Key[Array, "*shape"], config: CrossbarConfig) -> UInt[Array, "*shape rows"]:
-    """Uniform words, a row of them per key; drawn 32 bits at a time, which costs a quarter."""
+    """Draws uniform words, a row per key; 32 bits at a time, which costs a quarter."""
     per_draw = 4 // config.word_dtype.itemsize
     draws = -(-config.physical_rows // per_draw)
 

@@ -7,7 +7,25 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Num, UInt
 
+from memsim._checks import check_array, check_kind, check_whole
 from memsim.config import CrossbarConfig
+
+__all__ = [
+    "AnyArray",
+    "bit_slice",
+    "cell_changes",
+    "column_counts",
+    "decode",
+    "dequantize",
+    "encode",
+    "hamming_distance",
+    "join_slices",
+    "quantization_scale",
+    "quantize",
+    "rounded_quotient",
+    "to_codes",
+    "word_constant",
+]
 
 # What is planned on the host goes to the device as it is.
 AnyArray = Array | np.ndarray
@@ -16,7 +34,8 @@ AnyArray = Array | np.ndarray
 def quantization_scale(
     weights: np.ndarray, bits: int, output_axes: tuple[int, ...] = ()
 ) -> np.ndarray:
-    """The scale of design: `max|w| / (2**(bits - 1) - 1)` in float32; 1 where that is zero.
+    """Computes the scale of design: `max|w| / (2**(bits - 1) - 1)` in float32; 1 where that is
+    zero.
 
     Args:
       weights: host array of any floating dtype and shape.
@@ -27,6 +46,13 @@ def quantization_scale(
       float32, of the rank of `weights`, 1 along every other axis (a scalar if `output_axes` is ()).
       A scale below the smallest normal float32 counts as zero: processors flush it.
     """
+    check_array("weights", weights, "numbers")
+    check_whole("bits", bits, "a weight has 2 to 16 bits, its sign included", 2, 16)
+    check_kind("output_axes", output_axes, tuple, "give a tuple of axes")
+    for axis in output_axes:
+        check_whole("output_axes", axis, "give axes of `weights`", 0, weights.ndim - 1)
+    if not weights.size:
+        raise ValueError(f"`weights` has shape {weights.shape}; an empty tensor has no scale.")
     axes = tuple(axis for axis in range(weights.ndim) if axis not in output_axes)
     # two reductions instead of abs(): no copy of the tensor, and NaN comes through
     high = weights.max(axis=axes, keepdims=True).astype(np.float32)
@@ -39,7 +65,7 @@ def quantization_scale(
 def quantize(
     weights: Float[Array, "*shape"], scale: Float32[AnyArray, "..."], config: CrossbarConfig
 ) -> Int[Array, "*shape"]:
-    """Codes of `weights`: the IEEE float32 quotient rounded half to even, clipped to +-max_code.
+    """Quantizes `weights`: IEEE float32 quotients rounded half to even, clipped to +-max_code.
 
     Args:
       weights: any floating dtype.
@@ -48,34 +74,42 @@ def quantize(
     Returns:
       Codes, `config.code_dtype`.
     """
+    check_kind("config", config, CrossbarConfig)
     return to_codes(rounded_quotient(weights, scale), config)
 
 
 def rounded_quotient(
     weights: Float[Array, "*shape"], scale: Float32[AnyArray, "..."]
 ) -> Float32[Array, "*shape"]:
-    """`round_half_to_even(weights / scale)`, an IEEE float32 quotient: codes before clipping."""
+    """Computes `round_half_to_even(weights / scale)`, IEEE float32 quotients: codes not clipped."""
+    check_array("weights", weights, "floating numbers")
+    check_array("scale", scale, "floating numbers")
+    _check_broadcast("scale", scale, weights.shape)
     # XLA turns a division by a broadcast scalar into a multiplication by its reciprocal, which
     # moves a few codes in a million; behind the barrier it cannot see the broadcast.
-    divisor = jax.lax.optimization_barrier(jnp.broadcast_to(scale, weights.shape))
+    wide = jnp.broadcast_to(scale, weights.shape)
+    divisor = jax.lax.optimization_barrier(wide)  # type: ignore[no-untyped-call]
     return jnp.round(weights.astype(jnp.float32) / divisor)
 
 
 def to_codes(quotients: Float32[Array, "*shape"], config: CrossbarConfig) -> Int[Array, "*shape"]:
-    """Codes, `config.code_dtype`, of rounded quotients: clipped to +-max_code."""
+    """Turns rounded quotients into codes, `config.code_dtype`: clipped to +-max_code."""
     return jnp.clip(quotients, -config.max_code, config.max_code).astype(config.code_dtype)
 
 
 def dequantize(
     codes: Num[Array, "*shape"], scale: Float32[AnyArray, "..."], dtype: np.dtype
 ) -> Float[Array, "*shape"]:
-    """`codes * scale`, computed in float32 (float64 in float64) and rounded to `dtype`."""
+    """Computes `codes * scale`, in float32 (float64 in float64), and rounds it to `dtype`."""
+    check_array("codes", codes, "numbers")
+    check_array("scale", scale, "floating numbers")
+    _check_broadcast("scale", scale, codes.shape)
     wide = dtype if dtype == jnp.float64 else jnp.float32
     return (codes.astype(wide) * scale.astype(wide)).astype(dtype)
 
 
 def encode(codes: Int[Array, "*shape"], config: CrossbarConfig) -> UInt[Array, "*shape"]:
-    """Words that stand for `codes` in `config.encoding`.
+    """Gives the words that stand for `codes` in `config.encoding`.
 
     Args:
       codes: within min_code..max_code, any signed dtype.
@@ -83,9 +117,12 @@ def encode(codes: Int[Array, "*shape"], config: CrossbarConfig) -> UInt[Array, "
     Returns:
       Packed words, `config.word_dtype`; bit 0 is the lowest bit of column 0. A flag is 0.
     """
+    check_array("codes", codes, "integers")
+    check_kind("config", config, CrossbarConfig)
     code = codes.astype(jnp.int32)
     sign_bit = 1 << (config.bits - 1)
     if config.encoding == "twos_complement":
+        # in Python's negative numbers all high bits are set: cut to the word
         word = code & (2 * sign_bit - 1)
     elif config.encoding == "offset_binary":
         word = code + sign_bit
@@ -98,13 +135,15 @@ def encode(codes: Int[Array, "*shape"], config: CrossbarConfig) -> UInt[Array, "
 
 
 def decode(words: UInt[Array, "*shape"], config: CrossbarConfig) -> Int[Array, "*shape"]:
-    """Codes that `words` stand for: the inverse of `encode`, defined for every word.
+    """Gives the codes that `words` stand for: the inverse of `encode`, defined for every word.
 
     Returns:
       Codes, `config.code_dtype`. A word that `encode` never makes (bit stucking and faults do) may
       reach -max_code - 1; minus zero is 0; the differential halves subtract. A word whose flag is
       set counts as its complement.
     """
+    check_array("words", words, "unsigned words")
+    check_kind("config", config, CrossbarConfig)
     # bits 31 and above are never set (2 * 15 bits and a flag at most), so the cast is exact
     word = words.astype(jnp.int32)
     if config.flags == "word":
@@ -128,7 +167,9 @@ def decode(words: UInt[Array, "*shape"], config: CrossbarConfig) -> Int[Array, "
 def bit_slice(
     words: UInt[Array, "*shape"], config: CrossbarConfig
 ) -> UInt[Array, "*shape columns"]:
-    """The level of every cell: uint8, columns last, column 0 first."""
+    """Gives the level of every cell: uint8, columns last, column 0 first."""
+    check_array("words", words, "unsigned words")
+    check_kind("config", config, CrossbarConfig)
     levels = [(words & word_constant(mask, config)) >> _low_bit(mask, config)
               for mask in config.column_masks]  # fmt: skip
     return jnp.stack(levels, axis=-1).astype(jnp.uint8)
@@ -137,7 +178,11 @@ def bit_slice(
 def join_slices(
     levels: Int[Array, "*shape columns"], config: CrossbarConfig
 ) -> UInt[Array, "*shape"]:
-    """Words whose cells have these levels: the inverse of `bit_slice`."""
+    """Gives the words whose cells have these levels: the inverse of `bit_slice`."""
+    check_array("levels", levels, "integers", "[..., columns]")
+    check_kind("config", config, CrossbarConfig)
+    if levels.shape[-1:] != (config.columns,):
+        raise ValueError(f"`levels` has shape {levels.shape}; give {config.columns} columns, last.")
     levels = levels.astype(config.word_dtype)
     words = jnp.zeros(levels.shape[:-1], config.word_dtype)
     for column, mask in enumerate(config.column_masks):
@@ -148,11 +193,20 @@ def join_slices(
 def cell_changes(
     old: UInt[Array, "*shape"], new: UInt[Array, "*shape"], config: CrossbarConfig
 ) -> tuple[UInt[Array, "*shape"], UInt[Array, "*shape"]]:
-    """Which cells change when `old` is overwritten by `new`.
+    """Finds the cells that change when `old` is overwritten by `new`.
 
     Returns:
       (sets, resets): words with a cell's lowest bit set where its level rises, or falls.
     """
+    check_kind("config", config, CrossbarConfig)
+    _check_words("old", old, config)
+    _check_words("new", new, config)
+    try:
+        np.broadcast_shapes(old.shape, new.shape)
+    except ValueError:
+        raise ValueError(
+            f"`new` has shape {new.shape}, `old` {old.shape}; give shapes that fit each other."
+        ) from None
     lowest = word_constant(sum(mask & -mask for mask in config.column_masks), config)
     changed = old ^ new
     sets = jnp.zeros_like(changed)
@@ -168,7 +222,7 @@ def cell_changes(
 def hamming_distance(
     old: UInt[Array, "*shape"], new: UInt[Array, "*shape"], config: CrossbarConfig
 ) -> UInt[Array, "*shape"]:
-    """Cells that change level when each word of `old` is overwritten by the word of `new`.
+    """Counts the cells that change level when each word of `old` is overwritten by that of `new`.
 
     Returns:
       Writes per word, same shape and dtype.
@@ -180,7 +234,7 @@ def hamming_distance(
 def column_counts(
     cells: UInt[Array, "*shape rows"], config: CrossbarConfig
 ) -> Int[Array, "*shape columns"]:
-    """Marked cells per column, summed over rows.
+    """Counts the marked cells per column, summed over rows.
 
     Args:
       cells: words with a cell's lowest bit set where it is marked, as `cell_changes` gives.
@@ -188,8 +242,13 @@ def column_counts(
     Returns:
       int32, columns last.
     """
+    check_kind("config", config, CrossbarConfig)
+    _check_words("cells", cells, config)
+    if not cells.ndim:
+        raise ValueError("`cells` has no rows; give words [..., rows].")
     # Adds 4 bytes (or 2 halfwords) in one 32-bit lane, at most 255 times so that none overflows.
     lane_bits = cells.dtype.itemsize * 8
+    # rows side by side in the lanes of one 32-bit number
     lanes = 32 // lane_bits
     rows = cells.shape[-1]
     groups = -(-rows // (255 * lanes))
@@ -204,14 +263,35 @@ def column_counts(
     for mask in config.column_masks:
         bits = (packed >> jnp.uint32((mask & -mask).bit_length() - 1)) & ones
         sums = jnp.sum(bits, axis=-1, dtype=jnp.uint32)
+        # lanes apart again
         lane_sums = [(sums >> jnp.uint32(lane * lane_bits)) & lane_mask for lane in range(lanes)]
         per_group = sum(lane_sums[1:], lane_sums[0])
         counts.append(jnp.sum(per_group.astype(jnp.int32), axis=-1, dtype=jnp.int32))
     return jnp.stack(counts, axis=-1)
 
 
+def _check_words(name: str, words: object, config: CrossbarConfig) -> None:
+    """Checks that words are of a config: of its dtype."""
+    check_array(name, words, "unsigned words")
+    if getattr(words, "dtype", None) != config.word_dtype:
+        raise ValueError(
+            f"`{name}` is {getattr(words, 'dtype', None)}; words of `config` are "
+            f"{config.word_dtype}."
+        )
+
+
+def _check_broadcast(name: str, value: AnyArray, shape: tuple[int, ...]) -> None:
+    """Checks that an array can be laid over a shape."""
+    try:
+        fits = np.broadcast_shapes(value.shape, shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"`{name}` has shape {value.shape}, which does not fit {shape}.")
+
+
 def word_constant(value: int, config: CrossbarConfig) -> UInt[Array, ""]:
-    """`value` as a word: bit operations between words promote nothing."""
+    """Gives `value` as a word: bit operations between words promote nothing."""
     return jnp.asarray(value, config.word_dtype)
 
 

@@ -1,4 +1,4 @@
-"""What a crossbar is: `CrossbarConfig`."""
+"""The description of crossbars: `CrossbarConfig`."""
 
 import dataclasses
 import math
@@ -85,7 +85,8 @@ class CrossbarConfig:
     @property
     def max_code(self) -> int:
         """Largest code: codes lie in -max_code..max_code."""
-        return 2 ** (self.bits - 1) - 1
+        largest: int = 2 ** (self.bits - 1) - 1
+        return largest
 
     @property
     def min_code(self) -> int:
@@ -119,7 +120,7 @@ class CrossbarConfig:
 
     @property
     def column_weights(self) -> tuple[int, ...]:
-        """What one level of each column counts in a code, column 0 first.
+        """Weights of the columns: how much one level of each counts in a code, column 0 first.
 
         A top column that holds a sign alone counts `-2**(bits - 1)` in `twos_complement` and 0 in
         `sign_magnitude` (it flips the others). Where wider cells put magnitude bits beside the
@@ -151,7 +152,7 @@ class CrossbarConfig:
         return np.dtype(np.int8 if self.bits <= 8 else np.int16)
 
     def low_mask(self, low_columns: int) -> int:
-        """The bits of a word in its low-order columns (of each half if differential)."""
+        """Gives the bits of a word in its low-order columns (of each half if differential)."""
         masks = self.unflagged.column_masks
         per_half = len(masks) // len(self.halves)
         return sum(mask for column, mask in enumerate(masks) if column % per_half < low_columns)

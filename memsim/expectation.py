@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, PyTree, UInt
 
-from memsim._checks import check_kind
+from memsim._checks import check_kind, check_number, is_known
 from memsim.chip import Chip
 from memsim.codes import AnyArray, bit_slice, encode
 from memsim.config import CrossbarConfig
@@ -21,11 +21,13 @@ from memsim.programming import Stucking, enable_slots
 from memsim.schedule import Schedule, Slots, apply_schedule
 from memsim.selection import by_output, named_leaves, slice_of, tensor_name
 
+__all__ = ["expected_writes", "soft_cells"]
+
 
 def expected_writes(
     params: PyTree, plan: Plan, chip: Chip, *, width: float | Float[Array, ""] = 1.0
 ) -> Float32[Array, " layers"]:
-    """Writes of one pass over `chip`, expected when every weight is dithered.
+    """Estimates the writes of one pass over `chip`, expected when every weight is dithered.
 
     Every weight is moved by its own uniform noise of `width` steps of its scale before it is
     rounded, so that each cell holds a level with a probability that is smooth in the weight; a
@@ -49,7 +51,9 @@ def expected_writes(
       ValueError: a plan or chip that belongs to another network; `width` below 1; a plan of
         `flip-n-write`, whose complements are chosen for words that do not move.
     """
-    if not isinstance(width, jax.core.Tracer) and not float(width) >= 1:
+    if not isinstance(width, jax.Array):
+        check_number("width", width, "dither by at least 1 code", 1)
+    elif is_known(width) and (width.shape != () or not float(width) >= 1):
         raise ValueError(f"`width` is {width}; dither by at least 1 code.")
     check_kind("plan", plan, Plan, "give (params, plan, chip), the plan from `memsim.plan`")
     check_kind("chip", chip, Chip, "give one that `memsim.sample_chip` drew from a key")
@@ -68,9 +72,10 @@ def expected_writes(
         _placed(w, anonymous(layer), plan.config) for w, layer in zip(weights, layers, strict=True)
     ]
     stucking = stucking_of(layers, plan.config)
-    return _expected_writes(
+    writes: Array = _expected_writes(
         join(placed), plan.schedule, plan.slots, stucking, chip, jnp.float32(width), plan.config
     )
+    return writes
 
 
 @functools.partial(jax.jit, static_argnames=("config",))
@@ -84,9 +89,11 @@ def _expected_writes(
     config: CrossbarConfig,
 ) -> Float32[Array, " layers"]:
     target = soft_cells(apply_schedule(placed, schedule), width, config)
+    # cells that may change in the pass that comes next
     enable = enable_slots(slots, stucking, chip, chip.passes, config)
     may_change = bit_slice(enable, config) != 0
     before = _before_each_step(target, may_change, _levels(chip.state, config))
+    # a cell stays where it has the same level before and after, level 0 included
     empty = [1 - jnp.sum(levels, axis=-1) for levels in (target, before)]
     same = empty[0] * empty[1] + jnp.sum(target * before, axis=-1)
     writes = jnp.sum(jnp.where(may_change, 1 - same, 0), axis=(-2, -1))  # over rows and columns
@@ -98,7 +105,7 @@ def _expected_writes(
 def _placed(
     weights: Float[Array, "..."], layer: LayerPlan, config: CrossbarConfig
 ) -> Float32[Array, "sections rows"]:
-    """Codes before rounding, in their rows."""
+    """Gives codes before rounding, in their rows."""
     quotients = weights.astype(jnp.float32) / layer.scale
     clipped = jnp.clip(quotients, -config.max_code, config.max_code)
     codes = by_output(clipped, layer.matrix).reshape(-1)
@@ -111,7 +118,7 @@ def _placed(
 def soft_cells(
     codes: Float32[Array, "*shape"], width: Float32[AnyArray, ""], config: CrossbarConfig
 ) -> Float32[Array, "*shape columns levels"]:
-    """Probabilities of the levels of each cell, level 0 left out, when a code is dithered.
+    """Computes probabilities of the levels of each cell, level 0 left out, of dithered codes.
 
     Args:
       codes: not rounded, within min_code..max_code.
@@ -131,6 +138,7 @@ def soft_cells(
         rest = (x - jax.lax.stop_gradient(code))[..., None, None]
         return jnp.asarray(integral)[index] + rest * jnp.asarray(levels)[index]
 
+    # the interval of the noise, as far as codes go
     middle = codes - (config.min_code - 0.5)
     low = jnp.maximum(middle - width / 2, 0)
     high = jnp.minimum(middle + width / 2, len(stored))
@@ -140,7 +148,7 @@ def soft_cells(
 def _levels(
     words: UInt[Array, "*shape"], config: CrossbarConfig
 ) -> Float32[Array, "*shape columns levels"]:
-    """1 at the level of each cell; level 0 is left out: the others say it."""
+    """Marks the level of each cell by 1; level 0 is left out: the others say it."""
     cells = bit_slice(words, config)
     levels = [cells == jnp.uint8(level) for level in range(1, 2**config.cell_bits)]
     return jnp.stack(levels, axis=-1).astype(jnp.float32)
@@ -151,7 +159,8 @@ def _before_each_step(
     may_change: Bool[Array, "steps *cells"],
     state: Float32[Array, "*cells levels"],
 ) -> Float32[Array, "steps *cells levels"]:
-    """What cells hold before each step: the target of the last step that could change them."""
+    """Finds what cells hold before each step: the last target that could change them."""
+    # the last step up to each that could change a cell, by its number; 0 for none
     number = jnp.arange(1, len(target) + 1, dtype=jnp.int32)
     number = number.reshape(-1, *[1] * (may_change.ndim - 1))
     changed = jnp.where(may_change, number, 0)

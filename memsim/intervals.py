@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from memsim._checks import check_round
+
 __all__ = ["Interval", "accuracy_change", "confidence_interval", "share_interval"]
 
 
@@ -22,6 +24,13 @@ def confidence_interval(values: Sequence[float]) -> tuple[float, float]:
     Args:
       values: one or more; of one alone there is no telling, and both ends are the value itself.
     """
+    array = np.asarray(values)
+    if array.ndim != 1 or not array.size or not np.issubdtype(array.dtype, np.number):
+        raise ValueError(
+            f"`values` is {array.dtype} {array.shape}; give one number or more, in a list."
+        )
+    if np.iscomplexobj(array):
+        raise ValueError(f"`values` is {array.dtype}; give real numbers.")
     import scipy.special
 
     mean, count = float(np.mean(values)), len(values)
@@ -79,7 +88,7 @@ def accuracy_change(
 def _share(happened: Float64[np.ndarray, "chips images"]) -> tuple[Interval, float]:
     """Tells how often something happens, and the variance of that.
 
-    The interval is Wilson's, for as many trials as the draws are worth.
+    The interval is Wilson's, for as many trials as the draws amount to.
     """
     import scipy.special
 
@@ -129,12 +138,10 @@ def share_interval(count: int, trials: int) -> Interval:
       Clopper and Pearson, The use of confidence or fiducial limits illustrated in the case of the
       binomial, Biometrika 26, 1934.
     """
+    check_round("trials", trials, "give a whole number from 1", 1)
+    check_round("count", count, f"give a whole number from 0 to {trials}, `trials`", 0, trials)
     import scipy.special
 
-    if trials < 1 or trials != int(trials):
-        raise ValueError(f"`trials` is {trials!r}; give a whole number from 1.")
-    if not 0 <= count <= trials or count != int(count):
-        raise ValueError(f"`count` is {count!r}; give a whole number from 0 to {trials}, `trials`.")
     # each end is the share at which so many, or more extreme, come out in 2.5 % of all cases
     low = scipy.special.betaincinv(count, trials - count + 1, 0.025) if count else 0.0
     high = scipy.special.betaincinv(count + 1, trials - count, 0.975) if count < trials else 1.0

@@ -30,12 +30,21 @@ from memsim.selection import (
     tensor_name,
 )
 
+__all__ = [
+    "Programming",
+    "effective_weights",
+    "enable_words",
+    "program",
+    "sample_chip",
+    "target_words",
+]
+
 # Arrays joined by one compiled program: more of them take longer to compile than they save.
 _JOINED_AT_ONCE = 64
 
 
 class Programming(NamedTuple):
-    """What programming a network did.
+    """The outcome of programming a network.
 
     Attributes:
       counts: SETs, RESETs [passes, layers, columns] and rows [passes, layers]; int32, layers in the
@@ -77,9 +86,18 @@ def sample_chip(
     check_kind("plan", plan, Plan, "give what `memsim.plan` returns")
     rates = (stuck_at_0, stuck_at_1)
     if not any(isinstance(rate, jax.core.Tracer) for rate in rates):
-        check_rates(float(stuck_at_0), float(stuck_at_1))
+        check_rates(_plain(stuck_at_0), _plain(stuck_at_1))
     low, high = (jnp.asarray(rate, jnp.float32) for rate in rates)
-    return new_chip(as_key("key", key), plan.crossbars, plan.config, low, high)
+    chip: Chip = new_chip(as_key("key", key), plan.crossbars, plan.config, low, high)
+    return chip
+
+
+def _plain(rate: object) -> Any:
+    """Gives the number of a scalar array; what is none stays, to be refused by its name."""
+    scalar = isinstance(rate, jax.Array | np.ndarray | np.generic) and rate.shape == ()
+    if scalar and jnp.issubdtype(rate.dtype, jnp.number):  # type: ignore[attr-defined]
+        return rate.item()  # type: ignore[attr-defined]
+    return rate
 
 
 def program(
@@ -119,6 +137,7 @@ def program(
     >>> bool((held["kernel"] == params["kernel"]).all()), memsim.summarize(programming, plan).writes
     (True, 28)
     """
+    # all that can be wrong is checked before anything is compiled
     check_kind("plan", plan, Plan, "give (params, plan, chip), the plan from `memsim.plan`")
     check_kind("chip", chip, Chip, "give one that `memsim.sample_chip` drew from a key")
     check_whole("passes", passes, "program the network at least once", 1)
@@ -161,7 +180,8 @@ def program(
 def target_words(
     weights: Float[Array, "..."], layer: LayerPlan, config: CrossbarConfig
 ) -> UInt[Array, "sections physical_rows"]:
-    """The words to program, by section of one layer."""
+    """Gives the words to program, by section of one layer."""
+    # codes as they are now, in the order of the placement
     quotients = rounded_quotient(jax.lax.stop_gradient(weights), layer.scale)
     codes = by_output(to_codes(quotients, config), layer.matrix).reshape(-1)
     added = layer.offset if layer.delta is None else layer.delta
@@ -172,6 +192,7 @@ def target_words(
     if layer.flips is None:
         return words
     flips = jnp.asarray(layer.flips)
+    # flags of sections are a row of their own
     stored = words ^ flips
     return jnp.concatenate([stored, flips], 1) if config.flags == "section" else stored
 
@@ -201,9 +222,10 @@ def _program(
     passes: int,
     wear: bool,
 ) -> tuple[Programmed, UInt[Array, "sections rows"]]:
-    return _program_scheduled(
+    found: tuple[Programmed, Array] = _program_scheduled(
         sections, plan.schedule, plan.slots, stucking, chip, plan.config, passes, wear
     )
+    return found
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -214,18 +236,20 @@ def effective_weights(
     layer: LayerPlan,
     config: CrossbarConfig,
 ) -> Float[Array, "*shape"]:
-    """The weights of one layer as the chip holds them, straight-through.
+    """Gives the weights of one layer as the chip holds them, straight-through.
 
     Args:
       weights: what was asked for.
       achieved: words of every section of the network.
       first: the first section of this layer.
     """
+    # the sections of this layer
     count = layer.placement.used_rows.shape[0]
     words = jax.lax.dynamic_slice_in_dim(achieved, first, count)
     if config.flags == "section":  # as the flag cells say, wrong ones too
         words = words[:, : config.rows] ^ words[:, config.rows :]
     codes = decode(invert_placement(words, layer.placement), config)
+    # what the policy added is taken off again
     if layer.offset is not None:
         codes = codes.astype(jnp.int32) - layer.offset
     if layer.correction is not None:
@@ -243,7 +267,7 @@ def effective_weights(
 
 
 def stucking_of(layers: Sequence[LayerPlan], config: CrossbarConfig) -> Stucking:
-    """Bit stucking of consecutive layers, in the form that the kernel takes."""
+    """Gives the bit stucking of consecutive layers, in the form that the kernel takes."""
     masks = [config.low_mask(low) for low in range(config.bits + 1)]
     low_columns = _stack([layer.low_columns for layer in layers])
     return Stucking(
@@ -254,14 +278,14 @@ def stucking_of(layers: Sequence[LayerPlan], config: CrossbarConfig) -> Stucking
 
 
 def _stack(scalars: Sequence[Any]) -> Array:
-    """Scalars side by side; on the host where that is possible: nothing to compile."""
+    """Puts scalars side by side; on the host where that is possible: nothing to compile."""
     if any(isinstance(scalar, jax.core.Tracer) for scalar in scalars):
         return join([jnp.asarray(scalar)[None] for scalar in scalars])
     return jnp.asarray(np.stack([np.asarray(scalar) for scalar in scalars]))
 
 
 def join(parts: Sequence[Shaped[Array, "_ ..."]]) -> Shaped[Array, "sections ..."]:
-    """Arrays one after another along their first axis, however many there are."""
+    """Joins arrays one after another along their first axis, however many there are."""
     while len(parts) > 1:
         groups = range(0, len(parts), _JOINED_AT_ONCE)
         parts = [jnp.concatenate(parts[i : i + _JOINED_AT_ONCE]) for i in groups]
@@ -269,19 +293,19 @@ def join(parts: Sequence[Shaped[Array, "_ ..."]]) -> Shaped[Array, "sections ...
 
 
 def anonymous(layer: LayerPlan) -> LayerPlan:
-    """The plan of a layer as that of a tensor by itself: slices of a stack are alike."""
+    """Gives the plan of a layer as that of a tensor by itself: slices of a stack are alike."""
     matrix = layer.matrix
     alone = Matrix(shape=matrix.slice_shape, axes=matrix.slice_axes)
     return layer._replace(matrix=alone)
 
 
 def sections_of(layers: Sequence[LayerPlan]) -> list[int]:
-    """Sections of each layer."""
+    """Counts the sections of each layer."""
     return [layer.placement.used_rows.shape[0] for layer in layers]
 
 
 def first_sections(layers: Sequence[LayerPlan]) -> list[int]:
-    """Number of the first section of each layer; sections are numbered through."""
+    """Gives the number of the first section of each layer; sections are numbered through."""
     return [0, *np.cumsum(sections_of(layers))[:-1].tolist()]
 
 
@@ -294,7 +318,7 @@ def split(values: Shaped[Array, "sections ..."], layers: Sequence[LayerPlan]) ->
 
 
 def put_back(layers: dict[str, LayerPlan], held: Sequence[Array]) -> dict[str, Array]:
-    """The tensors that hold the matrices of layers, each in one piece."""
+    """Gives the tensors that hold the matrices of layers, each in one piece."""
     parts: dict[str, dict[tuple[int, ...], Array]] = {}
     matrices = {}
     for (name, layer), part in zip(layers.items(), held, strict=True):
@@ -308,7 +332,7 @@ def put_back(layers: dict[str, LayerPlan], held: Sequence[Array]) -> dict[str, A
 
 
 def enable_words(plan: Plan, chip: Chip) -> dict[str, UInt[Array, "sections rows"]]:
-    """The write-enable words of the chip's next pass: bit b is 1 where that bit may change.
+    """Gives the write-enable words of the chip's next pass: bit b is 1 where it may change.
 
     Returns:
       By layer, words [sections, physical_rows], sections in programming order. Unused rows,

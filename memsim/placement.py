@@ -1,4 +1,4 @@
-"""Which weight sits in which (section, row). Offline, on the host, once per layer."""
+"""Places of weights: which one is in which (section, row). Offline, on the host, once per layer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int32, Shaped
 
+from memsim._checks import check_array, check_kind, check_whole
 from memsim.codes import AnyArray
+
+__all__ = [
+    "Placement",
+    "apply_placement",
+    "check_one_output",
+    "check_placement",
+    "inverse_positions",
+    "invert_placement",
+    "sorted_placement",
+    "unsorted_placement",
+]
 
 
 class Placement(NamedTuple):
@@ -29,18 +41,22 @@ class Placement(NamedTuple):
 
 
 def unsorted_placement(outputs: int, inputs: int, rows: int) -> Placement:
-    """Output by output; within an output section by section, inputs in their own order.
+    """Goes output by output; within an output section by section, inputs in their own order.
 
     Args:
       outputs, inputs: shape of the weight matrix.
       rows: weights per section.
     """
+    check_whole("outputs", outputs, "give a number from 1", 1)
+    check_whole("inputs", inputs, "give a number from 1", 1)
+    check_whole("rows", rows, "give weights per section, from 1", 1)
+    _check_size(outputs * inputs)
     order = np.arange(outputs * inputs).reshape(outputs, inputs)
     return _section(order, rows, section_major=False)
 
 
 def sorted_placement(codes: np.ndarray, rows: int, scope: str = "output") -> Placement:
-    """Sorted weight sectioning: similar weights share a section, similar sections are neighbours.
+    """Sorts weights: similar ones share a section, similar sections are neighbours.
 
     Args:
       codes: signed integers [outputs, inputs].
@@ -54,8 +70,12 @@ def sorted_placement(codes: np.ndarray, rows: int, scope: str = "output") -> Pla
     References:
       Farias and Kung, arXiv 2410.21730, sorted weight sectioning.
     """
-    if scope not in ("output", "layer"):
+    check_array("codes", codes, "integers", "[outputs, inputs]", axes=2)
+    check_whole("rows", rows, "give weights per section, from 1", 1)
+    if not isinstance(scope, str) or scope not in ("output", "layer"):
         raise ValueError(f"`scope` is {scope!r}; choose 'output' or 'layer'.")
+    if not codes.size:
+        raise ValueError(f"`codes` has shape {codes.shape}; a layer has weights.")
     groups = codes if scope == "output" else codes.reshape(1, -1)
     # NumPy's stable sort of integers up to 16 bits is a radix sort
     order = np.argsort(groups, axis=1, kind="stable")
@@ -63,16 +83,24 @@ def sorted_placement(codes: np.ndarray, rows: int, scope: str = "output") -> Pla
     return _section(order, rows, section_major=True)
 
 
+def _check_size(weights: int) -> None:
+    """Checks that weights can be numbered in 32 bits."""
+    if weights >= 2**31:
+        raise ValueError(f"`outputs` * `inputs` is {weights}; give at most 2**31 - 1 weights.")
+
+
 def _section(order: np.ndarray, rows: int, section_major: bool) -> Placement:
     """Cuts each line of `order` [groups, members], the weights of one group, into sections."""
     groups, members = order.shape
     per_group = -(-members // rows)
+    # short sections are filled up with one past the last weight
     weights = np.full((groups, per_group * rows), order.size, np.int32)
     weights[:, :members] = order
     used_rows = np.full((groups, per_group), rows, np.int32)
     used_rows[:, -1] = members - (per_group - 1) * rows
     slots = np.arange(weights.size, dtype=np.int32)
     sections = weights.reshape(groups, per_group, rows)
+    # section s of every group in turn
     if section_major:
         sections, used_rows = sections.swapaxes(0, 1), used_rows.swapaxes(0, 1)
         by_group = slots.reshape(per_group, groups, rows).swapaxes(0, 1)
@@ -84,7 +112,7 @@ def _section(order: np.ndarray, rows: int, section_major: bool) -> Placement:
 
 
 def inverse_positions(weights: np.ndarray, size: int) -> np.ndarray:
-    """`Placement.positions` of `Placement.weights` [sections, rows] alone."""
+    """Works out `Placement.positions` from `Placement.weights` [sections, rows] alone."""
     positions = np.empty(size + 1, np.int32)  # the one more catches the unused rows
     positions[weights.reshape(-1)] = np.arange(weights.size, dtype=np.int32)
     return positions[:size]
@@ -93,17 +121,27 @@ def inverse_positions(weights: np.ndarray, size: int) -> np.ndarray:
 def apply_placement(
     values: Shaped[Array, " weights"], placement: Placement
 ) -> Shaped[Array, "sections rows"]:
-    """Values of a layer's weights, in the order of their indices, laid out in sections.
+    """Lays out values of a layer's weights, in the order of their indices, in sections.
 
     Unused rows hold 0.
     """
+    check_array("values", values, "numbers", "[weights]", axes=1)
+    check_kind("placement", placement, Placement)
+    if values.shape != placement.positions.shape:
+        raise ValueError(f"`values` has shape {values.shape}; give {placement.positions.shape}.")
     return values.at[jnp.asarray(placement.weights)].get(mode="fill", fill_value=0)
 
 
 def invert_placement(
     sections: Shaped[Array, "sections rows"], placement: Placement
 ) -> Shaped[Array, " weights"]:
-    """The inverse of `apply_placement`: one value per weight, in the order of their indices."""
+    """Undoes `apply_placement`: gives one value per weight, in the order of their indices."""
+    check_array("sections", sections, "numbers", "[sections, rows]", axes=2)
+    check_kind("placement", placement, Placement)
+    if sections.shape != placement.weights.shape:
+        raise ValueError(
+            f"`sections` has shape {sections.shape}; `placement` fills {placement.weights.shape}."
+        )
     return sections.reshape(-1)[jnp.asarray(placement.positions)]
 
 

@@ -1,4 +1,4 @@
-"""How a network is programmed: `plan` works out scales, placements, schedules, on the host."""
+"""Plans of programming a network: `plan` works out scales, placements, schedules, on the host."""
 
 from __future__ import annotations
 
@@ -30,9 +30,19 @@ from memsim.selection import (
     slice_of,
 )
 
+__all__ = [
+    "LayerPlan",
+    "Plan",
+    "plan",
+    "policy_of_layers",
+    "sections_by_output",
+    "stuck_cells",
+    "with_stucking",
+]
+
 
 class LayerPlan(NamedTuple):
-    """How one layer is programmed; all but `matrix` are arrays.
+    """The plan of one layer; all but `matrix` are arrays.
 
     Attributes:
       matrix: the layer's shape (static).
@@ -66,7 +76,7 @@ class LayerPlan(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How a network is programmed. A pytree: p, low and the placements are array leaves.
+    """The plan of a network. A pytree: p, low and the placements are array leaves.
 
     Attributes:
       config: the crossbars, with the flag cells that the policy needs (static).
@@ -82,7 +92,7 @@ class Plan(NamedTuple):
     slots: Slots
 
     def __repr__(self) -> str:
-        """In one line: a plan holds an index of every weight."""
+        """Says it in one line: a plan holds an index of every weight."""
         weights = sum(layer.placement.positions.shape[-1] for layer in self.layers.values())
         return f"Plan({self.config}, {len(self.layers)} layers of {weights:,} weights)"
 
@@ -132,12 +142,14 @@ def plan(
     (['dense/kernel'], 1)
     """
     check_kind("config", config, CrossbarConfig, "give a memsim.CrossbarConfig")
+    # what is programmed, and under which policy
     leaves = named_leaves(params)
-    selected = select_layers(leaves, select or select_by_name())
+    selected = select_layers(leaves, select_by_name() if select is None else select)
     policies = policy_of_layers(policy, selected)
     for one in set(policies.values()):
         one.check(config)
     config = next(iter(policies.values())).stored_on(config)
+    # stuck cells by layer, if a policy avoids them
     matrices = {name: matrix for name, (_, matrix) in selected.items()}
     stuck: Mapping[str, Stuck] = {}
     if any(one.avoids_faults for one in policies.values()):
@@ -159,10 +171,12 @@ def plan(
         return prepare_layer(name, np.asarray(leaves[tensor]), matrix, config, one, avoided)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy sorts without the interpreter's lock
+        # finished in the order of programming: a layer may follow the one before
         layers: dict[str, LayerPlan] = {}
         held: Held = {}
         for name, prepared in zip(selected, pool.map(prepare_one, selected), strict=True):
             layers[name], held = prepared(held)
+    # the whole network on its crossbars
     used_rows = [layer.placement.used_rows for layer in layers.values()]
     made = Plan(config, layers, *network_schedule(used_rows, config))
     return Plan(*jax.device_put(made))
@@ -171,7 +185,7 @@ def plan(
 def policy_of_layers(
     policy: Policy | Mapping[str, Policy], names: Iterable[str]
 ) -> dict[str, Policy]:
-    """The policy of each layer.
+    """Gives the policy of each layer.
 
     Raises:
       ValueError: policies of other layers than these, or of several kinds.
@@ -183,6 +197,7 @@ def policy_of_layers(
         return dict.fromkeys(names, policy)
     for name, one in policy.items():
         check_kind(f"policy[{name!r}]", one, Policy, "give a memsim.Policy")
+    # names of neither more nor fewer layers
     different = sorted(set(policy) ^ set(names))
     if different:
         raise ValueError(
@@ -198,7 +213,7 @@ def policy_of_layers(
 
 
 def _kind_text(policy: Policy) -> str:
-    """What layers of one plan share: the kind of policy, and its flag cells."""
+    """Names what layers of one plan share: the kind of policy, and its flag cells."""
     flags = policy.stored_on(CrossbarConfig()).flags
     return policy.name if flags in ("none", "word") else f"{policy.name}:flags={flags}"
 
@@ -209,7 +224,7 @@ def stuck_cells(
     matrices: Mapping[str, Matrix],
     config: CrossbarConfig,
 ) -> dict[str, Stuck]:
-    """The stuck cells that each layer meets when its outputs are placed one by one.
+    """Finds the stuck cells that each layer meets when its outputs are placed one by one.
 
     Args:
       stuck_at_0, stuck_at_1: of a chip, words [crossbars, rows].
@@ -228,12 +243,13 @@ def stuck_cells(
         )
     if config.crossbars is not None:
         return dict.fromkeys(matrices, Stuck(low, high))
+    # weight stationary, every layer has crossbars of its own
     ends = np.cumsum(list(sections.values()))[:-1]
     return dict(zip(matrices, map(Stuck, np.split(low, ends), np.split(high, ends)), strict=True))
 
 
 def sections_by_output(matrices: Mapping[str, Matrix], config: CrossbarConfig) -> dict[str, int]:
-    """Sections of each layer when its outputs are placed one by one."""
+    """Counts the sections of each layer when its outputs are placed one by one."""
     return {
         name: matrix.outputs * -(-matrix.inputs // config.rows) for name, matrix in matrices.items()
     }
@@ -276,6 +292,7 @@ def prepare_layer(
         codes = codes.astype(config.code_dtype)
     else:
         codes = np.broadcast_to(np.int8(0), weights.shape)  # only their number matters
+    # the layer as a policy sees it
     pool = name if config.crossbars is None else ""
     follow = policy.prepare(LayerCodes(by_output(codes, matrix.slice_axes), pool, stuck), config)
     own = type(policy).__module__.split(".")[0] == "memsim"
@@ -307,7 +324,7 @@ def prepare_layer(
 def layer_scale(
     name: str, weights: np.ndarray, matrix: Matrix, config: CrossbarConfig
 ) -> Float32[np.ndarray, "..."]:
-    """The quantization scale of a layer, broadcastable to its part of the tensor.
+    """Computes the quantization scale of a layer, broadcastable to its part of the tensor.
 
     Raises:
       ValueError: NaN or infinite weights.
@@ -321,7 +338,7 @@ def layer_scale(
 
 
 def with_stucking(plan: Plan, policy: Policy) -> Plan:
-    """The same plan with the bit stucking of `policy`: nothing is sorted, nothing recompiles.
+    """Gives the same plan with the bit stucking of `policy`: nothing is sorted or recompiled.
 
     Raises:
       ValueError: more low columns than bits; bit stucking of a plan that stores words exactly.

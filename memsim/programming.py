@@ -19,6 +19,15 @@ from memsim.codes import AnyArray, cell_changes, column_counts, word_constant
 from memsim.config import CrossbarConfig
 from memsim.schedule import Slots
 
+__all__ = [
+    "Counts",
+    "Programmed",
+    "Stucking",
+    "enable_slots",
+    "program_sections",
+    "program_words",
+]
+
 # Words per tile: a tile's arrays stay in cache, and a network's never exist all at once.
 _TILE_WORDS = 2**19
 
@@ -55,7 +64,7 @@ class Counts(NamedTuple):
 
 
 class Programmed(NamedTuple):
-    """What `program_sections` leaves.
+    """The words and counts that `program_sections` leaves.
 
     Attributes:
       achieved: words [steps, crossbars, rows] of the last pass, right after each step.
@@ -76,7 +85,7 @@ def program_words(
     enable: UInt[Array, "steps *shape"],
     state: UInt[Array, "*shape"],
 ) -> UInt[Array, "steps *shape"]:
-    """The words held after each step: `(target & enable) | (previous & ~enable)`.
+    """Works out the words held after each step: `(target & enable) | (previous & ~enable)`.
 
     Args:
       target: words to program.
@@ -99,17 +108,20 @@ def program_words(
     enables = jnp.pad(enable, pad).reshape(blocks, block, *state.shape)
 
     def step(words: Array, index: Array) -> Array:
-        return jax.lax.dynamic_index_in_dim(words, index, axis=1, keepdims=False)
+        return jnp.asarray(jax.lax.dynamic_index_in_dim(words, index, axis=1, keepdims=False))
 
+    # what a block does to any state: bits it sets, bits it touches
     def compose(pair: tuple[Array, Array], index: Array) -> tuple[tuple[Array, Array], None]:
         value, touched = pair
         enable = step(enables, index)
         return (step(values, index) | (value & ~enable), touched | enable), None
 
+    # what each block meets
     def enter(held: Array, pair: tuple[Array, Array]) -> tuple[Array, Array]:
         value, touched = pair
         return value | (held & ~touched), held
 
+    # what is held after every step
     def replay(held: Array, index: Array) -> tuple[Array, Array]:
         held = step(values, index) | (held & ~step(enables, index))
         return held, held
@@ -119,7 +131,8 @@ def program_words(
     whole, _ = jax.lax.scan(compose, (nothing, nothing), indices)
     _, entered = jax.lax.scan(enter, state, whole)
     _, achieved = jax.lax.scan(replay, entered, indices)
-    return achieved.swapaxes(0, 1).reshape(blocks * block, *state.shape)[:steps]
+    words: Array = achieved.swapaxes(0, 1).reshape(blocks * block, *state.shape)[:steps]
+    return words
 
 
 def program_sections(
@@ -143,6 +156,7 @@ def program_sections(
       chip: the chip before.
       config, passes, wear: static; `wear` asks for writes per cell.
     """
+    # tiles of so many steps that their arrays stay in cache
     steps, crossbars, rows = target.shape
     tiles = max(1, -(-steps * crossbars * rows // _TILE_WORDS))
     block = math.ceil(math.sqrt(-(-steps // tiles)))
@@ -157,10 +171,12 @@ def program_sections(
 
     def program_tile(carry: tuple[Array, Array, Any], index: Array) -> tuple[Any, Counts]:
         state, achieved, cell_writes = carry
+        # tiles of a pass, then those of the next pass
         here = index % tiles
         tile_slots = jax.tree.map(lambda x: x[here], tiled_slots)
         enable = enable_slots(tile_slots, stucking, chip, chip.passes + index // tiles, config)
         words = program_words(targets[here], enable, state)
+        # each step against the one before
         sets, resets = cell_changes(jnp.concatenate([state[None], words[:-1]]), words, config)
         counts = Counts(
             sets=column_counts(sets, config),
@@ -176,11 +192,13 @@ def program_sections(
 
     wear_dtype = np.min_scalar_type(passes * steps)
     cell_writes = jnp.zeros((crossbars, rows, config.columns), wear_dtype) if wear else None
+    # the state is carried from tile to tile and from pass to pass
     start = (chip.state, jnp.zeros_like(targets), cell_writes)
     (state, achieved, cell_writes), counts = jax.lax.scan(
         program_tile, start, jnp.arange(passes * tiles, dtype=jnp.int32)
     )
 
+    # sums by layer: slots at the end of the last tile are cut off
     layer, layers = jnp.asarray(slots.layer).reshape(-1), stucking.fixed.shape[0]
 
     def per_layer(x: Array) -> Array:  # [passes * tiles, tile, crossbars, ...]
@@ -203,7 +221,7 @@ def enable_slots(
     pass_index: Int32[Array, ""],
     config: CrossbarConfig,
 ) -> UInt[Array, "steps crossbars rows"]:
-    """The write-enable word of every row, a function of (chip, pass, layer, section) alone."""
+    """Gives write-enable words of rows, a function of (chip, pass, layer, section) alone."""
     reprogram, low_mask, fixed = jax.tree.map(lambda x: x[slots.layer], stucking)
     # `fixed` cells are drawn by where they are, `fresh` ones by when and as what
     crossbar = jnp.broadcast_to(jnp.arange(fixed.shape[1], dtype=jnp.int32), fixed.shape)
@@ -219,7 +237,8 @@ def enable_slots(
     used = row[None, None] < slots.used_rows[..., None]
     enable = jnp.where(used, word_constant(sum(config.column_masks), config), 0)
     stucked = low_mask[..., None] & ~drawn
-    return enable & ~stucked & ~(chip.stuck_at_0 | chip.stuck_at_1)[None]
+    free: Array = enable & ~stucked & ~(chip.stuck_at_0 | chip.stuck_at_1)[None]
+    return free
 
 
 def _writes_per_cell(

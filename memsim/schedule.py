@@ -1,4 +1,4 @@
-"""Which section goes on which crossbar at which step."""
+"""Schedules: which section goes on which crossbar at which step."""
 
 from __future__ import annotations
 
@@ -9,8 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int32, Shaped
 
+from memsim._checks import check_array, check_kind, check_whole
 from memsim.codes import AnyArray
 from memsim.config import CrossbarConfig
+
+__all__ = [
+    "Schedule",
+    "Slots",
+    "apply_schedule",
+    "block_schedule",
+    "interleaved_schedule",
+    "invert_schedule",
+    "network_schedule",
+]
 
 
 class Schedule(NamedTuple):
@@ -27,12 +38,13 @@ class Schedule(NamedTuple):
 
 
 def block_schedule(sections: int, crossbars: int | None) -> Schedule:
-    """Consecutive sections stay on one crossbar: section i goes on crossbar i // steps.
+    """Keeps consecutive sections on one crossbar: section i goes on crossbar i // steps.
 
     Args:
       sections: sections of one layer.
       crossbars: physical crossbars; None gives every section its own (one step).
     """
+    _check_sizes(sections, crossbars)
     crossbars = crossbars or sections
     steps = -(-sections // crossbars)
     section = np.arange(sections, dtype=np.int32)
@@ -40,11 +52,19 @@ def block_schedule(sections: int, crossbars: int | None) -> Schedule:
 
 
 def interleaved_schedule(sections: int, crossbars: int | None) -> Schedule:
-    """Sections are dealt in turn: section i goes on crossbar i mod crossbars."""
+    """Deals sections in turn: section i goes on crossbar i mod crossbars."""
+    _check_sizes(sections, crossbars)
     crossbars = crossbars or sections
     steps = -(-sections // crossbars)
     section = np.arange(sections, dtype=np.int32)
     return _schedule(section // crossbars, section % crossbars, steps, crossbars)
+
+
+def _check_sizes(sections: int, crossbars: int | None) -> None:
+    """Checks sections and crossbars; both fit in 32 bits."""
+    check_whole("sections", sections, "give a number from 1", 1, 2**31 - 1)
+    if crossbars is not None:
+        check_whole("crossbars", crossbars, "give a number from 1, or None", 1, 2**31 - 1)
 
 
 def _schedule(step: np.ndarray, crossbar: np.ndarray, steps: int, crossbars: int) -> Schedule:
@@ -55,7 +75,7 @@ def _schedule(step: np.ndarray, crossbar: np.ndarray, steps: int, crossbars: int
 
 
 class Slots(NamedTuple):
-    """What is programmed at each step on each crossbar; every field is int32 [steps, crossbars].
+    """The contents of each step on each crossbar; every field is int32 [steps, crossbars].
 
     Attributes:
       used_rows: rows the section uses; 0 where the crossbar idles.
@@ -71,7 +91,7 @@ class Slots(NamedTuple):
 def network_schedule(
     used_rows: Sequence[Int32[AnyArray, " sections"]], config: CrossbarConfig, first_layer: int = 0
 ) -> tuple[Schedule, Slots]:
-    """The schedule of consecutive layers, their sections numbered through; what is in its slots.
+    """Schedules consecutive layers, their sections numbered through; says what is in its slots.
 
     Layers follow one another in time, each from crossbar 0; if weight stationary
     (`config.crossbars` is None) they sit side by side.
@@ -82,6 +102,7 @@ def network_schedule(
     """
     make = block_schedule if config.schedule == "block" else interleaved_schedule
     total = sum(used.size for used in used_rows)
+    # sections are numbered through; each layer starts at crossbar 0
     parts, first = [], 0
     for used in used_rows:
         part = make(used.size, config.crossbars).sections
@@ -105,12 +126,22 @@ def network_schedule(
 def apply_schedule(
     values: Shaped[Array, "sections ..."], schedule: Schedule
 ) -> Shaped[Array, "steps crossbars ..."]:
-    """Values of each section, at the step and crossbar it is programmed; idle slots hold 0."""
+    """Puts values of each section at its step and crossbar; idle slots hold 0."""
+    check_array("values", values, "numbers")
+    check_kind("schedule", schedule, Schedule)
+    if values.shape[:1] != schedule.slots.shape:
+        raise ValueError(
+            f"`values` has shape {values.shape}; `schedule` has {schedule.slots.shape[0]} sections."
+        )
     return values.at[jnp.asarray(schedule.sections)].get(mode="fill", fill_value=0)
 
 
 def invert_schedule(
     values: Shaped[Array, "steps crossbars ..."], schedule: Schedule
 ) -> Shaped[Array, "sections ..."]:
-    """The inverse of `apply_schedule`."""
+    """Undoes `apply_schedule`."""
+    check_array("values", values, "numbers")
+    check_kind("schedule", schedule, Schedule)
+    if values.shape[:2] != schedule.sections.shape:
+        raise ValueError(f"`values` has shape {values.shape}; give {schedule.sections.shape}, ...")
     return values.reshape(-1, *values.shape[2:])[jnp.asarray(schedule.slots)]

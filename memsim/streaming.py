@@ -58,6 +58,9 @@ class Tensors(Protocol):
     def load(self) -> Callable[[str], Any]: ...  # noqa: D102
 
 
+Streams = dict[tuple[Policy, Placing], Stream]
+
+
 class SteadyPass(NamedTuple):
     """One pass of weight streaming over crossbars that hold the end of the pass before.
 
@@ -72,7 +75,7 @@ class SteadyPass(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What `compare` found.
+    """The figures that `compare` found.
 
     Attributes:
       policies: by name as given, means over chips; `reduction` is against `unsorted` on the same
@@ -132,21 +135,9 @@ def compare(
     >>> found.policies["sws"].writes
     37
     """
-    check_kind("config", config, CrossbarConfig, "give a memsim.CrossbarConfig")
-    check_kind("policies", policies, Mapping, "give policies by name, {'sws': Policy.parse('sws')}")
-    check_kind("chips", chips, Chips, "give memsim.Chips(number=8)")
-    check_whole("passes", passes, "give at least 1", 1)
-    check_whole("chips", chips.number, "give at least 1", 1)
-    if steady and passes < 2:
-        raise ValueError(
-            f"`passes` is {passes}, but the first pass is not `steady`; give at least 2."
-        )
-    for name, policy in policies.items():
-        check_kind(f"policies[{name!r}]", policy, Policy, "give a memsim.Policy")
-        policy.check(config)
-    check_rates(chips.stuck_at_0, chips.stuck_at_1)
+    _check_arguments(config, policies, passes, chips, steady)
     shapes, load = _opened(tensors)
-    selected = select_layers(shapes, select or select_by_name())
+    selected = select_layers(shapes, select_by_name() if select is None else select)
     rounds = [Round(load, load)] * passes
     if old is not None:
         old_shapes, load_old = _opened(old)
@@ -161,35 +152,65 @@ def compare(
     streams = _make_streams(wanted, config, selected, chips, passes, steady)
     facts = _program_all(streams, rounds, selected, config, chips, old is not None, progress)
 
+    # where chips do not differ, one was programmed for all
     summaries = {}
     for policy in wanted:
         of_chips = [
             summary
-            for (streamed, _), stream in streams.items()
-            if streamed == policy
+            for stream in _of_policy(streams, policy)
             for summary in stream.summaries(facts[policy])
         ]
         summaries[policy] = of_chips * chips.number if len(of_chips) == 1 else of_chips
     means = {
-        name: mean_over_chips(
-            [
-                with_reduction(summary, unsorted)
-                for summary, unsorted in zip(summaries[policy], summaries[baseline], strict=True)
-            ]
-        )
+        name: _mean_against(summaries[policy], summaries[baseline])
         for name, policy in policies.items()
     }
-    lasts = {}
-    for name, policy in policies.items() if steady else ():
-        of_policy = [stream for (streamed, _), stream in streams.items() if streamed == policy]
-        passed = [last for stream in of_policy for last in stream.last_pass(facts[policy])]
-        mean = mean_over_chips([summary for summary, _ in passed])
-        lasts[name] = SteadyPass(mean, [wear for _, wear in passed])
+    lasts = {
+        name: _last_pass(_of_policy(streams, policy), facts[policy])
+        for name, policy in (policies.items() if steady else ())
+    }
     read = {tensor for tensor, _ in selected.values()}
     return Comparison(means, [name for name in shapes if name not in read], selected, lasts)
 
 
-Streams = dict[tuple[Policy, Placing], Stream]
+def _of_policy(streams: Streams, policy: Policy) -> list[Stream]:
+    return [stream for (streamed, _), stream in streams.items() if streamed == policy]
+
+
+def _mean_against(summaries: Sequence[Summary], baselines: Sequence[Summary]) -> Summary:
+    """Averages over chips, each against the baseline on the same chip."""
+    pairs = zip(summaries, baselines, strict=True)
+    return mean_over_chips([with_reduction(summary, baseline) for summary, baseline in pairs])
+
+
+def _last_pass(streams: Sequence[Stream], facts: Mapping[str, LayerSummary]) -> SteadyPass:
+    """Gives the last pass of one policy, by itself."""
+    passed = [last for stream in streams for last in stream.last_pass(facts)]
+    mean = mean_over_chips([summary for summary, _ in passed])
+    return SteadyPass(mean, [wear for _, wear in passed])
+
+
+def _check_arguments(
+    config: CrossbarConfig,
+    policies: Mapping[str, Policy],
+    passes: int,
+    chips: Chips,
+    steady: bool,
+) -> None:
+    check_kind("config", config, CrossbarConfig, "give a memsim.CrossbarConfig")
+    check_kind("policies", policies, Mapping, "give policies by name, {'sws': Policy.parse('sws')}")
+    check_kind("chips", chips, Chips, "give memsim.Chips(number=8)")
+    check_whole("passes", passes, "give at least 1", 1)
+    check_whole("chips", chips.number, "give at least 1", 1)
+    check_whole("seed", chips.seed, "give a whole number of 32 bits", -(2**31), 2**32 - 1)
+    check_rates(chips.stuck_at_0, chips.stuck_at_1)
+    if steady and passes < 2:
+        raise ValueError(
+            f"`passes` is {passes}, but the first pass is not `steady`; give at least 2."
+        )
+    for name, policy in policies.items():
+        check_kind(f"policies[{name!r}]", policy, Policy, "give a memsim.Policy")
+        policy.check(config)
 
 
 def _make_streams(
@@ -200,7 +221,7 @@ def _make_streams(
     passes: int,
     keep_wear: bool,
 ) -> Streams:
-    """A stream for every policy, or for every chip where each has a placement of its own."""
+    """Makes a stream for every policy, or for every chip where each has a placement of its own."""
     keys = _keys(chips)
     streams: Streams = {}
     for policy in policies:
@@ -260,7 +281,8 @@ def _chip_maker(chips: Chips) -> Callable[[Array, int, CrossbarConfig], Chip]:
     def make_chip(key: Array, crossbars: int, config: CrossbarConfig) -> Chip:
         if chips.faults is None:
             rates = jnp.asarray([chips.stuck_at_0, chips.stuck_at_1], jnp.float32)
-            return new_chip(key, crossbars, config, rates[0], rates[1])
+            drawn: Chip = new_chip(key, crossbars, config, rates[0], rates[1])
+            return drawn
         low, high = (fault_words(cells, crossbars, config) for cells in chips.faults)
         return with_faults(key, low, high)
 
@@ -270,7 +292,7 @@ def _chip_maker(chips: Chips) -> Callable[[Array, int, CrossbarConfig], Chip]:
 def _stuck_of(
     placing: Placing, matrices: Mapping[str, Matrix], config: CrossbarConfig, chips: Chips
 ) -> dict[str, Stuck]:
-    """The stuck cells that a placement avoids, by layer."""
+    """Gives the stuck cells that a placement avoids, by layer."""
     if not placing.policy.avoids_faults:
         return {}
     crossbars = config.crossbars or sum(sections_by_output(matrices, config).values())
@@ -279,7 +301,7 @@ def _stuck_of(
 
 
 def _opened(network: Mapping[str, Any] | Tensors) -> tuple[Mapping[str, Any], Load]:
-    """Shapes by name, and what loads a tensor."""
+    """Gives shapes by name, and what loads a tensor."""
     if isinstance(network, Mapping):
         return network, network.__getitem__
     return network.tensors, network.load

@@ -8,10 +8,21 @@ from typing import Any
 import jax
 import numpy as np
 
+from memsim._checks import check_kind
 from memsim.intervals import confidence_interval
 from memsim.network import Programming
 from memsim.planning import LayerPlan, Plan
 from memsim.programming import Counts
+
+__all__ = [
+    "LayerSummary",
+    "Summary",
+    "layer_facts",
+    "mean_over_chips",
+    "summarize",
+    "summarize_counts",
+    "with_reduction",
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +40,7 @@ class LayerSummary:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What programming a network under one policy took. Counts are over all passes.
+    """The price of programming a network under one policy. Counts are over all passes.
 
     Attributes:
       writes, sets, resets: cells that changed, rose, fell.
@@ -66,7 +77,7 @@ class Summary:
 
 
 def summarize(programming: Programming, plan: Plan, baseline: Summary | None = None) -> Summary:
-    """Figures of one programming, as Python integers: exact past 2^31 writes.
+    """Sums up one programming, as Python integers: exact past 2^31 writes.
 
     Args:
       programming: from `program`, of one chip.
@@ -76,6 +87,9 @@ def summarize(programming: Programming, plan: Plan, baseline: Summary | None = N
     Raises:
       ValueError: a `programming` of many chips, or of another plan.
     """
+    check_kind("programming", programming, Programming, "give what `program` returned second")
+    check_kind("plan", plan, Plan, "give (programming, plan)")
+    check_kind("baseline", baseline, (Summary, type(None)), "give the summary of unsorted, or None")
     names = plan.names
     shape = programming.counts.row_operations.shape
     if len(shape) != 2 or shape[1] != len(names):
@@ -91,7 +105,7 @@ def summarize(programming: Programming, plan: Plan, baseline: Summary | None = N
 
 
 def layer_facts(layers: Mapping[str, LayerPlan]) -> dict[str, LayerSummary]:
-    """What the plans of layers say of them, before anything is counted."""
+    """Gathers what the plans of layers say of them, before anything is counted."""
     return {
         name: LayerSummary(
             inputs=layer.matrix.inputs,
@@ -112,7 +126,8 @@ def summarize_counts(
     max_cell_writes: int | None,
     cell_bits: int,
 ) -> Summary:
-    """A summary from host counts (int64, [passes, layers, ...]) of these layers."""
+    """Makes a summary from host counts (int64, [passes, layers, ...]) of these layers."""
+    # host integers of 64 bits: sums are exact
     writes = counts.sets + counts.resets  # [passes, layers, columns]
     weights = sum(layer.weights for layer in layers.values())
     index_bits = sum(layer.index_bits * layer.weights for layer in layers.values())
@@ -143,7 +158,7 @@ def summarize_counts(
 
 
 def with_reduction(summary: Summary, baseline: Summary) -> Summary:
-    """The summary with its reduction against `baseline`; None if it alone writes nothing."""
+    """Gives the summary with its reduction against `baseline`; None if it alone writes nothing."""
     if summary.writes == baseline.writes:
         return dataclasses.replace(summary, reduction=1.0)
     reduction = baseline.writes / summary.writes if summary.writes else None  # JSON has no infinity
@@ -151,7 +166,12 @@ def with_reduction(summary: Summary, baseline: Summary) -> Summary:
 
 
 def mean_over_chips(summaries: Sequence[Summary]) -> Summary:
-    """Means of the figures of several chips, and the intervals of writes and reduction."""
+    """Averages the figures of several chips, and gives the intervals of writes and reduction."""
+    check_kind("summaries", summaries, (list, tuple), "give a list of summaries")
+    for one in summaries:
+        check_kind("summaries", one, Summary, "give a list of what `summarize` returns")
+    if not summaries:
+        raise ValueError("`summaries` is empty; give at least one.")
     if len(summaries) == 1:
         return summaries[0]
 

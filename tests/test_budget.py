@@ -121,7 +121,7 @@ def test_sensitivity_is_half_the_mean_squared_gradient_of_a_code(network, exampl
 
 
 def test_low_columns_are_shared_out_for_bit_stucking(network, examples, config):
-    policy = memsim.policies.Sws(p=0.5)
+    policy = memsim.policies.Sws(p=0.5, low=1)
     found = memsim.budget(
         network, config, memsim.Judge(loss_fn, accuracy_fn, examples), 0.05, policy=policy, chips=2
     )

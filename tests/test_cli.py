@@ -157,7 +157,7 @@ def test_without_matplotlib_the_page_lacks_its_chart_and_says_so(
     run, checkpoint, tmp_path, monkeypatch
 ):
     monkeypatch.delitem(sys.modules, "memsim.plot", raising=False)
-    monkeypatch.delattr(memsim, "plot", raising=False)
+    monkeypatch.delitem(vars(memsim), "plot", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # as if it were not installed
     page = tmp_path / "page.html"
     code, printed, _ = run("report", checkpoint, "--rows", 16, "--html", page)

@@ -27,7 +27,7 @@ def tensors():
     return {
         "layer10.weight": rng.standard_normal((4, 7)).astype(np.float32),
         "bias": np.zeros(3, np.float32),
-        "layer2.weight": rng.standard_normal((3, 2, 3)).astype(ml_dtypes.bfloat16),
+        "layer2.conv.weight": rng.standard_normal((3, 2, 3)).astype(ml_dtypes.bfloat16),
         "attention/query/kernel": rng.standard_normal((5, 2, 2)).astype(np.float16),
     }
 
@@ -77,9 +77,7 @@ def test_streamed_counts_equal_the_whole_network(
         config,
         POLICIES,
         passes=passes,
-        chips=memsim.Chips(
-            number=memsim.Chips(number=chips, seed=5, stuck_at_0=low, stuck_at_1=high)
-        ),
+        chips=memsim.Chips(number=chips, seed=5, stuck_at_0=low, stuck_at_1=high),
     )
     expected = one_by_one(
         tensors,
@@ -93,7 +91,7 @@ def test_streamed_counts_equal_the_whole_network(
     assert result.digital == ["bias"]
     assert list(expected["sws"].layers) == [
         "attention/query/kernel",
-        "layer2.weight",
+        "layer2.conv.weight",
         "layer10.weight",
     ]
 
@@ -103,9 +101,7 @@ def test_a_fault_map_is_that_of_every_chip(tensors):
     drawn = np.random.default_rng(0).random((2, 4, 8))
     faults = drawn < 0.1, drawn > 0.8
     policies = {name: POLICIES[name] for name in ("sws", "sws+stuck:p=0.5,low=3")}
-    result = memsim.compare(
-        tensors, config, policies, chips=memsim.Chips(number=memsim.Chips(number=2, faults=faults))
-    )
+    result = memsim.compare(tensors, config, policies, chips=memsim.Chips(number=2, faults=faults))
     words = [memsim.chip.fault_words(cells, 2, config) for cells in faults]
     keys = jax.random.split(jax.random.key(0), 2)
     expected = one_by_one(
@@ -116,16 +112,14 @@ def test_a_fault_map_is_that_of_every_chip(tensors):
 
 def test_reduction_is_unsorted_writes_over_these_on_the_same_chips(tensors):
     config = memsim.CrossbarConfig(rows=4)
-    result = memsim.compare(
-        tensors, config, POLICIES, chips=memsim.Chips(number=memsim.Chips(stuck_at_0=0.1))
-    ).policies
+    result = memsim.compare(tensors, config, POLICIES, chips=memsim.Chips(stuck_at_0=0.1)).policies
     for summary in result.values():
         assert summary.reduction == result["unsorted"].writes / summary.writes
     alone = memsim.compare(
         tensors,
         config,
         {"sws": POLICIES["sws"]},
-        chips=memsim.Chips(number=memsim.Chips(stuck_at_0=0.1)),
+        chips=memsim.Chips(stuck_at_0=0.1),
     ).policies
     assert alone == {"sws": result["sws"]}
 
@@ -175,7 +169,7 @@ def test_deploying_counts_what_follows_the_older_version(tensors, newer, keep):
         old=tensors,
         keep_placement=keep,
         passes=2,
-        chips=memsim.Chips(number=memsim.Chips(number=2, stuck_at_1=0.1)),
+        chips=memsim.Chips(number=2, stuck_at_1=0.1),
     )
 
     def deploy(policy, key, baseline=None):
@@ -216,8 +210,12 @@ def test_in_the_places_of_the_old_weights_every_policy_writes_the_changed_bits(t
     ("change", "arguments", "message"),
     [
         ({}, {"crossbars": 2}, "`crossbars` is 2, but deploying over an `old`"),
-        ({"layer2.weight": None}, {}, r"`layer2.weight` is missing there and \(3, 2, 3\) here"),
-        ({"layer2.weight": np.ones((3, 3))}, {}, r"`layer2.weight` is \(3, 3\) there"),
+        (
+            {"layer2.conv.weight": None},
+            {},
+            r"`layer2.conv.weight` is missing there and \(3, 2, 3\) here",
+        ),
+        ({"layer2.conv.weight": np.ones((3, 3))}, {}, r"`layer2.conv.weight` is \(3, 3\) there"),
     ],
 )
 def test_a_network_is_deployed_over_one_of_its_own_shapes(tensors, change, arguments, message):

@@ -142,7 +142,7 @@ def test_compared_counts_are_those_of_whole_networks(name):
         config,
         POLICIES,
         passes=passes,
-        chips=memsim.Chips(number=memsim.Chips(stuck_at_0=rates[0], stuck_at_1=rates[1])),
+        chips=memsim.Chips(stuck_at_0=rates[0], stuck_at_1=rates[1]),
     )
     key = jax.random.split(jax.random.key(0), 1)[0]
     for form, policy in (POLICIES | {"unsorted": memsim.policies.Unsorted()}).items():
@@ -221,7 +221,7 @@ def test_a_map_without_flag_cells_leaves_them_whole(form, key):
         tensors,
         config,
         {form: POLICIES[form]},
-        chips=memsim.Chips(number=memsim.Chips(faults=faults)),
+        chips=memsim.Chips(faults=faults),
     )
     assert compared.policies[form].writes == expected.wear.sum()
     # and one with flag cells is taken as it is

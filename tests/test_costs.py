@@ -218,7 +218,7 @@ def test_chips_that_draw_differ(file):
         policies,
         passes=2,
         steady=True,
-        chips=memsim.Chips(number=memsim.Chips(number=3)),
+        chips=memsim.Chips(number=3),
     ).steady["stuck"]
     assert len(last.wear) == last.summary.chips == 3
     assert last.summary.writes == round(np.mean([wear.sum() for wear in last.wear]))

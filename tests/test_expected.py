@@ -181,3 +181,36 @@ def test_errors_name_the_argument(key):
     flipping = memsim.plan(params, config, memsim.policies.FlipNWrite())
     with pytest.raises(ValueError, match="`plan` is one of flip-n-write"):
         memsim.expected_writes(params, flipping, memsim.sample_chip(key, flipping))
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "unsorted", "sws", "sws-layer", "matched", "matched:tolerance=2", "aras",
+        "sws+stuck:p=0.5,low=3",
+    ],
+)  # fmt: skip
+def test_at_its_defaults_the_penalty_lowers_what_any_policy_counts(key, policy):
+    rng = np.random.default_rng(0)
+    params = {f"{i}": {"kernel": np.float32(rng.laplace(size=(64, 20)))} for i in range(2)}
+    plan = memsim.plan(params, memsim.CrossbarConfig(rows=32), memsim.Policy.parse(policy))
+    chip = memsim.program(params, plan, memsim.sample_chip(key, plan))[1].chip
+    scales = {name: {"kernel": plan.layers[f"{name}/kernel"].scale} for name in params}
+
+    def counted(params):
+        counts = memsim.program(params, plan, chip, passes=2)[1].counts
+        return int((counts.sets[-1] + counts.resets[-1]).sum())
+
+    def move(weights, slope, scale):
+        # a fiftieth of a code on average: steps that a training takes
+        return weights - 0.02 * scale * slope / jnp.sqrt(jnp.mean(jnp.square(slope)))
+
+    @jax.jit
+    def step(params):
+        slope = jax.grad(lambda p: memsim.expected_writes(p, plan, chip).sum())(params)
+        return jax.tree.map(move, params, slope, scales)
+
+    tuned = params
+    for _ in range(60):
+        tuned = step(tuned)
+    assert counted(tuned) < counted(params)

@@ -237,7 +237,7 @@ def test_every_chip_of_a_comparison_has_a_plan_of_its_own(crossbars, as_map):
         config,
         policies,
         passes=2,
-        chips=memsim.Chips(number=memsim.Chips(number=2, seed=3, **stuck)),
+        chips=memsim.Chips(number=2, seed=3, **stuck),
     )
     for name, policy in policies.items():
         writes = []

@@ -17,7 +17,7 @@ ENCODINGS = ("twos_complement", "offset_binary", "sign_magnitude", "differential
 # name -> (shape, dtype, output axes), by section 2 of the design
 NETWORKS = (
     {
-        "block10.weight": ((3, 2, 3), np.float32, (0,)),  # after block2
+        "block10.conv.weight": ((3, 2, 3), np.float32, (0,)),  # after block2
         "block2.weight": ((2, 9), ml_dtypes.bfloat16, (0,)),
     },
     {
@@ -369,3 +369,53 @@ def test_another_network_or_chip_is_refused(params, config, key):
 def test_a_policy_in_words_is_told_how_to_be_one(params, config):
     with pytest.raises(ValueError, match=r"`policy` is 'sws', a text; give Policy.parse\('sws'\)"):
         memsim.plan(params, config, "sws")
+
+
+def test_slices_of_a_stack_are_programmed_as_layers_apart(key):
+    weights = np.random.default_rng(0).standard_normal((3, 10, 6)).astype(np.float32)
+    config = memsim.CrossbarConfig(rows=8, scale_per="output")
+    stacked, apart = {"layers/mlp/kernel": weights}, {f"{i}/kernel": weights[i] for i in range(3)}
+    for text in ("unsorted", "matched:tolerance=2,correction=mean", "flip-n-write:flags=section"):
+        policy = memsim.Policy.parse(text)
+        (held, one), (each, many) = (
+            memsim.program(tree, plan, memsim.sample_chip(key, plan), passes=2)
+            for tree in (stacked, apart)
+            for plan in [memsim.plan(tree, config, policy)]
+        )
+        jax.tree.map(np.testing.assert_array_equal, one.counts, many.counts)
+        for i in range(3):
+            np.testing.assert_array_equal(held["layers/mlp/kernel"][i], each[f"{i}/kernel"])
+    gradient = jax.grad(
+        lambda tree: memsim.program(tree, plan, memsim.sample_chip(key, plan))[0][
+            "layers/mlp/kernel"
+        ].sum()
+    )
+    plan = memsim.plan(stacked, config, memsim.policies.Sws())
+    np.testing.assert_array_equal(gradient(stacked)["layers/mlp/kernel"], np.ones((3, 10, 6)))
+
+
+def test_layers_of_one_shape_share_what_is_compiled(key, compilations):
+    rng = np.random.default_rng(0)
+
+    def compiled(count):
+        params = {f"{i}.weight": np.float32(rng.normal(size=(5, 11))) for i in range(count)}
+        plan = memsim.plan(params, memsim.CrossbarConfig(rows=4), memsim.policies.Sws())
+        chip, before = memsim.sample_chip(key, plan), compilations()
+        memsim.program(params, plan, chip)
+        return compilations() - before
+
+    compiled(3)  # what is the same however many layers there are
+    assert compiled(60) <= compiled(30) + 2
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_weight_that_is_no_number_is_held_as_none(key, value):
+    weights = {"weight": np.ones((3, 4), np.float32)}
+    plan = memsim.plan(weights, memsim.CrossbarConfig(rows=4), memsim.policies.Sws())
+    broken = {"weight": weights["weight"].copy()}
+    broken["weight"][1, 2] = value
+    chip = memsim.sample_chip(key, plan)
+    for call in (memsim.program, jax.jit(memsim.program)):
+        held = np.asarray(call(broken, plan, chip)[0]["weight"])
+        np.testing.assert_array_equal(held[1, 2], np.float32(value))
+        assert np.isfinite(np.delete(held.reshape(-1), 6)).all()

@@ -23,7 +23,7 @@ POLICIES = {
     "flags of sections": "flip-n-write:flags=section",
     "aras": "aras",
 }
-NAMES = ("layer2.weight", "layer10\x1b[31m/ß.weight")
+NAMES = ("layer2.weight", "layer10\x1b[31m/ß.conv.weight")
 
 
 @pytest.fixture(scope="module")

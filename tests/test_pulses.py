@@ -190,7 +190,7 @@ def test_time_energy_and_failures_are_those_of_cells_pulsed_one_by_one(scheme, p
     summary = summary_of(3 * rows, 2 * rows, rows)
     for figure, seen in (("write_time", times), ("write_energy", joules)):
         error = 4 * math.sqrt(steps) * np.std(seen) + 1e-9 * sum(seen)
-        assert abs(getattr(memsim, figure)(summary, scheme) - sum(seen)) < error
+        assert abs(getattr(memsim.cells, figure)(summary, scheme) - sum(seen)) < error
     expected = memsim.cells.failed_writes(summary, scheme)
     assert abs(expected - failed) <= 4 * math.sqrt(expected)
 
@@ -417,7 +417,7 @@ def test_a_report_prices_cells_of_two_bits_by_what_fits_them(run, tmp_path):
     assert list(document["policies"]["sws"]["schemes"]) == ["ramp"]
     code, _, error = run("report", checkpoint, *options, "--lifetime")
     assert code == 1
-    assert "under --scheme constant; of --cells hfo2 they are under: ramp" in error
+    assert "`--cell-bits` is 2, but the constant scheme" in error
     code, _, error = run("report", checkpoint, *options, "--cells", "pcm")
     assert code == 1
     assert "`--cell-bits` is 2" in error

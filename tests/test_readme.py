@@ -1,26 +1,64 @@
+"""The README and the pages of docs: their Python runs, their commands parse, their map is whole."""
+
 import re
+import shlex
+import sys
 from pathlib import Path
 
+import click
+import pytest
+import typer
+
 import memsim
+from memsim.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 
-def blocks(kind):
-    return re.findall(rf"```{kind}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def blocks(kind, name="README.md"):
+    return re.findall(rf"```{kind}\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+
+
+def execute(code, name):
+    names = {"__name__": name.replace("/", "_")}
+    # dataclasses look their module up
+    exec(compile(code, name, "exec"), names)  # noqa: S102
+    return names
 
 
 def test_the_example_prints_what_the_readme_says(capsys):
     (code,) = blocks("python")
-    exec(compile(code, "README.md", "exec"), {})  # noqa: S102
+    execute(code, "README.md")
     assert capsys.readouterr().out == blocks("text")[0]
     assert len([line for line in code.splitlines() if line.strip()]) <= 20
 
 
+def test_pages_are_long_enough_to_say_it_and_no_longer():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 200
+
+
+def test_the_page_on_policies_runs(monkeypatch, tmp_path):
+    module, *others = blocks("python", "docs/your-own-policy.md")
+    (tmp_path / "gray.py").write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "gray", raising=False)
+    for code in others:
+        execute(code, "docs/your-own-policy.md")
+    sys.modules.pop("gray", None)
+
+
+def test_the_page_on_cells_runs(monkeypatch):
+    for code in blocks("python", "docs/your-own-cells.md"):
+        execute(code, "builtins")
+
+
 def test_the_judge_of_a_budget_runs(assets, monkeypatch):
     monkeypatch.chdir(assets)
-    judge = {}
-    exec(compile(blocks("py")[0], "README.md", "exec"), judge)  # noqa: S102
+    (code,) = blocks("py", "docs/policies.md")
+    judge = execute(code, "docs/policies.md")
     tensors = memsim.open_checkpoint("resnet20_cifar10.safetensors")
     params = {name: tensors.load(name) for name in tensors.tensors}
     loss_fn, accuracy_fn, data = judge["cifar10"](params)
@@ -30,18 +68,56 @@ def test_the_judge_of_a_budget_runs(assets, monkeypatch):
 
 
 def test_the_example_on_a_real_network_runs(assets, monkeypatch, capsys):
-    code = blocks("py")[1]
+    (code,) = blocks("py", "docs/results.md")
     monkeypatch.chdir(assets)
-    exec(compile(code, "README.md", "exec"), {})  # noqa: S102
+    execute(code, "docs/results.md")
     assert float(capsys.readouterr().out) > 0.91
 
 
 def test_the_example_of_reading_runs(capsys):
-    exec(compile(blocks("py")[2], "README.md", "exec"), {})  # noqa: S102
+    (code,) = blocks("py", "docs/reading.md")
+    execute(code, "docs/reading.md")
     assert 0.01 < float(capsys.readouterr().out) < 0.5
 
 
+def commands_of(page):
+    """Every call of `memsim` in a page, its comment dropped and its lines joined."""
+    text = "\n".join(re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL))
+    lines = text.replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("memsim ")]
+
+
+@every_page
+def test_its_commands_have_these_options(page):
+    program = typer.main.get_command(app)
+    for _, name, *arguments in commands_of(page):
+        if arguments != ["--help"]:
+            command = program.commands[name]
+            command.make_parser(click.Context(command)).parse_args(arguments)
+
+
+@every_page
+def test_its_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+@every_page
+def test_its_names_are_public(page):
+    for path in set(re.findall(r"\bmemsim((?:\.\w+)+)", page.read_text())):
+        value = memsim
+        for name in path.split(".")[1:]:
+            if name in ("org", "egg"):
+                break
+            exported = getattr(value, "__all__", None)
+            assert exported is None or name in exported or hasattr(value, name), f"memsim{path}"
+            value = getattr(value, name)
+
+
 def test_the_map_names_every_module():
-    readme = (ROOT / "README.md").read_text()
-    for path in (ROOT / "memsim").glob("[!_]*.py"):
-        assert f"`memsim/{path.name}`" in readme
+    page = (ROOT / "docs" / "map.md").read_text()
+    for folder in ("memsim", "training"):
+        for path in (ROOT / folder).rglob("*.py"):
+            named = path.parent if path.name == "__init__.py" else path
+            where = named.relative_to(ROOT).as_posix()
+            assert path == ROOT / "memsim/__init__.py" or f"`{where}" in page, where

@@ -92,7 +92,7 @@ def test_rows_are_those_of_a_plain_loop(uninterrupted, weights):
         correct = int(np.sum(np.argmax(apply(held, images), -1) == labels))
         assert row == {
             "cell": row["cell"], "bits": 8, "rows": 128, "encoding": "twos_complement",
-            "policy": str(policy), "placement": policy.placement, "p": policy.stucking.p,
+            "policy": str(policy), "placement": policy.name, "p": policy.stucking.p,
             "low": policy.stucking.low, "tolerance": 0, "stuck_at": (0.0, 0.02)[row["cell"] % 2],
             "stuck_at_0": row["stuck_at"] / 2, "stuck_at_1": row["stuck_at"] / 2,
             "chip": row["chip"], "writes": summary.writes, "sets": summary.sets,

@@ -260,7 +260,7 @@ def test_comparing_other_policies_compiles_nothing_new(params, config, compilati
             {"it": policy},
             select=lambda name, leaf: 1,
             passes=2,
-            chips=memsim.Chips(number=memsim.Chips(number=2, seed=seed, stuck_at_0=rate)),
+            chips=memsim.Chips(number=2, seed=seed, stuck_at_0=rate),
         )
 
     run(memsim.policies.Sws(low=3, p=0.5), 0, 0.1)

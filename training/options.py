@@ -67,7 +67,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskOptions(Options):
-    """Which trained network is programmed, and the images that it is tested on."""
+    """The trained network that is programmed, and the images that it is tested on."""
 
     model: Annotated[str | None, typer.Option(help=f"one of {', '.join(MODELS)}")] = None
     weights: Annotated[
@@ -95,7 +95,7 @@ class TaskOptions(Options):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReadOptions(Options):
-    """How programmed chips are read."""
+    """The way that programmed chips are read."""
 
     cells: Annotated[str, typer.Option(help=f"cells to read, one of {', '.join(CELLS)}")] = "ideal"
     seconds: Annotated[float, typer.Option(min=0, help="time from programming to reading")] = 0.0
@@ -119,7 +119,7 @@ class ReadOptions(Options):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DigitsOptions(Options):
-    """How the digits CNN of a study is had, and the crossbars that it is programmed onto."""
+    """The digits CNN of a study, and the crossbars that it is programmed onto."""
 
     weights: Annotated[str | None, typer.Option(help="weights of the digits CNN")] = None
     epochs: Epochs = 40

@@ -1,4 +1,4 @@
-"""What jobs ask of a policy and of its plans, whatever policy it is."""
+"""Questions that jobs ask of a policy and of its plans, whatever policy it is."""
 
 import dataclasses
 from typing import Any

@@ -5,7 +5,9 @@ import rich.progress
 
 
 def progress_bar(shown: bool = True) -> rich.progress.Progress:
-    """On stderr, gone when done; none in a notebook or a file, which would keep it."""
+    """Shows progress on stderr, gone when done; none in a notebook or a file, which would keep
+    it.
+    """
     console = rich.console.Console(stderr=True)
     return rich.progress.Progress(
         rich.progress.TextColumn("{task.description}"),

@@ -58,7 +58,7 @@ class Outcome(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What the experiment found.
+    """The figures of the experiment.
 
     Attributes:
       images: tested on.

@@ -1,4 +1,4 @@
-"""What a job leaves in its folder, and how one that was killed goes on.
+"""Folders of jobs: what one leaves there, and how one that was killed goes on.
 
 The settings of a job are on record, so that it goes on only as it was started; its results appear
 whole or not at all, the JSON last; a training loop goes on from its last checkpoint to the same

@@ -1,4 +1,4 @@
-"""What is programmed and tested: a trained network and its images."""
+"""Tasks, which are programmed and tested: a trained network and its images."""
 
 import functools
 import hashlib

@@ -1,4 +1,4 @@
-"""How long a service lasts on one chip, and what it costs: the digits CNN under several policies.
+"""Life and cost of a service on one chip: the digits CNN under several policies.
 
     python -m training.wearout --policy unsorted --policy matched --cost prices.toml
 
@@ -66,7 +66,7 @@ class WearoutOptions(options.DigitsOptions):
 
 
 class Decline(NamedTuple):
-    """When each chip falls below the bar.
+    """The time at which each chip falls below the bar.
 
     Attributes:
       failures: cells that have failed by then.

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import functools
 from fractions import Fraction
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, Key, UInt
 
+from memsim.cells.readouts import Cells, Readout
 from memsim.codes import bit_slice, word_constant
 from memsim.config import CrossbarConfig
 
-if TYPE_CHECKING:
-    from memsim.cells.readouts import Cells, Readout
-
 
 class ColumnSums(NamedTuple):
-    """What converters say of every column, all bits of the inputs shifted and added.
+    """The codes of the converters for every column, all bits of the inputs shifted and added.
 
     Attributes:
       total: levels times inputs; int32 where a step is one level.
@@ -34,9 +31,9 @@ class ColumnSums(NamedTuple):
 def column_sums(
     key: Key[Array, ""],
     driven: Int32[Array, "sections rows"],
-    cells: "Cells",
+    cells: Cells,
     config: CrossbarConfig,
-    readout: "Readout",
+    readout: Readout,
     limit: int,
 ) -> ColumnSums:
     """Adds up every column, converts the sum for each bit of the inputs, shifts and adds.
@@ -78,8 +75,8 @@ def column_sums(
     return ColumnSums(total if step == 1 else total.astype(jnp.float32) * step, above, below)
 
 
-def full_range(config: CrossbarConfig, readout: "Readout") -> Fraction:
-    """The levels at which a converter says its top code, as a fraction of at most 29 bits."""
+def full_range(config: CrossbarConfig, readout: Readout) -> Fraction:
+    """Gives the levels at which a converter says its top code, as a fraction of at most 29 bits."""
     if readout.adc_range is None:
         return Fraction(config.rows * (2**config.cell_bits - 1))
     # 0.4 is meant as 2/5, not as the nearest number of 53 bits
@@ -130,7 +127,7 @@ def stored_as(
 
 
 def takes_turns(config: CrossbarConfig) -> bool:
-    """Whether rows are read by the sign of their words: it counts otherwise than its column."""
+    """Says whether rows are read by the sign of their words, which counts unlike its column."""
     in_wide_cell = config.column_masks[-1] != 1 << (config.bits - 1)
     return config.encoding == "sign_magnitude" or (
         config.encoding == "twos_complement" and in_wide_cell
@@ -138,17 +135,12 @@ def takes_turns(config: CrossbarConfig) -> bool:
 
 
 def negated(config: CrossbarConfig) -> int:
-    """The factor of the sum of the rows with a sign."""
+    """Gives the factor of the sum of the rows with a sign."""
     return -1 if config.encoding == "sign_magnitude" else 1
 
 
 def sign_level(config: CrossbarConfig) -> int:
-    """Levels by which the top cell of a row with a sign exceeds the digit it stands for."""
+    """Gives the levels by which the top cell of a row with a sign exceeds the digit it stands for."""
     top = config.column_masks[-1]
     sign = (1 << (config.bits - 1)) // (top & -top)
     return sign if config.encoding == "sign_magnitude" else 2 * sign
-
-
-def top_levels(config: CrossbarConfig) -> Int32[np.ndarray, " columns"]:
-    """The highest level of each column's cells."""
-    return np.asarray([mask // (mask & -mask) for mask in config.column_masks], np.int32)

@@ -112,7 +112,7 @@ class Conductance:
 
     @classmethod
     def hfo2(cls) -> "Conductance":
-        """HfO2 RRAM: 200 and 11 uS, spreads 0.15 and 0.73 from cycle to cycle.
+        """Describes HfO2 RRAM: 200 and 11 uS, spreads 0.15 and 0.73 from cycle to cycle.
 
         References:
           RADAR, 10.1109/TED.2021.3097975.
@@ -121,7 +121,7 @@ class Conductance:
 
     @classmethod
     def pcm(cls) -> "Conductance":
-        """PCM: 25 and 0.25 uS, with noise of programming and reading, and drift.
+        """Describes PCM: 25 and 0.25 uS, with noise of programming and reading, and drift.
 
         References:
           Nandakumar et al., Phase-change memory models for deep learning training and inference,
@@ -240,13 +240,15 @@ class Conductance:
         return mean * _mean_of_power(math.log(seconds / self.drift_start), center, deviation)
 
     def _noise(self, u: float) -> float:
-        """Deviation of what programming reaches, as a share of `on`."""
+        """Gives the deviation of what programming reaches, as a share of `on`."""
         a, b, c = self.programming_noise
         return a + b * u + c * u**2
 
 
 def _mean_of_programmed(target: float, spread: float, noise: float) -> float:
-    """Mean of `max(target * exp(spread * N) + noise * N', 0)`, both N standard normal."""
+    """Works out the mean of `max(target * exp(spread * N) + noise * N', 0)`, both N standard
+    normal.
+    """
     if noise == 0:
         return target * math.exp(spread**2 / 2)
     # over the lognormal law by quadrature, over the normal one in closed form
@@ -261,7 +263,7 @@ def _mean_of_programmed(target: float, spread: float, noise: float) -> float:
 
 
 def _mean_of_power(log: float, center: float, deviation: float) -> float:
-    """Mean of `exp(-log * |center + deviation * N|)`, N standard normal."""
+    """Works out the mean of `exp(-log * |center + deviation * N|)`, N standard normal."""
     if deviation == 0:
         return math.exp(-log * abs(center))
     from scipy.special import log_ndtr

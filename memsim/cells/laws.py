@@ -1,4 +1,4 @@
-"""What a law of conductance is: the protocol that readouts take, and that your own may follow.
+"""Laws of conductance: the protocol that readouts take, and that your own may follow.
 
 Programming aims at a conductance for each level of a cell, reaches another, it drifts, and each
 read varies. Readouts know nothing else of a cell, so any frozen class with these five methods will

@@ -1,4 +1,4 @@
-"""What writes cost in time and energy, and what they leave wrong, from how a cell is pulsed."""
+"""Prices of writes in time and energy, and the errors that they leave, by how a cell is pulsed."""
 
 from __future__ import annotations
 
@@ -60,6 +60,7 @@ def write_time(summary: Summary, scheme: Scheme) -> float:
     References:
       Rows one after another, columns together: NeuroSim, 10.1109/TCAD.2018.2789723.
     """
+    check_kind("summary", summary, Summary)
     _check_levels(summary, scheme)
     # a SET phase where a cell of a row rises, a RESET phase where one falls
     phases = ((summary.sets, summary.set_rows), (summary.resets, summary.reset_rows))
@@ -79,6 +80,7 @@ def write_energy(summary: Summary, scheme: Scheme) -> float:
     Raises:
       ValueError: cells of more levels than the scheme has figures for.
     """
+    check_kind("summary", summary, Summary)
     _check_levels(summary, scheme)
     set_, reset = cell_writes(scheme)
     return summary.sets * set_.energy + summary.resets * reset.energy

@@ -1,4 +1,4 @@
-"""How a cell is pulsed, and what one write of it then takes and leaves wrong.
+"""Pulses of a cell: the schemes, the time and energy of one write, the errors that it leaves.
 
 A scheme says how a cell is written: constant-amplitude pulses without feedback, write-verify, or
 ramps. `HFO2` and `PCM` hold the schemes of two kinds of cell, with the figures that are published.

@@ -21,13 +21,13 @@ from jaxtyping import Array, Float, Float32, Int, Int32, Key, PyTree, UInt
 
 from memsim._checks import as_key, check_kind
 from memsim.cells._arguments import check_arguments, checked_inputs, most_levels
+from memsim.cells._column_levels import top_levels
 from memsim.cells._columns import (
     column_sums,
     negated,
     sign_level,
     stored_as,
     takes_turns,
-    top_levels,
 )
 from memsim.cells.readouts import Cells, Readout, check_solved, program_cells
 from memsim.codes import bit_slice, dequantize
@@ -44,7 +44,7 @@ _DRIVEN_AT_ONCE = 2**24
 
 
 class Saturated(NamedTuple):
-    """What a read of one vector of inputs left out of range; int32 counts.
+    """Inputs and sums that a read of one vector found out of range; int32 counts.
 
     Attributes:
       inputs: outside the two's complement of `input_bits`; they drive as its nearest number.
@@ -245,7 +245,7 @@ def _read_layer(
 ) -> tuple[
     Int32[Array, " outputs"] | Float32[Array, " outputs"], tuple[Int32[Array, ""], Int32[Array, ""]]
 ]:
-    """The product, and the conversions that saturated above and below."""
+    """Gives the product, and the conversions that saturated above and below."""
     matrix = layer.matrix
     # the input of every row; rows without a weight are not driven
     index = jnp.asarray(layer.placement.weights)

@@ -1,4 +1,4 @@
-"""How crossbars are read (`Readout`), and what their cells then count as (`program_cells`)."""
+"""Readouts of crossbars (`Readout`), and the values of their cells (`program_cells`)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from memsim._checks import (
     check_round,
     is_known,
 )
-from memsim.cells._columns import top_levels
+from memsim.cells._column_levels import top_levels
 from memsim.cells.conductance import Conductance
 from memsim.cells.laws import ConductanceLaw, check_law
 from memsim.cells.wires import Wires, effective_conductance
@@ -36,7 +36,7 @@ _SOLVED_AT_ONCE = 64
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Readout:
-    """How crossbars are read. Hashable, static under `jit`; the default is ideal.
+    """The way that crossbars are read. Hashable, static under `jit`; the default is ideal.
 
     Attributes:
       cells: their conductance, a `Conductance` or any other `ConductanceLaw`.
@@ -91,7 +91,7 @@ class Readout:
         check_positive("wire_tolerance", self.wire_tolerance, remedy, 1)
 
     def adc_step(self, config: CrossbarConfig) -> float:
-        """Levels of one step of a converter."""
+        """Counts the levels of one step of a converter."""
         if self.adc_bits is None:
             return 1.0
         most: int = config.rows * (2**config.cell_bits - 1)
@@ -223,7 +223,7 @@ def _program_cells(
 
 
 def _of_law(name: str, value: object, law: ConductanceLaw, like: Array) -> Float32[Array, "..."]:
-    """What a method of a law gave, as float32 of the shape of the cells."""
+    """Checks what a method of a law gave, and gives it as float32 of the shape of the cells."""
     try:
         array = jnp.asarray(value).astype(like.dtype)
     except (TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What the resistance of its wires does to a crossbar: every device current, by a nodal solve.
+"""Resistance of the wires of a crossbar: every device current, by a nodal solve.
 
 Kirchhoff's laws leave one unknown per device. Word line i, driven from the left, has dropped by
 `(I R_word)[i, j]` at crossing j when its devices draw the currents I; bit line j, grounded at the
@@ -58,7 +58,7 @@ class Wires(NamedTuple):
 
 
 class Solution(NamedTuple):
-    """What a solve of the wires found, and how well.
+    """The currents that a solve of the wires found, and how well.
 
     Attributes:
       value: amperes of every device, or siemens of the crossbar as it is seen from outside.
@@ -293,14 +293,14 @@ def _conjugate_gradients(
 
 
 def _norm(x: Array) -> Float[Array, ""]:
-    """Euclidean norm; squares of small numbers do not underflow."""
+    """Computes the Euclidean norm; squares of small numbers do not underflow."""
     largest = jnp.max(jnp.abs(x))
     norm: Array = largest * jnp.linalg.norm(x / jnp.where(largest == 0, 1, largest))
     return norm
 
 
 def _converged(found: Solution, tolerance: float | None) -> Solution:
-    """The solution; outside `jit` one that missed its tolerance raises."""
+    """Gives the solution; outside `jit` one that missed its tolerance raises."""
     if is_known(found.converged) and not np.all(np.asarray(found.converged)):
         asked = _default_tolerance(found.value.dtype) if tolerance is None else tolerance
         raise ArithmeticError(
@@ -323,7 +323,7 @@ def _checked(tolerance: float | None, conductance: Array) -> float:
 
 
 def _checked_conductance(conductance: Float[Array, "rows columns"]) -> Array:
-    """The conductances as an array, after all that can be known of them was checked."""
+    """Checks all that can be known of conductances, and gives them as an array."""
     array = _floating("conductance", conductance)
     if array.ndim != 2 or not array.size:
         raise ValueError(
@@ -347,7 +347,7 @@ def _checked_voltages(voltages: Float[Array, " rows"], of: Array) -> Array:
 
 
 def _floating(name: str, values: object) -> Array:
-    """An array of float32 or float64: integers and half precision are named."""
+    """Gives an array of float32 or float64: integers and half precision are named."""
     try:
         array = values if isinstance(values, jax.Array) else jnp.asarray(values)
     except (TypeError, ValueError) as error:

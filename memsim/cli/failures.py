@@ -52,7 +52,7 @@ def guarded(command: Callable[..., Result]) -> Callable[..., Result]:
 
 
 def _told(error: Exception) -> tuple[str, int]:
-    """What to say of an error, and the exit status."""
+    """Gives what to say of an error, and the exit status."""
     exhausted = isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
     if exhausted or isinstance(error, MemoryError):
         what = (str(error).splitlines() or [""])[0]

@@ -66,7 +66,7 @@ class CheckpointOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CrossbarOptions:
-    """What the crossbars are."""
+    """The crossbars."""
 
     rows: Annotated[
         int, typer.Option(help="weights per section: rows", rich_help_panel=CROSSBARS)
@@ -122,7 +122,7 @@ class CrossbarOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SelectionOptions:
-    """Which tensors are weight matrices, and how they are read."""
+    """The tensors that are weight matrices, and how they are read."""
 
     include: Annotated[
         str | None,
@@ -150,7 +150,7 @@ class SelectionOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FaultOptions:
-    """Which cells are stuck: by rates, or by a map."""
+    """The stuck cells: by rates, or by a map."""
 
     stuck_at_0: Annotated[
         float,
@@ -172,7 +172,7 @@ class FaultOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SeedOption:
-    """What everything random is drawn from."""
+    """The source of all that is random."""
 
     seed: Annotated[int, typer.Option(help="of all that is drawn", rich_help_panel=CHIPS)] = 0
 
@@ -185,7 +185,7 @@ class SeedOption:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ForceOption:
-    """Whether files that exist are replaced."""
+    """Leave to replace files that exist."""
 
     force: Annotated[
         bool,

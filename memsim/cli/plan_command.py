@@ -80,7 +80,7 @@ class PlanOptions(
 
 @with_options(PlanOptions)
 def run_plan(chosen: PlanOptions) -> None:
-    """Write the index that a chip would follow: under a policy, or within a budget of accuracy."""
+    """Writes the index that a chip would follow: under a policy, or within a budget of accuracy."""
     check_rules(PLAN_RULES, given_options())
     policy = options.parse_policy(chosen.policy) if chosen.policy is not None else None
     avoids = policy is not None and policy.avoids_faults
@@ -154,7 +154,7 @@ def _plan_in_budget(
 
 
 def _load_function(text: str) -> Callable[..., Any]:
-    """The function that `module:function` names; modules are also looked for where one stands."""
+    """Loads the function that `module:function` names; modules are also looked for where one stands."""
     module, _, name = text.partition(":")
     try:
         with options.here_first():
@@ -172,7 +172,7 @@ def _load_function(text: str) -> Callable[..., Any]:
 
 
 def _judge(text: str, tensors: dict[str, Any]) -> Judge:
-    """What the function gives; what it raises is its own, and shown with its lines."""
+    """Gives what the function gives; what it raises is its own, and shown with its lines."""
     function = _load_function(text)
     try:
         found = function(tensors)

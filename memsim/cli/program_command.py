@@ -89,7 +89,7 @@ class Deviation(NamedTuple):
 
 @with_options(ProgramOptions)
 def run_program(chosen: ProgramOptions) -> None:
-    """Write the weights that a chip really holds: same names, shapes and dtypes."""
+    """Writes the weights that a chip really holds: same names, shapes and dtypes."""
     check_rules(PROGRAM_RULES, given_options())
     policy = options.parse_policy(chosen.policy) if chosen.policy is not None else None
     if chosen.out.suffix not in (".safetensors", ".npz"):
@@ -120,7 +120,7 @@ def _plan_and_chip(
     source: Checkpoint,
     tensors: Mapping[str, np.ndarray | RawTensor],
 ) -> tuple[Plan, Chip]:
-    """The plan of the options, and the chip that it is for."""
+    """Makes the plan of the options, and the chip that it is for."""
     key = jax.random.split(jax.random.key(chosen.seed), 1)[0]  # the first chip of `memsim report`
     if chosen.plan_file:
         made = load_plan(chosen.plan_file)
@@ -141,7 +141,7 @@ def _plan_and_chip(
 
 
 def _chip(chosen: ProgramOptions, key: Any, made: Plan) -> Chip:
-    """The chip of a file, or one with stuck cells of a map or by rates."""
+    """Gives the chip of a file, or one with stuck cells of a map or by rates."""
     chip = options.chip_of_files(key, chosen.chip_file, chosen.faults, made)
     return chip or sample_chip(key, made, chosen.stuck_at_0, chosen.stuck_at_1)
 
@@ -149,7 +149,7 @@ def _chip(chosen: ProgramOptions, key: Any, made: Plan) -> Chip:
 def _deviation(
     before: Mapping[str, np.ndarray | RawTensor], held: Mapping[str, np.ndarray], made: Plan
 ) -> Deviation:
-    """How far the weights held are from those before."""
+    """Measures how far the weights held are from those before."""
     weights = clipped = vanished = not_finite = 0
     norms, errors = [], []
     for name, layer in made.layers.items():

@@ -80,7 +80,7 @@ def given_options() -> frozenset[str]:
 
 
 def _parameter(field: "dataclasses.Field[Any]", annotation: Any) -> inspect.Parameter:
-    """A keyword parameter like a field of a record."""
+    """Makes a keyword parameter like a field of a record."""
     default = inspect.Parameter.empty
     if field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()
@@ -92,7 +92,7 @@ def _parameter(field: "dataclasses.Field[Any]", annotation: Any) -> inspect.Para
 
 
 def _given(context: typer.Context) -> frozenset[str]:
-    """The options whose values a user gave, not the defaults."""
+    """Lists the options whose values a user gave, not the defaults."""
     given = set()
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")

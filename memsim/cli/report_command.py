@@ -119,7 +119,7 @@ class ReportOptions(
 
 
 class _Outputs(NamedTuple):
-    """What draws the charts (None: nothing does), and the files that they go to, by name."""
+    """The module that draws the charts (None: nothing does), and the files that they go to, by name."""
 
     plot: ModuleType | None
     charts: dict[str, Path]
@@ -127,7 +127,7 @@ class _Outputs(NamedTuple):
 
 @with_options(ReportOptions)
 def run_report(chosen: ReportOptions) -> None:
-    """Cell writes of programming a checkpoint under each policy.
+    """Counts the cell writes of programming a checkpoint under each policy.
 
     With --from, of deploying it over an older version, weight stationary.
     """
@@ -274,7 +274,7 @@ def _draw(
     lives: Mapping[str, ServiceLife],
     document: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The figures of `_CHARTS`, by name; the last where there are lifetimes."""
+    """Draws the figures of `_CHARTS`, by name; the last where there are lifetimes."""
     figures = {
         "writes_by_policy": plot.writes_by_policy(result.policies),
         "reduction_against_index_bits": plot.reduction_against_index_bits(
@@ -289,7 +289,7 @@ def _draw(
 
 
 def _plot() -> ModuleType | None:
-    """`memsim.plot`, where matplotlib is installed; slow to import."""
+    """Imports `memsim.plot`, where matplotlib is installed; slow to import."""
     try:
         from memsim import plot
     except ImportError:

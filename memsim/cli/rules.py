@@ -1,4 +1,4 @@
-"""Which options go together: a table for each command, one rule for all of them."""
+"""The options that go together: a table for each command, one rule for all of them."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -7,7 +7,7 @@ __all__ = ["PLAN_RULES", "PROGRAM_RULES", "REPORT_RULES", "Rule", "check_rules"]
 
 
 class Rule(NamedTuple):
-    """What one option asks of the others. Options count where the user typed them.
+    """The demands of one option on the others. Options count where the user typed them.
 
     Attributes:
       option: such as `--scheme`; `*` stands for the command itself.

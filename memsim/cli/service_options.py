@@ -177,6 +177,10 @@ class ServiceOptions:
         """Prints the tables of what was asked for."""
         if self.cells:
             console.print(scheme_table(document))
+            left_out = [n for n in self._every_scheme if n not in document["cells"]["schemes"]]
+            if left_out:
+                listed = ", ".join(left_out)
+                console.print(f"not priced, figures are of cells of one bit: {listed}")
             for name, each in document["cells"]["schemes"].items():
                 if each["placeholders"]:
                     missing = ", ".join(each["placeholders"])

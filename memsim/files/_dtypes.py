@@ -55,7 +55,7 @@ _DIGITAL = {
 
 
 def dtype_named(name: str) -> np.dtype:
-    """The dtype of a NumPy or ml_dtypes name."""
+    """Finds the dtype of a NumPy or ml_dtypes name."""
     if name not in EXTENDED:
         return np.dtype(name)
     import ml_dtypes
@@ -65,13 +65,13 @@ def dtype_named(name: str) -> np.dtype:
 
 
 def numpy_dtype(code: str) -> np.dtype | None:
-    """The dtype that reads a dtype of safetensors exactly; None if there is none."""
+    """Finds the dtype that reads a dtype of safetensors exactly; None if there is none."""
     name = SAFETENSORS.get(code, (8, None))[1]
     return dtype_named(name) if name else None
 
 
 def safetensors_code(dtype: np.dtype) -> str | None:
-    """The dtype of safetensors that holds arrays of `dtype`; None if there is none."""
+    """Finds the dtype of safetensors that holds arrays of `dtype`; None if there is none."""
     return _CODES.get(dtype.name)
 
 

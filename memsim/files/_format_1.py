@@ -17,7 +17,7 @@ CONFIG = frozenset(
 
 
 def read_entry(number: int, entry: object) -> tuple[str, Matrix]:
-    """The name and the matrix that a description of 0.1 has of one layer.
+    """Reads the name and the matrix that a description of 0.1 has of one layer.
 
     Raises:
       ValueError: it is not that of a layer.

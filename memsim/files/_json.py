@@ -36,7 +36,7 @@ def parse_json(text: str | bytes) -> object:
 
 
 def is_text(name: str) -> bool:
-    """Whether a name can be written as UTF-8: no half of a surrogate pair."""
+    """Says whether a name can be written as UTF-8: no half of a surrogate pair."""
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
@@ -45,5 +45,5 @@ def is_text(name: str) -> bool:
 
 
 def compact_json(value: object) -> str:
-    """JSON without spaces, names of other scripts as they are."""
+    """Writes JSON without spaces, names of other scripts as they are."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -27,7 +27,7 @@ _BROKEN = (
 
 
 class Archive(NamedTuple):
-    """What an npz holds.
+    """The tensors and texts of an npz.
 
     Attributes:
       tensors: by name.
@@ -88,7 +88,7 @@ def _read_archive(archive: zipfile.ZipFile) -> Archive:
 
 
 def _read_beside(beside: object) -> tuple[dict[str, str], dict[str, str]]:
-    """(dtypes, metadata) of `memsim.json`."""
+    """Reads (dtypes, metadata) of `memsim.json`."""
     if not isinstance(beside, dict) or not set(beside) <= {"dtypes", "metadata"}:
         raise ValueError(f"{_BESIDE} holds more than dtypes and metadata")
     found = [beside.get("dtypes", {}), beside.get("metadata", {})]
@@ -109,7 +109,9 @@ def _with_dtype(name: str, array: np.ndarray | RawTensor | None, dtype: str) -> 
 
 
 def _native(array: np.ndarray | RawTensor) -> np.ndarray | RawTensor:
-    """The array in this machine's byte order; extended floats, which JAX lacks, as they are."""
+    """Gives the array in this machine's byte order; extended floats, which JAX lacks, as they
+    are.
+    """
     if isinstance(array, RawTensor):
         return array
     # where long doubles are as wide as doubles, NumPy reads them as such
@@ -120,7 +122,7 @@ def _native(array: np.ndarray | RawTensor) -> np.ndarray | RawTensor:
 
 
 def holds(tensor: np.ndarray | RawTensor) -> bool:
-    """Whether an npz holds a tensor exactly."""
+    """Says whether an npz holds a tensor exactly."""
     if isinstance(tensor, RawTensor):
         return tensor.stored[:1] in "<>=|"
     if tensor.dtype.name in EXTENDED:

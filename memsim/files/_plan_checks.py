@@ -1,4 +1,6 @@
-"""What a plan may hold: its layers are checked when they are saved, and when they are loaded."""
+"""The contents that a plan may have: its layers are checked when they are saved, and when they
+are loaded.
+"""
 
 from collections.abc import Mapping
 
@@ -36,7 +38,7 @@ def check_matrix(matrix: Matrix) -> None:
 
 
 def _slice(matrix: Matrix) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(shape, output axes) of what the matrix takes of its tensor."""
+    """Gives (shape, output axes) of what the matrix takes of its tensor."""
     return matrix.slice_shape, matrix.slice_axes
 
 
@@ -67,7 +69,7 @@ def check_placement(weights: np.ndarray, used_rows: np.ndarray, matrix: Matrix, 
 
 
 def parts_of(matrix: Matrix, sections: int, config: CrossbarConfig) -> dict[str, Part]:
-    """What each part of a layer has to be."""
+    """Lists what each part of a layer has to be."""
     shape, axes = _slice(matrix)
     scales = [n if axis in axes else 1 for axis, n in enumerate(shape)]
     float32 = np.finfo(np.float32)

@@ -24,7 +24,7 @@ _MOST_AXES = 32  # arrays of more have no use, and JAX none of more than 64
 
 
 class Entry(NamedTuple):
-    """Where a tensor lies.
+    """The place of a tensor in its file.
 
     Attributes:
       stored: its dtype, as the format calls it.
@@ -39,7 +39,7 @@ class Entry(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What a file says of itself.
+    """The header of a file: its entries and texts.
 
     Attributes:
       entries: where each tensor lies, by name, names sorted.
@@ -184,7 +184,7 @@ def write_file(
 
 
 def code_of(tensor: np.ndarray | RawTensor) -> str | None:
-    """The dtype of safetensors that holds a tensor exactly; None if there is none."""
+    """Finds the dtype of safetensors that holds a tensor exactly; None if there is none."""
     if not isinstance(tensor, RawTensor):
         return safetensors_code(tensor.dtype)
     return None if tensor.stored[:1] in "<>=|" else tensor.stored

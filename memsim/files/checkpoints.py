@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from memsim._checks import check_path
 from memsim.files import _npz, _safetensors
 from memsim.files._dtypes import numpy_dtype, why_digital
 from memsim.files._json import parse_json
@@ -53,6 +54,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         tensors that are not where it says, leaves some out, or names shards that are no plain
         `.safetensors` files beside it.
     """
+    check_path("path", path)
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"`checkpoint` {path} is not a file; check the path.")
@@ -91,7 +93,7 @@ def _header(path: Path) -> _safetensors.Header:
 
 
 def _lazy(files: Mapping[str, Path], headers: Mapping[Path, _safetensors.Header]) -> Checkpoint:
-    """A checkpoint of which each tensor is read when it is asked for.
+    """Opens a checkpoint of which each tensor is read when it is asked for.
 
     Args:
       files: of each tensor, by name.
@@ -115,7 +117,7 @@ def _lazy(files: Mapping[str, Path], headers: Mapping[Path, _safetensors.Header]
 
 
 def _agreed(metadata: list[dict[str, str]]) -> dict[str, str]:
-    """The texts that all shards which have them give alike."""
+    """Gives the texts that all shards which have them give alike."""
     values: dict[str, set[str]] = {}
     for of_shard in metadata:
         for name, text in of_shard.items():
@@ -156,7 +158,7 @@ def _open_shards(index: Path) -> Checkpoint:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    """The shard of every tensor, as the index gives it."""
+    """Reads the shard of every tensor, as the index gives it."""
     try:
         document = parse_json(index.read_bytes())
         weight_map = document["weight_map"] if isinstance(document, dict) else None
@@ -173,7 +175,7 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _shard(index: Path, shard: str) -> Path:
-    """The file of a shard: beside the index, which comes from strangers, and nowhere else."""
+    """Finds the file of a shard: beside the index, which comes from strangers, and nowhere else."""
     plain = Path(shard).name == shard and shard not in ("", ".", "..")
     if not plain or not shard.isprintable() or "\\" in shard:
         raise ValueError(f"`checkpoint` {index} names the shard {shard!r}, not a plain file name.")

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memsim._checks import check_kind, check_path, check_truth
 from memsim.chip import Chip, fault_cells
 from memsim.config import CrossbarConfig
 from memsim.files.checkpoints import open_checkpoint
@@ -36,6 +37,10 @@ def save_chip(path: str | Path, chip: Chip, config: CrossbarConfig, *, force: bo
       OSError: as `save_tensors`.
       ValueError: the chip is none of these crossbars, or several.
     """
+    check_path("path", path)
+    check_kind("chip", chip, Chip, "give (path, chip, config)")
+    check_kind("config", config, CrossbarConfig)
+    check_truth("force", force)
     tensors = {
         "key": np.asarray(jax.random.key_data(chip.key)),
         "passes": np.asarray(chip.passes),
@@ -64,6 +69,8 @@ def load_chip(path: str | Path, config: CrossbarConfig) -> Chip:
       ValueError: it is not a whole chip, or holds what no chip does; its words are not cut into
         cells as `config` says; it has other rows or crossbars than the config.
     """
+    check_path("path", path)
+    check_kind("config", config, CrossbarConfig)
     tensors, description = load_own(path, "chip")
     try:
         check_keys("its description", description, ("key", "cells"), ("format",))
@@ -148,6 +155,7 @@ def save_faults(
     Raises:
       OSError: as `save_tensors`.
     """
+    check_path("path", path)
     low, high = fault_cells(chip, config)
     save_tensors(path, {"stuck_at_0": low, "stuck_at_1": high}, force=force)
 
@@ -161,6 +169,7 @@ def load_faults(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
       FileNotFoundError, ValueError: there is no such file, or it is no fault map.
     """
+    check_path("path", path)
     source = open_checkpoint(path)
     if set(source.tensors) != {"stuck_at_0", "stuck_at_1"}:
         raise ValueError(
@@ -182,7 +191,7 @@ def load_faults(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _are_cells(values: np.ndarray | RawTensor) -> bool:
-    """Whether all are 0 or 1, whole or floating."""
+    """Says whether all are 0 or 1, whole or floating."""
     # bool, whole and floating numbers of NumPy; no complex ones, texts or bytes
     if isinstance(values, RawTensor) or values.dtype.kind not in "biuf":
         return False

@@ -130,7 +130,7 @@ def _fields(record: type) -> set[str]:
 
 
 def _converted(value: Any, hint: Any, what: str) -> Any:
-    """The value of JSON as its type annotation has it.
+    """Converts a value of JSON as its type annotation has it.
 
     Raises:
       ValueError: it has another type.
@@ -176,7 +176,7 @@ def _short(value: object) -> str:
 
 
 class Part(NamedTuple):
-    """What a tensor of a file of memsim has to be.
+    """The dtypes and shape that a tensor of a file of memsim has to have.
 
     Attributes:
       dtypes: names of the dtypes that it may have.

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from memsim._checks import check_kind, check_path, check_truth
 from memsim.config import CrossbarConfig
 from memsim.files import _format_1
 from memsim.files._plan_checks import OPTIONAL, PARTS, check_layer
@@ -36,6 +37,9 @@ def save_plan(path: str | Path, plan: Plan, *, force: bool = False) -> None:
       OSError: as `save_tensors`.
       ValueError: the plan is none that `load_plan` would accept.
     """
+    check_path("path", path)
+    check_kind("plan", plan, Plan)
+    check_truth("force", force)
     tensors: dict[str, np.ndarray] = {}
     layers = []
     for i, name in enumerate(plan.names):
@@ -68,6 +72,7 @@ def load_plan(path: str | Path) -> Plan:
         permutation, a number is of another dtype, not finite or outside its range, or the
         description is not that of a plan.
     """
+    check_path("path", path)
     tensors, description = load_own(path, "plan")
     try:
         # the description first: it says which tensors there must be
@@ -111,7 +116,7 @@ def _check_crossbars(config: CrossbarConfig, layers: Mapping[str, LayerPlan]) ->
 
 
 def _description(description: Mapping[str, Any]) -> tuple[CrossbarConfig, list[dict[str, Any]]]:
-    """The config, and of each layer its `name`, `matrix` and `parts`.
+    """Describes the config, and of each layer its `name`, `matrix` and `parts`.
 
     Raises:
       ValueError: it is not that of a plan.
@@ -139,7 +144,7 @@ def _description(description: Mapping[str, Any]) -> tuple[CrossbarConfig, list[d
 
 
 def _entry(number: int, entry: object) -> dict[str, Any]:
-    """What the description says of one layer."""
+    """Reads what the description says of one layer."""
     what = f"layer {number} of its description"
     if not isinstance(entry, dict):
         raise ValueError(f"{what} is no JSON object")

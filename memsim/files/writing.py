@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from memsim._checks import check_kind, check_path, check_truth
 from memsim.files import _npz, _safetensors
 from memsim.files._json import is_text
 from memsim.files.raw import RawTensor
@@ -96,6 +97,9 @@ def save_tensors(
       OSError: the file exists and `force` is off, or its folder cannot be written.
       ValueError: a tensor of a dtype that this kind of file cannot hold, see `check_tensors`.
     """
+    check_path("path", path)
+    check_truth("force", force)
+    check_kind("tensors", tensors, Mapping, "give arrays by name")
     arrays = {
         name: x if isinstance(x, RawTensor) else np.asarray(x, order="C")
         for name, x in tensors.items()

@@ -280,7 +280,7 @@ def _labelled(axes: Axes, point: _Point, row: float, style: tuple[str, str], nam
 
 
 def _row(axes: Axes, height: float, texts: tuple[str, str, str], colour: str) -> None:
-    """Writes reduction, index bits and policy, right of the axes."""
+    """Gives writes reduction, index bits and policy, right of the axes."""
     for text, offset, align in zip(texts, (50, 102, 112), ("right", "right", "left"), strict=True):
         axes.annotate(
             text, (1.065, height), xycoords="axes fraction", xytext=(offset, 0),

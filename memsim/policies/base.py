@@ -21,10 +21,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import importlib
-import os
-import sys
-import types
 import typing
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Literal, NamedTuple, Self
@@ -37,12 +33,26 @@ from memsim.chip import Stuck
 from memsim.codes import AnyArray
 from memsim.config import CrossbarConfig
 from memsim.placement import Placement
+from memsim.policies._texts import UnreadableError, import_class, read_word, words_of, written_word
+
+__all__ = [
+    "Arrangement",
+    "BitStucking",
+    "Draws",
+    "Follow",
+    "Held",
+    "LayerCodes",
+    "Policy",
+    "Stuckable",
+    "chips_differ",
+    "words_of",
+]
 
 Draws = Literal["fresh", "fixed"]
 
 
 class BitStucking(NamedTuple):
-    """Which low-order cells a policy leaves alone.
+    """The low-order cells that a policy leaves alone.
 
     Attributes:
       p: probability that such a cell is reprogrammed when its section is.
@@ -56,7 +66,7 @@ class BitStucking(NamedTuple):
 
     @property
     def drawn(self) -> bool:
-        """Whether chance decides anything, so that chips differ."""
+        """Says whether chance decides anything, so that chips differ."""
         return self.low > 0 and self.p < 1
 
 
@@ -76,7 +86,7 @@ class LayerCodes(NamedTuple):
 
 
 class Arrangement(NamedTuple):
-    """Where the weights of a layer are programmed, and what is stored there.
+    """The places that the weights of a layer take, and what is stored there.
 
     Attributes:
       placement: which weight sits in which (section, row).
@@ -170,7 +180,7 @@ class Policy(abc.ABC):
         return config.unflagged
 
     def prepare(self, layer: LayerCodes, config: CrossbarConfig) -> Follow:
-        """Does the work on a layer that needs no other; layers are prepared side by side.
+        """Starts the work on a layer that needs no other; layers are prepared side by side.
 
         Args:
           layer: its codes and crossbars.
@@ -184,7 +194,8 @@ class Policy(abc.ABC):
         return lambda held: (Arrangement(placement), held)
 
     def at_price(self, price: float, config: CrossbarConfig) -> "Policy":
-        """Gives the policy of a layer where one write less is worth `price` squared code errors.
+        """Gives the policy of a layer where one write less makes up for `price` squared code
+        errors.
 
         It is how `budget` shares out errors.
 
@@ -210,12 +221,12 @@ class Policy(abc.ABC):
 
     @property
     def avoids_faults(self) -> bool:
-        """Whether it is planned for one chip, whose stuck cells it avoids."""
+        """Says whether it is planned for one chip, whose stuck cells it avoids."""
         return False
 
     @property
     def follows(self) -> bool:
-        """Whether a layer is arranged by what the layers before it left on the crossbars."""
+        """Says whether a layer is arranged by what the layers before it left on the crossbars."""
         return type(self).prepare is not Policy.prepare
 
     @staticmethod
@@ -247,8 +258,8 @@ class Policy(abc.ABC):
                 f"`policy` is {text!r}; {name} takes {', '.join(takes) or f'no options{stuck}'}."
             )
         try:
-            read = {word: _read(takes[word], value) for word, value in given.items()}
-        except _UnreadableError as error:
+            read = {word: read_word(takes[word], value) for word, value in given.items()}
+        except UnreadableError as error:
             word = next(word for word, value in given.items() if value == error.value)
             raise ValueError(
                 f"`policy` is {text!r}; {word} is {error.value!r}, give {error.remedy}."
@@ -256,14 +267,14 @@ class Policy(abc.ABC):
         return kind(**read)
 
     def __str__(self) -> str:
-        """The text that `parse` reads back."""
+        """Gives the text that `parse` reads back."""
         options = []
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             # p says something wherever bit stucking is on
             needed = field.name == "p" and self.stucking.low > 0
             if needed or value != field.default:
-                options.append(f"{field.name}={_written(value)}")
+                options.append(f"{field.name}={written_word(value)}")
         stucked = self.stucking.low > 0 and ":" not in self.name
         name = f"{self.name}+stuck" if stucked else self.name
         return f"{name}:{','.join(options)}" if options else name
@@ -316,7 +327,7 @@ class Stuckable(Policy):
         )
 
     def at_price(self, price: float, config: CrossbarConfig) -> "Policy":
-        """Leaves alone every column whose cells are worth less: wrong as often as not written."""
+        """Leaves alone every column whose cells count less: wrong as often as not written."""
         if not self.p < 1:
             return super().at_price(price, config)
         per_half = config.columns // len(config.halves)
@@ -324,45 +335,8 @@ class Stuckable(Policy):
         return self.stucked(self.p, low, self.draws)
 
 
-def words_of(kind: type[Policy]) -> dict[str, Any]:
-    """The words that a policy takes, and the type of each."""
-    hints = typing.get_type_hints(kind)
-    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
-
-
-class _UnreadableError(Exception):
-    """A value that is not of its kind."""
-
-    def __init__(self, value: str, remedy: str) -> None:
-        super().__init__(value)
-        self.value, self.remedy = value, remedy
-
-
-def _read(kind: Any, value: str) -> Any:
-    """A word's value from text."""
-    if typing.get_origin(kind) is Literal:
-        by_text = {str(choice): choice for choice in typing.get_args(kind)}
-        return by_text.get(value, value)  # another is refused where the policy is made
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        kinds = [one for one in typing.get_args(kind) if one is not type(None)]
-        return _read(kinds[0], value)
-    if kind is bool:
-        if value not in ("True", "False"):
-            raise _UnreadableError(value, "True or False")
-        return value == "True"
-    try:
-        return kind(value)
-    except ValueError:
-        raise _UnreadableError(value, "a number" if kind is float else "a whole number") from None
-
-
-def _written(value: Any) -> str:
-    """A word's value as text."""
-    return repr(float(value)) if isinstance(value, (float, np.floating)) else str(value)
-
-
 def _split(text: str) -> tuple[str, str]:
-    """(name, options) of a text; a name with a colon in it is `module:Class`."""
+    """Splits a text into (name, options); a name with a colon in it is `module:Class`."""
     name, _, rest = text.partition(":")
     part, _, options = rest.partition(":")
     own = name.partition("+")[0] in _library()
@@ -376,7 +350,7 @@ def _subclasses(kind: Any) -> Iterator[type[Policy]]:
 
 
 def _library() -> dict[str, type[Policy]]:
-    """The policies that have a name of their own."""
+    """Lists the policies that have a name of their own."""
     return {one.name: one for one in _subclasses(Policy) if ":" not in one.name}
 
 
@@ -392,20 +366,8 @@ def _known_names() -> list[str]:
 
 
 def _imported(text: str) -> type[Policy]:
-    """The class that `module:Class` names; modules are also looked for in the present folder."""
-    module, _, name = text.partition(":")
-    sys.path.insert(0, os.getcwd())
-    try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"`policy` {text!r} cannot be imported ({error}); give module:Class, such as "
-            "my_policies:Magnitude for the class Magnitude of my_policies.py in this folder."
-        ) from error
-    finally:
-        sys.path.remove(os.getcwd())
+    """Imports the class that `module:Class` names; see `import_class`."""
+    found = import_class(text)
     if not (isinstance(found, type) and issubclass(found, Policy)):
         raise ValueError(f"`policy` {text!r} is no policy; derive the class from memsim.Policy.")
     return found

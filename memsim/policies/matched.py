@@ -26,7 +26,8 @@ class Matched(Stuckable):
     Attributes:
       tolerance: codes that a weight may be off by (0 to 15). It saves writes on crossbars that are
         reprogrammed; weight stationary there are none to save.
-      price: what one write less is worth, in squared code errors; by default so much that only the
+      price: what one write less makes up for, in squared code errors; by default so much that
+      only the
         tolerance counts.
       pool: weights move within their `output`, or within their `section` of it.
       correction: `mean` takes the mean error that a tolerance leaves in an output off again: a
@@ -57,7 +58,7 @@ class Matched(Stuckable):
         check_whole("tolerance", self.tolerance, f"a weight may be 0 to {most} codes off", 0, most)
         if self.price is None:
             return
-        remedy = f"a write is worth 1 to {_MOST_PRICE} squared code errors"
+        remedy = f"a write makes up for 1 to {_MOST_PRICE} squared code errors"
         check_whole("price", self.price, remedy, 1, _MOST_PRICE)
         if not self.tolerance and self.faults == "ignore":
             raise ValueError(
@@ -118,11 +119,11 @@ class Matched(Stuckable):
 
     @property
     def avoids_faults(self) -> bool:
-        """Whether it is planned for one chip, whose stuck cells it avoids."""
+        """Says whether it is planned for one chip, whose stuck cells it avoids."""
         return self.faults == "avoid"
 
     def at_price(self, price: float, config: CrossbarConfig) -> Policy:
-        """Gives the tolerance that a price is worth: an error saves hardly more than two writes."""
+        """Gives the tolerance that a price pays for: an error saves hardly more than two writes."""
         whole = min(round(price), _MOST_PRICE)
         if whole == 0:
             return dataclasses.replace(self, tolerance=0, price=None, correction="none")

@@ -1,4 +1,4 @@
-"""What people see: tables, pages, JSON, units."""
+"""Reports that people see: tables, pages, JSON, units."""
 
 from memsim.report.documents import to_json
 from memsim.report.page import to_html

@@ -53,6 +53,11 @@ class FittingTable(JupyterMixin):
         self.rows = [[_safe(text) for text in row] for row in rows]
         self.groups = set(groups)
 
+    @property
+    def row_count(self) -> int:
+        """Counts the rows, the headings apart."""
+        return len(self.rows)
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Gives one table, or several where one does not fit."""
 

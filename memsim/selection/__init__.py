@@ -1,4 +1,4 @@
-"""Which tensors of a network are weight matrices, what they are called, which axes are outputs."""
+"""Selection of weight matrices: which tensors they are, their names, their axes of outputs."""
 
 from memsim.selection.choosing import (
     ByName,

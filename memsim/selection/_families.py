@@ -13,10 +13,10 @@ __all__ = ["read_by_name"]
 
 
 class Doubt(NamedTuple):
-    """Layouts among which name and shape do not tell; a bias beside the tensor may (`settled`)."""
+    """Layouts among which name and shape do not tell; a bias beside the tensor may (`decided`)."""
 
     layouts: tuple[str, ...]
-    settled: bool = True
+    decided: bool = True
 
 
 Found = str | Doubt | None
@@ -70,9 +70,9 @@ def read_by_name(
         for layout in found.layouts
         if may_fit(layout, len(tensor.shape))
     }
-    # outputs as many as the bias beside it settle the doubt
+    # outputs as many as the bias beside it end the doubt
     fitting = {reading for reading in readings.values() if reading and tensor.fits(reading)}
-    if found.settled and len(fitting) == 1:
+    if found.decided and len(fitting) == 1:
         return fitting.pop()
     choices = [layout for layout in readings if layout != "digital"]
     raise ValueError(
@@ -89,7 +89,7 @@ def _found(tensor: Tensor, tables: bool) -> Found:
             if not tables:
                 table = _tables.is_table(tensor)
                 if table is None:
-                    return Doubt(("digital", "out-in"), settled=False)
+                    return Doubt(("digital", "out-in"), decided=False)
                 if table:
                     return None
             return rule(tensor)
@@ -122,13 +122,13 @@ def _weight(tensor: Tensor) -> Found:
         # Equinox, whose names have `/`, stores these [out, in, ...]; `up` may be either
         known = _TRANSPOSED.search(tensor.name) and "/" not in tensor.name
         if known and one_bias and one_bias != shape[1:2]:  # its outputs are in several groups
-            return Doubt(("in-out-window",), settled=False)
+            return Doubt(("in-out-window",), decided=False)
         return "in-out-window" if known else Doubt(("in-out-window", "out-in"))
     if (tensor.experts or tensor.scanned) and not _CONV.search(tensor.name):
         return _stacked_weight(tensor)
     # two inputs multiply: no matrix of one
     if "bilinear" in module.lower():
-        return Doubt(("out-in", "stacked-out-in"), settled=False)
+        return Doubt(("out-in", "stacked-out-in"), decided=False)
     # query, key and value one after another: three matrices
     fused = _FUSED.search(module) or _FUSED.search(tensor.role)
     if fused and len(shape) == 3 and shape[0] in (2, 3) and not tensor.points:
@@ -179,12 +179,12 @@ def _conv1d(tensor: Tensor) -> Found:
             votes.add(_votes(other.module, other.shape))
     votes.discard(None)
     if len(votes) > 1:
-        return Doubt(("in-out", "out-in"), settled=False)
+        return Doubt(("in-out", "out-in"), decided=False)
     return votes.pop() if votes else "in-out"
 
 
 def _votes(module: str, shape: tuple[int, ...]) -> str | None:
-    """The layout in which `c_attn` and `c_fc` widen and `c_proj` narrows."""
+    """Finds the layout in which `c_attn` and `c_fc` widen and `c_proj` narrows."""
     if shape[0] == shape[1]:
         return None
     return "in-out" if (shape[1] > shape[0]) != (module == "c_proj") else "out-in"
@@ -246,7 +246,7 @@ def _stacked_kernel(tensor: Tensor, number: int) -> Found:
 
 def _transposed_kernel(tensor: Tensor) -> Found:
     if tensor.scanned or tensor.experts:
-        return Doubt(("window-out-in", "in-out"), settled=False)
+        return Doubt(("window-out-in", "in-out"), decided=False)
     # Keras and Haiku swap inputs and outputs here, Flax does not
     if tensor.is_keras or _CHANNELS_LAST_TRANSPOSED.search(tensor.module):
         return "window-out-in"
@@ -256,7 +256,9 @@ def _transposed_kernel(tensor: Tensor) -> Found:
 
 
 def _conv_kernel(tensor: Tensor, digit: str) -> Found:
-    """A convolution: `digit` is the number of dimensions of its window, where its name says so."""
+    """Reads a convolution: `digit` is the number of dimensions of its window, where its name says
+    so.
+    """
     number, dimensions = tensor.experts + tensor.scanned, len(tensor.shape)
     if not number:
         return "in-out"
@@ -270,7 +272,9 @@ def _conv_kernel(tensor: Tensor, digit: str) -> Found:
 
 
 def _fused_kernel(shape: tuple[int, ...]) -> Found:
-    """Query, key and value side by side: along the first axis, or along one after the inputs."""
+    """Reads query, key and value side by side: along the first axis, or along one after the
+    inputs.
+    """
     first, second = shape[0] in (2, 3), shape[1] in (2, 3)
     if len(shape) == 3 and first != second:
         return "stacked-in-out" if first else "in-out-out"
@@ -291,7 +295,7 @@ def _w(tensor: Tensor) -> Found:
     if module in _EINSUMS:
         return _scanned_or_not(tensor, _EINSUMS[module])
     if module.endswith("einsum"):
-        return Doubt(("in-out", "heads-in-dim", "heads-dim-out", "stacked-in-out"), settled=False)
+        return Doubt(("in-out", "heads-in-dim", "heads-dim-out", "stacked-in-out"), decided=False)
     # Haiku joins names by `/`; a `w` of other libraries may be stored either way
     if not module or "/" not in tensor.name:
         return Doubt(("in-out", "out-in"))
@@ -310,11 +314,13 @@ def _scanned_or_not(tensor: Tensor, core: str) -> Found:
         return core
     if len(tensor.shape) == dimensions + 1 and tensor.scanned and tensor.stacks_first:
         return f"stacked-{core}"
-    return Doubt((core, f"stacked-{core}", "in-out"), settled=False)
+    return Doubt((core, f"stacked-{core}", "in-out"), decided=False)
 
 
 def _gating(tensor: Tensor) -> Found:
-    """Gate and value of Gemma, which widen: [2, in, out], or [2, out, in] in later versions."""
+    """Reads gate and value of Gemma, which widen: [2, in, out], or [2, out, in] in later
+    versions.
+    """
     *stacked, first, second = tensor.shape
     known = len(stacked) == 1 or (len(stacked) == 2 and tensor.scanned and tensor.stacks_first)
     if not known or first == second:

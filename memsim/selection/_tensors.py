@@ -40,7 +40,9 @@ class Tensor:
         self.numbered = bool(self.path) and self.path[-1].isdigit()
 
     def _counts(self, at: int) -> bool:
-        """Whether the part of the path there stands for all of its kind, as it has no number."""
+        """Says whether the part of the path there stands for all of its kind, as it has no
+        number.
+        """
         after = self.path[at + 1] if at + 1 < len(self.path) else ""
         return not after.isdigit()
 
@@ -64,7 +66,7 @@ class Tensor:
 
     @functools.cached_property
     def stacks_first(self) -> bool:
-        """Whether layers are stacked along the first axis, as far as all their tensors tell."""
+        """Says whether layers are stacked along the first axis, as far as their tensors tell."""
         prefix = re.match(
             r"[./]".join(map(re.escape, self.path[: (self._scan or 0) + 1])), self.name
         )
@@ -96,22 +98,24 @@ class Tensor:
         return tuple(shape)
 
     def fits(self, reading: Reading) -> bool:
-        """Whether the bias beside the tensor is one of such outputs."""
+        """Says whether the bias beside the tensor is one of such outputs."""
         kept = sorted((*reading.axes, *reading.stacked))
         return self.bias_shape == tuple(self.shape[axis] for axis in kept)
 
     def beside(self, role: str) -> bool:
-        """Whether there is a tensor, or a module, of that name beside this one."""
+        """Says whether there is a tensor, or a module, of that name beside this one."""
         start = self.full_name.rindex(self.role)
         prefix = self.full_name[:start] + role
         return any(re.match(re.escape(prefix) + r"($|[./])", name) for name in self.leaves)
 
     @property
     def points(self) -> bool:
-        """Whether the window is a point in every direction, so that [out, in, ...] it must be."""
+        """Says whether the window is a point in every direction, so that [out, in, ...] it must
+        be.
+        """
         return len(self.shape) > 2 and set(self.shape[2:]) == {1}
 
     @staticmethod
     def is_window(sizes: tuple[int, ...]) -> bool:
-        """Whether sizes are those of a window of a convolution: the same in all directions."""
+        """Says whether sizes are those of a window of a convolution: the same in all directions."""
         return len(set(sizes)) == 1 and len(sizes) > 1 and sizes[0] <= 32

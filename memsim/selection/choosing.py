@@ -1,16 +1,25 @@
-"""Which tensors of a network are weight matrices, and how each is read."""
+"""Choice of the tensors that are weight matrices, and of how each is read."""
 
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from memsim._checks import check_kind
 from memsim.selection._families import read_by_name
 from memsim.selection.layouts import check_layout, read_layout
 from memsim.selection.matrices import Matrix, Reading, matrix_name, slices
 from memsim.selection.names import in_natural_order, is_floating
 
-__all__ = ["ByName", "Rule", "Select", "Selected", "reading_of", "select_by_name", "select_layers"]
+__all__ = [
+    "ByName",
+    "Rule",
+    "Select",
+    "Selected",
+    "reading_of",
+    "select_by_name",
+    "select_layers",
+]
 
 # (name, tensor) -> None: stays digital; n: number of output axes (the first n of a tensor whose
 # name ends in `weight`, else the last n); the output axes themselves; or a reading.
@@ -19,7 +28,7 @@ Select = Callable[[str, Any], int | tuple[int, ...] | Reading | None]
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """How the tensors in whose names `pattern` is found are read.
+    """A rule for reading the tensors in whose names `pattern` is found are read.
 
     Attributes:
       pattern: regular expression.
@@ -150,7 +159,11 @@ def select_by_name(
     if isinstance(map, str | Rule):
         raise ValueError(f"`map` is {map!r}; give a sequence of rules, as in map=[...].")
     for argument, expression in (("include", include), ("exclude", exclude)):
+        check_kind(argument, expression, (str, type(None)), "give a regular expression, or None")
         _compile(argument, expression)
+    check_kind("map", map, (list, tuple), "give a list of rules")
+    for rule in map:
+        check_kind("map", rule, (str, Rule), "give rules such as 'embed=digital'")
     rules = tuple(rule if isinstance(rule, Rule) else Rule.parse(rule) for rule in map)
     return ByName(include, exclude, rules)
 
@@ -215,6 +228,11 @@ def select_layers(leaves: Mapping[str, Any], select: Select) -> dict[str, Select
     """
     chosen: dict[str, Selected] = {}
     # the default rule sees the whole network, others one tensor at a time
+    if not callable(select):
+        raise ValueError(
+            f"`select` is a {type(select).__name__}; give a function of (name, tensor), or what "
+            "`select_by_name` makes."
+        )
     if isinstance(select, ByName):
         select.check_rules(leaves)
     for name in in_natural_order(leaves):

@@ -104,7 +104,7 @@ def check_layout(layout: str) -> None:
 
 
 def _depthwise(name: str, shape: tuple[int, ...]) -> list[str]:
-    """The words of a depthwise kernel, whose axis of one input tells how it is stored."""
+    """Gives the words of a depthwise kernel, whose axis of one input tells how it is stored."""
     window = ["in"] * (len(shape) - 2)
     if len(shape) < 3:
         words = []

@@ -27,7 +27,7 @@ AnyArray = TypeVar("AnyArray", np.ndarray, jax.Array)
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """How a tensor is read as weight matrices: what a `select` may return.
+    """A reading of a tensor as weight matrices: what a `select` may return.
 
     Attributes:
       axes: the output axes, in the order in which outputs are numbered.

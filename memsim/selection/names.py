@@ -1,4 +1,4 @@
-"""What the tensors of a network are called, and the order in which they are programmed."""
+"""Names of the tensors of a network, and the order in which they are programmed."""
 
 import re
 from collections.abc import Iterable

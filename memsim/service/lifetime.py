@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Key
 
+from memsim._checks import as_key, check_array, check_kind, check_number, check_whole
 from memsim.chip import Chip, fault_words
 from memsim.config import CrossbarConfig
 from memsim.service.wear import WearHistogram
@@ -144,6 +145,10 @@ def programmings_until_failure(
     References:
       Renyi, On the theory of order statistics, Acta Mathematica Hungarica 4, 1953.
     """
+    key = as_key("key", key)
+    check_kind("histogram", histogram, WearHistogram)
+    _check_endurance(endurance)
+    check_whole("failures", failures, "give a number of cells from 1", 1)
     # hazards of the first, second, ... failure of each group: sums of ever larger steps
     left = histogram.cells[:, None] - jnp.arange(failures, dtype=jnp.float32)[None]
     steps = _exponential(key, left.shape) / jnp.maximum(left, 1)
@@ -170,6 +175,10 @@ def programmings_with_spares(
       endurance: of a cell.
       spares: rows of each crossbar beside those in use (static).
     """
+    key = as_key("key", key)
+    _check_endurance(endurance)
+    check_array("wear", wear, "numbers", "[crossbars, rows, columns]", axes=3)
+    check_whole("spares", spares, "give a number of rows from 0", 0)
     hazard = _exponential(key, (spares + 1, *wear.shape))
     # every place of a row, once for each row that may ever lie there; the weakest cell ends it
     lives = jnp.min(endurance.cycles_at_hazard(hazard) / wear[None], axis=-1)
@@ -196,10 +205,11 @@ def lifetime_years(
     Raises:
       ValueError: a rate that is not positive, a batch below 1.
     """
+    check_number("inferences_per_day", inferences_per_day, "give a positive number")
+    check_number("batch", batch, "a programming serves at least 1 inference", 1)
+    check_array("programmings", programmings, "numbers")
     if not 0 < inferences_per_day < math.inf:
         raise ValueError(f"`inferences_per_day` is {inferences_per_day}; give a positive number.")
-    if batch < 1:
-        raise ValueError(f"`batch` is {batch}; a programming serves at least 1 inference.")
     return programmings * (batch / (inferences_per_day * DAYS_PER_YEAR))
 
 
@@ -218,6 +228,13 @@ def sample_lives(
       share_at_1: of failed cells that are stuck at their highest level, as RRAM is after negative
         SETs; the others are stuck at their lowest. The default is a placeholder.
     """
+    key = as_key("key", key)
+    check_kind("shape", shape, tuple, "give (crossbars, rows, columns)")
+    for size in shape:
+        check_whole("shape", size, "give (crossbars, rows, columns)", 0, 2**31 - 1)
+    _check_endurance(endurance)
+    if not isinstance(share_at_1, jax.Array):
+        check_number("share_at_1", share_at_1, "give a share of the failed cells, 0..1", 0, 1)
     endurance_key, level_key = jax.random.split(key)
     cycles = endurance.cycles_at_hazard(_exponential(endurance_key, shape))
     return CellLives(cycles, jax.random.uniform(level_key, shape) < share_at_1)
@@ -239,6 +256,9 @@ def wear_out(
       cycles: that each has worn by in all, see `wear_cycles`.
       config: of its crossbars.
     """
+    check_kind("chip", chip, Chip)
+    check_kind("lives", lives, CellLives)
+    check_kind("config", config, CrossbarConfig)
     worn = cycles >= lives.endurance
     stuck = chip.stuck_at_0 | chip.stuck_at_1
     crossbars = chip.state.shape[0]
@@ -261,6 +281,14 @@ def _check_positive(numbers: Endurance) -> None:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not 0 < value < math.inf:  # also refuses NaN
             raise ValueError(f"`{name}` is {value!r}; give a positive number.")
+
+
+def _check_endurance(endurance: object) -> None:
+    """Checks that an endurance is one: it says at which cycles a hazard is reached."""
+    if not hasattr(endurance, "cycles_at_hazard"):
+        raise ValueError(
+            f"`endurance` is a {type(endurance).__name__}; give a Lognormal or a Weibull."
+        )
 
 
 def _exponential(key: Key[Array, ""], shape: tuple[int, ...]) -> Float32[Array, "*shape"]:

@@ -104,6 +104,7 @@ def life_in_service(
         raise ValueError(f"`spares` is {spares}; give a number of rows from 0.")
     if LEVELLING[levelling]:
         cycles = [levelled_wear(of_chip, LEVELLING[levelling]) for of_chip in cycles]
+    # chips with draws of their own share the thousand endurances
     keys = jax.random.split(jax.random.key(seed), (len(cycles), -(-_CHIPS // len(cycles))))
     if spares:
         drawn = _lives_with_spares(keys, cycles, inputs.endurance, spares)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Int64, PyTree, Shaped
 
+from memsim._checks import check_array, check_choice, check_kind
 from memsim.chip import Chip
 from memsim.codes import AnyArray
 from memsim.config import CrossbarConfig
@@ -57,6 +58,7 @@ def cycles_per_write(config: CrossbarConfig) -> Float32[np.ndarray, " columns"]:
     Args:
       config: whose cells are asked for.
     """
+    check_kind("config", config, CrossbarConfig)
     levels = np.asarray([2.0 ** mask.bit_count() for mask in config.column_masks])
     return np.asarray((levels - 1) / levels, np.float32)
 
@@ -83,6 +85,10 @@ def wear_cycles(
     Returns:
       Cycles per cell, float32.
     """
+    check_array("writes", writes, "numbers", "[..., columns]")
+    check_kind("config", config, CrossbarConfig)
+    if not writes.ndim:
+        raise ValueError("`writes` has no columns; give writes [..., columns].")
     of_word = cycles_per_write(config)
     # words are side by side; columns beyond the last one are never written
     share = np.resize(of_word, writes.shape[-1:]).reshape((1,) * (writes.ndim - 1) + (-1,))
@@ -110,6 +116,7 @@ def steady_wear(
     Returns:
       Cycles per cell and programming: half its writes where cells are of one bit.
     """
+    # the first pass leaves the cells as every later one finds them
     _, first = program(params, plan, chip)
     _, steady = program(params, plan, first.chip, passes=passes, wear=True)
     if steady.wear is None:
@@ -119,6 +126,7 @@ def steady_wear(
 
 def wear_histogram(wear: Shaped[AnyArray, "crossbars rows columns"]) -> WearHistogram:
     """Groups cells by their cycles per programming; on the host."""
+    check_array("wear", wear, "numbers", "[crossbars, rows, columns]")
     cycles, cells = np.unique(np.asarray(wear), return_counts=True)
     return WearHistogram(cycles.astype(np.float32), cells.astype(np.float32))
 
@@ -134,6 +142,8 @@ def levelled_wear(
       wear: cycles per cell of a programming, without rotation.
       axes: what rotates: (1,) the rows within a crossbar, (0,) the crossbars, (0, 1) both.
     """
+    check_array("wear", wear, "numbers", "[crossbars, rows, columns]", axes=3)
+    check_choice("axes", axes, ((0,), (1,), (0, 1)))
     mean = np.mean(wear, axis=axes, dtype=np.float64, keepdims=True)
     return np.broadcast_to(mean.astype(np.float32), wear.shape)
 

@@ -56,7 +56,7 @@ def training_batches(
     flip: bool,
     start: int = 0,
 ) -> Iterator[Batch]:
-    """Shuffled training batches without end, read ahead of their use.
+    """Yields shuffled training batches without end, read ahead of their use.
 
     Batch number i is the same for every `start`: a run that is resumed goes on where it was.
 
@@ -209,7 +209,7 @@ def _how_to_prepare(builder: Any, name: str, data_dir: str | None) -> str:
 def preparation(
     preprocessing: Preprocessing,
 ) -> Callable[[dict[str, Any]], tuple[UInt8[np.ndarray, "..."], np.int32]]:
-    """`example -> (image, label)`: the image cut out, uint8 [size, size, 3].
+    """Makes `example -> (image, label)`: the image cut out, uint8 [size, size, 3].
 
     It raises a ValueError for an image without a label (-1 in TensorFlow Datasets).
     """
@@ -225,7 +225,7 @@ def preparation(
 def read_batches(
     images: Images, preprocessing: Preprocessing, size: int, limit: int | None = None
 ) -> Iterator[Batch]:
-    """The images in their own order, decoded and cropped in threads, ahead of their use.
+    """Yields the images in their own order, decoded and cropped in threads, ahead of their use.
 
     Args:
       size: images per batch; the last batch may be smaller.

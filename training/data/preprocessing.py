@@ -13,7 +13,7 @@ _INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resam
 
 
 class Preprocessing(NamedTuple):
-    """What a network expects of its images.
+    """The images that a network expects.
 
     Attributes:
       size: height and width, in pixels.
@@ -37,7 +37,7 @@ VIT = Preprocessing(224, 0.9, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def read_timm_config(path: Path) -> Preprocessing:
-    """The preprocessing that timm's `config.json` states.
+    """Reads the preprocessing that timm's `config.json` states.
 
     Raises:
       ValueError: it is not such a file, or asks for something else than a central crop.

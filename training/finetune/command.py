@@ -7,7 +7,7 @@ import typer
 from memsim.cli.records import with_options
 from training import runs
 from training.finetune.job import fine_tune
-from training.finetune.report import report, save, show
+from training.finetune.report import save, show
 from training.finetune.settings import FinetuneOptions, check_options
 from training.progress import progress_bar
 from training.tasks import choose_task, measure_float
@@ -42,7 +42,7 @@ def main(chosen: FinetuneOptions) -> None:
         runs.check_settings(record, settings)  # what is in the files, too
         runs.write_settings(record, settings)
         outcome = fine_tune(task, config, policy, chosen, bar)
-    document = report(task.name, config, policy, settings, outcome)
+    document = describe(task.name, config, policy, settings, outcome)
     save(out, document, outcome)
     show(chosen, document, outcome)
 

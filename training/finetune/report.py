@@ -1,4 +1,4 @@
-"""What fine-tuning found: weights, plans, charts, a page, tables."""
+"""Results of fine-tuning: weights, plans, charts, a page, tables."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,7 +38,7 @@ class Evaluation(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a network.
+    """The accuracy and the writes of a network.
 
     Attributes:
       reference: which images the float network gets right.
@@ -58,7 +58,7 @@ class Outcome(NamedTuple):
     plans: dict[str, memsim.Plan]
 
 
-def report(
+def describe(
     name: str,
     config: memsim.CrossbarConfig,
     policy: memsim.Policy,

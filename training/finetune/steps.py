@@ -31,7 +31,7 @@ class Losses(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What fine-tuning is after; all of it static under `jit`.
+    """The objective of fine-tuning; all of it static under `jit`.
 
     Attributes:
       apply: `(params, images) -> logits` of any library.

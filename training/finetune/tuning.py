@@ -20,7 +20,7 @@ Replan = Callable[[PyTree, memsim.Chip | None], memsim.Plan]
 
 
 class Descent(NamedTuple):
-    """Where fine-tuning starts, and how it moves.
+    """The start of fine-tuning, and how it moves.
 
     Attributes:
       params: the weights it starts from.

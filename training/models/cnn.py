@@ -44,7 +44,8 @@ def convolve_patches(
     padding: Any,
     **_: Any,
 ) -> Float[Array, "batch height width outputs"]:
-    """A plain convolution as patches times a matrix; takes what `lax.conv_general_dilated` does.
+    """Computes a plain convolution as patches times a matrix; takes what
+    `lax.conv_general_dilated` does.
 
     With a kernel for each chip under `vmap`, much faster on a CPU than the grouped convolution that
     XLA makes of it.

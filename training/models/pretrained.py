@@ -38,7 +38,7 @@ from training.models.vit import VisionTransformer
 
 
 class Architecture(NamedTuple):
-    """How a model is made.
+    """The recipe of a model.
 
     Attributes:
       make: `(classes=, rngs=) -> nnx.Module`.
@@ -149,7 +149,8 @@ def open_network(model: str, weights: str | Path) -> Network:
 
 
 def fetch(weights: str | Path) -> Path:
-    """The file of these weights: itself, or fetched from the Hugging Face hub (and kept there).
+    """Finds the file of these weights: itself, or fetched from the Hugging Face hub (and kept
+    there).
 
     Raises:
       FileNotFoundError: the hub did not give it.
@@ -181,7 +182,7 @@ def fetch(weights: str | Path) -> Path:
 
 
 def build(model: str, tensors: Mapping[str, Any]) -> nnx.Module:
-    """The model with the weights of a checkpoint, in float32; under `jit` and `grad` too.
+    """Builds the model with the weights of a checkpoint, in float32; under `jit` and `grad` too.
 
     Args:
       model: one of `MODELS`.
@@ -212,7 +213,9 @@ def _abstract(model: str, classes: int | None) -> tuple[nnx.GraphDef, nnx.State]
 
 
 def torch_shapes(state: PyTree) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors that a checkpoint holds for a model with this NNX state."""
+    """Lists names and shapes of the tensors that a checkpoint holds for a model with this NNX
+    state.
+    """
     return {
         _torch_name(name): (leaf.shape[-1], leaf.shape[-2], *leaf.shape[:-2])
         if name.endswith("kernel")
@@ -222,14 +225,16 @@ def torch_shapes(state: PyTree) -> dict[str, tuple[int, ...]]:
 
 
 def _torch_name(name: str) -> str:
-    """`layer1.0.conv1.weight` of `layer1/0/conv1/kernel`."""
+    """Gives `layer1.0.conv1.weight` for `layer1/0/conv1/kernel`."""
     *modules, leaf = name.split("/")
     kinds = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
     return ".".join([*modules, kinds.get(leaf, leaf)])
 
 
 def _timm_name(name: str) -> str:
-    """`blocks.0.norm1.weight` of torchvision's `encoder.layers.encoder_layer_0.ln_1.weight`."""
+    """Gives `blocks.0.norm1.weight` for torchvision's
+    `encoder.layers.encoder_layer_0.ln_1.weight`.
+    """
     for pattern, replacement in _RENAMED:
         name = re.sub(pattern, replacement, name)
     return name

@@ -73,7 +73,9 @@ def _downsample(inputs: int, outputs: int, stride: int, rngs: nnx.Rngs) -> nnx.L
 
 
 def _carried(images: Maps, like: Maps, downsample: nnx.List) -> Maps:
-    """`images` in the shape of `like`: projected, or strided and padded with channels of zeros."""
+    """Brings `images` into the shape of `like`: projected, or strided and padded with channels of
+    zeros.
+    """
     for layer in downsample:
         images = layer(images)
     stride, more = images.shape[1] // like.shape[1], like.shape[3] - images.shape[3]

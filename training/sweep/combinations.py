@@ -28,7 +28,7 @@ class Combination(NamedTuple):
 
     @property
     def chips_differ(self) -> bool:
-        """Whether chips differ: by stuck cells, bit stucking or how their cells are read."""
+        """Says whether chips differ: by stuck cells, bit stucking or how their cells are read."""
         return policies.differ(self.policy, self.stuck_at, self.readout)
 
     def __str__(self) -> str:

@@ -39,7 +39,7 @@ from training.tasks import Task, choose_task, digits_task, measure_float
 
 
 class Outcome(NamedTuple):
-    """What a sweep came to.
+    """The rows that a sweep came to.
 
     Attributes:
       name: of the network.
@@ -75,7 +75,7 @@ def main(chosen: SweepOptions) -> None:
     first = jax.process_index() == 0
     on_every_process(lambda: prepare(chosen) if first else None)
     with progress_bar(shown=first) as bar:
-        outcome = sweep(chosen, combinations, bar)
+        outcome = run_sweep(chosen, combinations, bar)
     if first:
         finish(chosen, combinations, outcome)
     if outcome.failed:
@@ -95,7 +95,7 @@ def prepare(chosen: SweepOptions) -> None:
     remove_unfinished(out)
 
 
-def sweep(
+def run_sweep(
     chosen: SweepOptions, combinations: Sequence[Combination], bar: rich.progress.Progress
 ) -> Outcome:
     """Opens the network, puts the settings on record, and measures what is missing."""

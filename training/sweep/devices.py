@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Measured(NamedTuple):
-    """What programming chips took, and how many images they get right; host arrays.
+    """The writes that chips took, and how many images they get right; host arrays.
 
     Attributes:
       counts: int64 [chips, passes, layers, ...], exact.
@@ -278,7 +278,7 @@ def check_same_everywhere(settings: Mapping[str, Any]) -> None:
 
 
 def on_every_process(work: Callable[[], T]) -> T:
-    """Does `work` on every process; where it fails on any, it fails on all.
+    """Calls `work` on every process; where it fails on any, it fails on all.
 
     Raises:
       Exception: what `work` raised here, or a RuntimeError that names the process it failed on.

@@ -1,4 +1,4 @@
-"""What a sweep measures: the chips of one combination, chunk by chunk."""
+"""Measures of a sweep: the chips of one combination, chunk by chunk."""
 
 import contextlib
 import functools

@@ -1,4 +1,4 @@
-"""What a sweep leaves in its folder while it runs: one part per chunk of chips.
+"""Parts that a sweep leaves in its folder while it runs: one part per chunk of chips.
 
 Parts appear whole or not at all, so that a killed sweep goes on where it stopped. A part that was
 there before is checked, row by row, before the sweep goes on.
@@ -60,7 +60,7 @@ _LEFT = (
 
 
 class Layout(NamedTuple):
-    """How the chips of every combination are cut into parts.
+    """The cut of the chips of every combination are cut into parts.
 
     Attributes:
       chips: of each combination.
@@ -76,7 +76,7 @@ class Layout(NamedTuple):
         return -(-self.chips // self.chunk)
 
     def chips_of(self, part: int) -> range:
-        """Numbers of the chips of a part."""
+        """Lists the numbers of the chips of a part."""
         return range(part * self.chunk, min((part + 1) * self.chunk, self.chips))
 
 

@@ -1,4 +1,4 @@
-"""What a sweep found: a summary of every combination, charts, a table."""
+"""Results of a sweep: a summary of every combination, charts, a table."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -87,7 +87,7 @@ class SweepOptions(Processes, options.ReadOptions, options.TaskOptions):
 
     @property
     def trains(self) -> bool:
-        """Whether the digits CNN is trained on the spot."""
+        """Says whether the digits CNN is trained on the spot."""
         return not (self.model or self.weights or self.data or self.assets)
 
     def combinations(self) -> list[Combination]:

@@ -41,7 +41,7 @@ class RowKinds(NamedTuple):
 def row_kinds(
     stuck: Stuck | None, shape: tuple[int, ...], dealt: np.ndarray, config: CrossbarConfig
 ) -> RowKinds:
-    """What the rows of a layer can hold.
+    """Finds what the rows of a layer can hold.
 
     Args:
       stuck: of the layer's crossbars; None for whole rows.
@@ -55,6 +55,7 @@ def row_kinds(
         return RowKinds(
             np.zeros((outputs, inputs), np.int32), own, np.zeros_like(own), own, carried
         )
+    # rows of one kind have the same stuck cells: words of both in one number
     both = np.asarray(stuck.at_0, np.int64) << 32 | np.asarray(stuck.at_1, np.int64)
     masks, kind = np.unique(np.append(both.reshape(-1), 0), return_inverse=True)
     target, least, value = _holdable(masks >> 32, masks & 0xFFFFFFFF, config)
@@ -64,6 +65,7 @@ def row_kinds(
     number = np.argsort(rank).astype(np.int32)
     number_of_row = number[kind[:-1]].reshape(both.shape)
     sections = -(-inputs // config.rows)
+    # the crossbar of every section, in the order of the tour
     schedule, _ = network_schedule([np.ones(sections * outputs, np.int32)], config)
     crossbar = (schedule.slots % both.shape[0]).reshape(sections, outputs)
     of_place = np.empty_like(crossbar)
@@ -73,7 +75,7 @@ def row_kinds(
 
 
 def _holdable(at_0: np.ndarray, at_1: np.ndarray, config: CrossbarConfig) -> tuple[np.ndarray, ...]:
-    """`RowKinds.target`, `least` and `value` of rows with these stuck cells, words [kinds]."""
+    """Finds `RowKinds.target`, `least`, `value` of rows with these stuck cells, words [kinds]."""
     words, value_of_word = _values(config)
     codes = np.arange(words.size)
     held = (words & ~(at_0 | at_1)[:, None]) | at_1[:, None]
@@ -90,7 +92,9 @@ def _holdable(at_0: np.ndarray, at_1: np.ndarray, config: CrossbarConfig) -> tup
 
 @functools.cache
 def _values(config: CrossbarConfig) -> tuple[np.ndarray, np.ndarray]:
-    """The word of every code, and the code that every word is read as; codes from the lowest."""
+    """Lists the word of every code, and the code that every word is read as; codes from the
+    lowest.
+    """
     codes = jnp.arange(config.min_code, config.max_code + 1)
     every = jnp.arange(sum(config.column_masks) + 1, dtype=config.word_dtype)
     values = np.asarray(decode(every, config)).astype(np.int64) - config.min_code
@@ -112,10 +116,12 @@ def take_faulty_rows(held, kinds, codes, rows, graph, item, word):  # type: igno
       item: int32 [positions], returned: the item each position takes; -1 on a whole row.
       word: int32 [positions], returned: the word node it is programmed with.
     """
+    # items left of each code
     left = np.zeros(graph.node_of_code.size, np.int32)
     for code in codes:
         left[code] += 1
     present = np.flatnonzero(left)
+    # rows that hold fewest codes choose first
     faulty = np.flatnonzero(kinds)
     faulty = faulty[np.argsort(kinds[faulty], kind="mergesort")]
     taken = np.full(held.size, -1, np.int32)  # codes
@@ -135,10 +141,12 @@ def take_faulty_rows(held, kinds, codes, rows, graph, item, word):  # type: igno
                     least, taken[i] = cost, code
         if taken[i] >= 0:
             left[taken[i]] -= 1
+    # the rest shares out errors: augmenting paths keep the sum least
     dual = np.zeros(left.size, np.int64)
     for i in faulty:
         if taken[i] < 0:
             _augment(i, faulty, kinds, present, left, taken, dual, graph.tolerance, rows.least)
+    # codes to items: linked lists, lowest item first
     of = np.full(left.size, -1, np.int32)
     following = np.empty(codes.size, np.int32)
     for j in range(codes.size - 1, -1, -1):
@@ -153,13 +161,14 @@ def take_faulty_rows(held, kinds, codes, rows, graph, item, word):  # type: igno
 
 @numba.njit(cache=True, nogil=True)
 def cheapest(code, kind, held, rows, graph):  # type: ignore[no-untyped-def]
-    """(cost, word node) of holding a code on a row: price * cell changes + squared error.
+    """Finds (cost, word node) to hold a code on a row: price * cell changes + squared error.
 
     Errors go up to the tolerance; where the row cannot hold the code that well, they are the least.
     """
     reach, step = graph.tolerance, 1
     if rows.least[kind, code] > reach:
         reach, step = rows.least[kind, code], 2 * rows.least[kind, code]
+    # codes within reach, or the two at the least error that the row allows
     least, word = _FAR, -1
     for error in range(-reach, reach + 1, step):
         near = code + error
@@ -186,6 +195,7 @@ def _augment(start, faulty, kinds, present, left, taken, dual, tolerance, least)
       dual: int64 [codes], zeros at first; returned.
       least: `RowKinds.least`.
     """
+    # Dijkstra over codes, from the position that needs one
     distance = np.full(left.size, _FAR, np.int64)
     through = np.full(left.size, -1, np.int64)
     done = np.zeros(left.size, np.bool_)
@@ -193,17 +203,21 @@ def _augment(start, faulty, kinds, present, left, taken, dual, tolerance, least)
         distance[code] = _forced(least[kinds[start], code], tolerance) - dual[code]
         through[code] = start
     while True:
+        # the nearest code that is not done
         end = -1
         for code in present:
             if not done[code] and (end < 0 or distance[code] < distance[end]):
                 end = code
         done[end] = True
+        # one with an item to spare ends the path
         if left[end] > 0:
             break
+        # else one of its positions may give it up for another code
         for i in faulty:
             if taken[i] != end:
                 continue
             paid = distance[end] + dual[end] - _forced(least[kinds[i], end], tolerance)
+            # duals keep reduced costs at 0 or above
             for code in present:
                 cost = paid + _forced(least[kinds[i], code], tolerance) - dual[code]
                 if not done[code] and cost < distance[code]:
@@ -212,6 +226,7 @@ def _augment(start, faulty, kinds, present, left, taken, dual, tolerance, least)
         if done[code]:
             dual[code] += distance[code] - distance[end]
     left[end] -= 1
+    # positions on the path each take the code of the next
     while True:
         i = through[end]
         end, taken[i] = taken[i], end

@@ -49,27 +49,31 @@ class Graph(NamedTuple):
 
 @functools.cache
 def word_graph(config: CrossbarConfig, tolerance: int = 0, price: int = 1) -> Graph:
-    """The graph of a config's words.
+    """Builds the graph of a config's words.
 
     Args:
       tolerance: largest error of a code, in codes.
       price: what a cell change costs, in squared code errors.
     """
+    # nodes: every word, or those that stand for a code if differential
     codes = np.arange(config.min_code, config.max_code + 1)
     code_words = np.asarray(encode(jnp.asarray(codes), config)).astype(np.int64)
     words = np.sort(code_words) if config.encoding == "differential" else np.arange(2**config.bits)
     node_of_code = np.searchsorted(words, code_words).astype(np.int32)
     code_of_node = np.full(words.size, -1, np.int32)
     code_of_node[node_of_code] = np.arange(codes.size)
+    # arcs: every change of one cell to another level, an XOR of its bits
     changes = [
         level << ((mask & -mask).bit_length() - 1)
         for mask in config.column_masks
         for level in range(1, 2 ** mask.bit_count())
     ]
     reached = words[:, None] ^ np.asarray(changes)
+    # a change that leads to no node is no arc
     place = np.minimum(np.searchsorted(words, reached), words.size - 1)
     known = words[place] == reached
     arcs, size = len(changes), words.size
+    # an arc is numbered by the word it leaves and the change it makes
     number = np.arange(size)[:, None] * arcs + np.arange(arcs)
     target = np.where(known, place, -1)
     out = np.where(known, number, -1)
@@ -78,6 +82,7 @@ def word_graph(config: CrossbarConfig, tolerance: int = 0, price: int = 1) -> Gr
     arrays: tuple[np.ndarray, ...] = (target, out, back, cost)
     if tolerance:
         arrays = _tolerate(arrays, node_of_code, code_of_node, tolerance)
+    # cells that differ, each counted once however many of its bits do
     differ = words[:, None] ^ words
     changed = sum(((differ & mask) != 0).astype(np.uint8) for mask in config.column_masks)
     target, out, back, cost = (np.ascontiguousarray(x, np.int32) for x in arrays)
@@ -97,6 +102,7 @@ def _tolerate(
     """Adds a node for every code, and arcs to it from every word near enough to serve it."""
     target, out, back, cost = arrays
     words, codes = code_of_node.size, node_of_code.size
+    # one entry for every error within the tolerance
     errors = np.arange(-tolerance, tolerance + 1)
     first = target.size  # number of the first new arc: word * errors + error
 
@@ -110,6 +116,7 @@ def _tolerate(
     word = node_of_code[np.clip(server, 0, codes - 1)]
     none, nothing = np.full((codes, target.shape[1]), -1), np.full(code.shape, -1)
     squares = np.broadcast_to(errors**2, (words + codes, errors.size))
+    # two rows of blocks: arcs out of words, then those into codes, seen from the codes
     return (
         np.block([[target, np.where(fits, words + code, -1)], [none, np.where(serves, word, -1)]]),
         np.block(
@@ -124,7 +131,7 @@ def _tolerate(
 
 
 def scratch(graph: Graph) -> np.ndarray:
-    """Room for the flow on every arc: int32 [arcs]."""
+    """Makes room for the flow on every arc: int32 [arcs]."""
     return np.zeros(int(max(graph.out.max(), graph.back.max())) + 1, np.int32)
 
 
@@ -150,11 +157,13 @@ def transport(excess, graph, flow):  # type: ignore[no-untyped-def]
     seen = np.empty(nodes, np.bool_)
     path = np.empty(nodes + 1, np.int32)
     total = 0
+    # each round: distances by Dijkstra, then all flow that they allow
     while True:
         # reduced distances from every excess to the nearest lack
         first[:] = -1
         distance[:] = graph.longest + 1
         queued, nearest, supply = 0, graph.longest + 1, False
+        # all nodes with too much start at distance 0
         for v in range(nodes):
             if excess[v] > 0:
                 supply = True
@@ -163,13 +172,16 @@ def transport(excess, graph, flow):  # type: ignore[no-untyped-def]
                 queued += 1
         if not supply:
             return total
+        # buckets in order of distance; reduced costs are small integers, never negative
         d = 0
         while d < nearest and d <= graph.longest:
             while first[d] >= 0:
                 v = member[first[d]]
                 first[d] = after[first[d]]
+                # a node may wait in several buckets: only its last distance counts
                 if distance[v] != d:
                     continue
+                # no node further off is needed in this round
                 if excess[v] < 0:
                     nearest = d
                     break
@@ -177,6 +189,7 @@ def transport(excess, graph, flow):  # type: ignore[no-untyped-def]
                     w = target[v, e]
                     if w < 0:
                         continue
+                    # taking flow back earns its cost; else a new unit goes along the arc
                     if back[v, e] >= 0 and flow[back[v, e]] > 0:
                         c = -cost[v, e]
                     elif out[v, e] >= 0:
@@ -192,6 +205,7 @@ def transport(excess, graph, flow):  # type: ignore[no-untyped-def]
             d += 1
         if nearest > graph.longest:
             return total  # nothing lacks anything any more
+        # potentials keep all reduced costs at 0 or above
         for v in range(nodes):
             potential[v] += min(distance[v], nearest)
         # augment along arcs of reduced cost 0
@@ -199,6 +213,7 @@ def transport(excess, graph, flow):  # type: ignore[no-untyped-def]
         seen[:] = False
         for source in range(nodes):
             while excess[source] > 0:
+                # depth first, and no entry is tried twice in a round
                 depth = 0
                 path[0] = source
                 seen[source] = True
@@ -218,6 +233,7 @@ def transport(excess, graph, flow):  # type: ignore[no-untyped-def]
                             else:
                                 entry[v] += 1
                                 continue
+                            # a step forward along an arc of reduced cost 0
                             if c + potential[v] == potential[w]:
                                 depth += 1
                                 path[depth] = w
@@ -225,13 +241,16 @@ def transport(excess, graph, flow):  # type: ignore[no-untyped-def]
                                 forward = True
                                 break
                         entry[v] += 1
+                    # a dead end: back by one, past the arc that led here
                     if not forward:
                         depth -= 1
                         if depth >= 0:
                             entry[path[depth]] += 1
                 if depth < 0:
                     break
+                # as much as both ends and every flow taken back allow
                 amount = min(excess[source], -excess[path[depth]])
+                # first the bound, then the change, arc by arc
                 for k in range(depth):
                     v = path[k]
                     arc = back[v, entry[v]]
@@ -248,6 +267,7 @@ def transport(excess, graph, flow):  # type: ignore[no-untyped-def]
                         total += amount * cost[v, entry[v]]
                 excess[source] -= amount
                 excess[path[depth]] += amount
+                # nodes of this path may serve the next one
                 for k in range(depth + 1):
                     seen[path[k]] = False
 
@@ -279,12 +299,14 @@ def assign(held, codes, graph, flow, item, word):  # type: ignore[no-untyped-def
     for i in range(codes.size - 1, -1, -1):
         next_item[i] = of[codes[i]]
         of[codes[i]] = i
+        # with a tolerance codes are nodes of their own, and lack what they need
         excess[words + codes[i] if tolerant else graph.node_of_code[codes[i]]] -= 1
     transport(excess, graph, flow)
     # positions follow the flow: from word to word first, whenever there are some to move
     moving = True
     while moving:
         moving = False
+        # positions pass on along words, one arc at a time
         for v in range(words):
             if at[v] < 0:
                 continue
@@ -299,6 +321,7 @@ def assign(held, codes, graph, flow, item, word):  # type: ignore[no-untyped-def
                     at[w] = i
                     flow[arc] -= 1
                     moving = True
+    # then each takes an item of the code that its word serves
     for v in range(words):
         for e in range(entries):
             arc, w = graph.out[v, e], graph.target[v, e]
@@ -310,6 +333,7 @@ def assign(held, codes, graph, flow, item, word):  # type: ignore[no-untyped-def
                 c = w - words
                 item[i], word[i] = of[c], v
                 of[c] = next_item[of[c]]
+        # without a tolerance a word serves its own code alone
         if not tolerant:
             c = graph.code_of_node[v]
             while at[v] >= 0:

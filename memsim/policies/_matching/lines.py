@@ -19,7 +19,7 @@ from memsim.policies._matching.tour import find_tour
 
 
 class Rules(NamedTuple):
-    """What a policy asks of matching; see `Matched`."""
+    """The rules that a policy asks of matching; see `Matched`."""
 
     tolerance: int = 0
     price: int | None = None
@@ -57,11 +57,14 @@ def lead_through_outputs(
       rules: of the policy.
       stuck: cells to avoid, of the layer's crossbars; None for none.
     """
+    # codes count from the lowest from here on
     graph, seen = graph_of(codes, config, rules)
     seen = seen - graph.lowest
+    # the order of outputs is chosen first, then what goes from each to the next
     order = find_tour(seen, graph)
     rows = row_kinds(stuck, seen.shape, _dealt(len(seen), config), config)
     inputs, words = np.empty(seen.shape, np.int32), np.empty(seen.shape, np.int32)
+    # positions that may take one another's weights: of a section, or of all
     pool = config.rows if rules.by_section else seen.shape[1]
     for start in range(0, seen.shape[1], pool):
         members = slice(start, start + pool)
@@ -74,15 +77,17 @@ def lead_through_outputs(
 
 
 def graph_of(codes: np.ndarray, config: CrossbarConfig, rules: Rules) -> tuple[Graph, np.ndarray]:
-    """The graph that codes are matched on, and the codes as it sees them, int32."""
+    """Gives the graph that codes are matched on, and the codes as it sees them, int32."""
     dropped = max(0, config.bits - MATCHED_BITS)
     dropped = -(-dropped // config.cell_bits) * config.cell_bits  # whole cells
     codes = codes.astype(np.int32)
+    # codes by their high order: rounded as the words are cut
     if dropped and config.encoding in ("twos_complement", "offset_binary"):
         codes = codes >> dropped
     elif dropped:
         codes = np.sign(codes) * (np.abs(codes) >> dropped)
     config = dataclasses.replace(config, bits=config.bits - dropped)
+    # so high a price by default that no error is made which saves no write
     price = 12 * rules.tolerance**2 if rules.price is None else rules.price
     return word_graph(config, rules.tolerance, max(1, price)), codes
 
@@ -101,17 +106,21 @@ def _lead(codes, tour, rows, graph, flow, inputs, words):  # type: ignore[no-unt
     erased = np.zeros(codes.shape[1], np.int32)
     for k in range(tour.size):
         new, kinds, item, word = codes[tour[k]], rows.of[k], inputs[k], words[k]
+        # faulty rows choose first, they have the least choice
         item[:] = -1
         if np.any(kinds):
             held = words[k - 1] if k > 0 and rows.carried else erased
             take_faulty_rows(held, kinds, new, rows, graph, item, word)
+        # what they left goes to whole rows
         whole = np.flatnonzero(item < 0)
         free = np.ones(new.size, np.bool_)
         free[item[item >= 0]] = False
         items = np.flatnonzero(free)
+        # the first output may lie anywhere: `arrange` chooses by what is held
         if k == 0:
             item[whole], word[whole] = items, graph.node_of_code[new[items]]
             continue
+        # the others go where the output before left nearly the same word
         chosen, served = np.empty(whole.size, np.int32), np.empty(whole.size, np.int32)
         assign(words[k - 1][whole], new[items], graph, flow, chosen, served)
         item[whole], word[whole] = items[chosen], served
@@ -138,25 +147,31 @@ def arrange(
     alike = np.zeros(count, np.int32)
     if np.any(kinds.of):  # positions at rows of the same kinds throughout
         alike = np.unique(kinds.of, axis=1, return_inverse=True)[1].astype(np.int32)
+    # within a section alone if its index says so
     if rules.by_section:
         alike = alike * -(-count // rows) + np.arange(count, dtype=np.int32) // rows
     _arrange(
         graph.code_of_node[words[0]], words[-1], alike, held, rows, graph, scratch(graph), slot
     )
+    # positions in the order of sections and rows
     at = np.argsort(slot)
     codes, inputs, words = (x[:, at] for x in (codes, inputs, words))
+    # with a tolerance each row chooses its words once more, knowing all that follow
     if graph.tolerance:
         words = np.ascontiguousarray(words)
         _polish_rows(np.ascontiguousarray(codes), before, kinds, graph, rows, words)
         held = before
+    # unused rows at the end hold one past the last weight
     weights = np.full((outputs, -(-count // rows) * rows), outputs * count, np.int32)
     weights[:, :count] = order[:, None] * count + inputs
     avoids = rules.avoids_faults
+    # what is then held, less what was asked for
     programmed, error = graph.code_of_node[words], np.empty(outputs)
     error[order] = (kinds.value[kinds.of, programmed] - codes).mean(axis=1)
     delta = np.zeros(outputs * count, np.min_scalar_type(-(2**config.bits)) if avoids else np.int8)
     if graph.tolerance or avoids:
         delta[weights[:, :count]] = programmed - codes
+    # section-major: a section of every output, then the next one
     sections = weights[_dealt(outputs, config)].reshape(outputs, -1, rows).swapaxes(0, 1)
     weights = np.ascontiguousarray(sections).reshape(-1, rows)
     used = np.full(weights.shape[0], rows, np.int32)
@@ -178,13 +193,16 @@ def _arrange(codes, last, alike, held, rows, graph, flow, slot):  # type: ignore
       slot: int32 [positions], returned: section * rows + row of each.
     """
     free = np.ones(codes.size, np.bool_)
+    # section by section: each takes the lines that follow best on what is held
     for start in range(0, codes.size, rows):
         here = alike[start : start + rows]
+        # lines of one kind of rows may change places, others not
         for kind in np.unique(here):
             at = np.flatnonzero(here == kind)
             chosen = np.flatnonzero(free & (alike == kind))
             item, word = np.empty(at.size, np.int32), np.empty(at.size, np.int32)
             assign(held[at], codes[chosen], graph, flow, item, word)
+            # the section leaves the last words of its lines to the next one
             taken = chosen[item]
             slot[taken] = start + at
             held[at] = last[taken]
@@ -193,7 +211,7 @@ def _arrange(codes, last, alike, held, rows, graph, flow, slot):  # type: ignore
 
 @numba.njit(cache=True, nogil=True)
 def _polish_rows(codes, held, kinds, graph, rows, words):  # type: ignore[no-untyped-def]
-    """`_polish` for every row that is whole, through all its sections.
+    """Calls `_polish` for every row that is whole, through all its sections.
 
     Args:
       codes: int32 [outputs, positions], position section * rows + row.
@@ -203,6 +221,7 @@ def _polish_rows(codes, held, kinds, graph, rows, words):  # type: ignore[no-unt
     """
     outputs, count = codes.shape
     for row in range(min(rows, count)):
+        # sections follow one another on a row, outputs within each
         sections = (count - row - 1) // rows + 1
         steps, after = (
             np.empty(sections * outputs, np.int32),
@@ -214,8 +233,10 @@ def _polish_rows(codes, held, kinds, graph, rows, words):  # type: ignore[no-unt
                 steps[s * outputs + k] = codes[k, s * rows + row]
                 after[s * outputs + k] = words[k, s * rows + row]
                 whole &= kinds.of[k, s * rows + row] == 0
+        # faulty rows were chosen exactly already
         if whole:
             _polish(steps, held[row], graph, after)
+        # back to their places
         for s in range(sections):
             for k in range(outputs):
                 words[k, s * rows + row] = after[s * outputs + k]
@@ -224,7 +245,7 @@ def _polish_rows(codes, held, kinds, graph, rows, words):  # type: ignore[no-unt
 
 @numba.njit(cache=True, nogil=True)
 def _polish(codes, held, graph, words):  # type: ignore[no-untyped-def]
-    """The words that cost a row least, for the weights that follow one another there.
+    """Finds the words that cost a row least, for the weights that follow one another there.
 
     A shortest path, exact.
 
@@ -239,6 +260,7 @@ def _polish(codes, held, graph, words):  # type: ignore[no-untyped-def]
     cost, before = np.zeros(width, np.int64), np.zeros(width, np.int64)
     choice = np.empty((codes.size, width), np.int8)
     for k in range(codes.size):
+        # cost[e]: the least so far, if this code is off by e - tolerance
         before[:] = cost
         for e in range(width):
             code = codes[k] + e - tolerance
@@ -246,9 +268,11 @@ def _polish(codes, held, graph, words):  # type: ignore[no-untyped-def]
             if code < 0 or code >= count:
                 continue
             node, error = graph.node_of_code[code], (e - tolerance) ** 2
+            # the first step starts from the word that is held
             if k == 0:
                 cost[e] = price * changes[held, node] + error
                 continue
+            # from every choice at the step before
             for f in range(width):
                 last = codes[k - 1] + f - tolerance
                 if last < 0 or last >= count:
@@ -256,6 +280,7 @@ def _polish(codes, held, graph, words):  # type: ignore[no-untyped-def]
                 here = before[f] + price * changes[graph.node_of_code[last], node] + error
                 if here < cost[e]:
                     cost[e], choice[k, e] = here, f
+    # from the best end back to the start
     e = int(np.argmin(cost))
     for k in range(codes.size - 1, -1, -1):
         words[k] = graph.node_of_code[codes[k] + e - tolerance]

@@ -15,7 +15,7 @@ _TOUR_NEIGHBOURS = (8, 5)
 
 
 def find_tour(codes: np.ndarray, graph: Graph) -> np.ndarray:
-    """An order of a layer's outputs in which neighbours take few writes from one to the next.
+    """Orders a layer's outputs so that neighbours take few writes from one to the next.
 
     A closed tour: nearest neighbours, then 2-opt and or-opt. Distances are L1 between histograms of
     codes at several resolutions, which tracks the exact cost; for the nearest outputs it is the
@@ -35,9 +35,11 @@ def find_tour(codes: np.ndarray, graph: Graph) -> np.ndarray:
         return np.concatenate([block[find_tour(codes[block], graph)] for block in blocks])
     if outputs <= 3:
         return np.arange(outputs)
+    # coarse distances of all pairs, then the nearest of each
     levels = _levels(codes, graph)
     distance = _distances(levels)
     neighbours = _nearest(distance, _TOUR_NEIGHBOURS[graph.tolerance > 0])
+    # exact costs of these; all others are brought to the same scale
     exact = _exact_costs(codes, neighbours, graph, scratch(graph))
     near = np.take_along_axis(distance, neighbours, axis=1)
     distance *= exact.sum() / max(near.sum(), 1)
@@ -45,9 +47,10 @@ def find_tour(codes: np.ndarray, graph: Graph) -> np.ndarray:
     distance[rows, neighbours] = distance[neighbours, rows] = exact
     # within a tolerance the way back costs something else; integers, so that gains are exact
     distance = np.rint((distance + distance.T) / 2).astype(np.int32)
-    order = _nearest_first(distance)
-    _improve(order, distance, _nearest(distance, max(_TOUR_NEIGHBOURS)))
-    return order
+    # a first path, then improved until no move helps
+    path: np.ndarray = _nearest_first(distance)
+    _improve(path, distance, _nearest(distance, max(_TOUR_NEIGHBOURS)))
+    return path
 
 
 def _levels(codes: np.ndarray, graph: Graph) -> np.ndarray:
@@ -55,12 +58,14 @@ def _levels(codes: np.ndarray, graph: Graph) -> np.ndarray:
     words = graph.node_of_code[codes]
     size = graph.code_of_node.size
     outputs = len(codes)
+    # one histogram over outputs and words side by side
     whole = np.bincount(
         (np.arange(outputs)[:, None] * size + words).reshape(-1), minlength=outputs * size
     ).reshape(outputs, size)
     depth = size.bit_length() - 1
     finest = graph.tolerance.bit_length() + (graph.tolerance > 0)
     levels = []
+    # bins of ever more words: those that share their high-order bits
     for low in range(min(finest, depth - 1), depth):
         bins = np.arange(0, size, 1 << low)
         levels.append(np.add.reduceat(whole, bins, axis=1))
@@ -69,7 +74,7 @@ def _levels(codes: np.ndarray, graph: Graph) -> np.ndarray:
 
 @numba.njit(cache=True, nogil=True, fastmath=True)
 def _distances(levels):  # type: ignore[no-untyped-def]
-    """L1 between all pairs of rows, float32 [rows, rows]."""
+    """Computes L1 between all pairs of rows, float32 [rows, rows]."""
     rows, bins = levels.shape
     distance = np.zeros((rows, rows), np.float32)
     for i in range(rows):
@@ -82,9 +87,10 @@ def _distances(levels):  # type: ignore[no-untyped-def]
 
 
 def _nearest(distance: np.ndarray, count: int) -> np.ndarray:
-    """The nearest others of each row, nearest first: int64 [rows, at most count]."""
+    """Finds the nearest others of each row, nearest first: int64 [rows, at most count]."""
     count = min(count, len(distance) - 1)
     others = distance.astype(np.float64)
+    # no row is its own neighbour
     np.fill_diagonal(others, np.iinfo(np.int32).max)
     nearest = np.argpartition(others, count - 1, axis=1)[:, :count]
     order = np.argsort(np.take_along_axis(others, nearest, axis=1), axis=1, kind="stable")
@@ -93,15 +99,17 @@ def _nearest(distance: np.ndarray, count: int) -> np.ndarray:
 
 @numba.njit(cache=True, nogil=True)
 def _exact_costs(codes, neighbours, graph, flow):  # type: ignore[no-untyped-def]
-    """What it costs to overwrite each output by each of its neighbours."""
+    """Computes what it costs to overwrite each output by each of its neighbours."""
     words = graph.code_of_node.size
     costs = np.empty(neighbours.shape, np.float32)
     for i in range(neighbours.shape[0]):
         for k in range(neighbours.shape[1]):
+            # without a tolerance the way back costs the same: taken from there
             known = np.flatnonzero(neighbours[neighbours[i, k]] == i)
             if graph.tolerance == 0 and neighbours[i, k] < i and known.size:
                 costs[i, k] = costs[neighbours[i, k], known[0]]
                 continue
+            # words of this output have to become those that the neighbour needs
             excess = np.zeros(graph.target.shape[0], np.int32)
             for code in codes[i]:
                 excess[graph.node_of_code[code]] += 1
@@ -114,8 +122,9 @@ def _exact_costs(codes, neighbours, graph, flow):  # type: ignore[no-untyped-def
 
 @numba.njit(cache=True, nogil=True)
 def _nearest_first(distance):  # type: ignore[no-untyped-def]
-    """A path that always goes on to the nearest row left."""
+    """Follows a path that always goes on to the nearest row left."""
     rows = len(distance)
+    # the tour starts at the first output
     left = np.ones(rows, np.bool_)
     order = np.zeros(rows, np.int64)
     left[0] = False
@@ -131,14 +140,16 @@ def _nearest_first(distance):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _improve(order, distance, neighbours):  # type: ignore[no-untyped-def]
-    """2-opt and or-opt moves to near neighbours, until none shortens the closed tour."""
+    """Makes 2-opt and or-opt moves to near neighbours, until none shortens the closed tour."""
     rows = order.size
+    # the inverse: where in the tour each output is
     place = np.empty(rows, np.int64)
     for i in range(rows):
         place[order[i]] = i
     improved = True
     while improved:
         improved = False
+        # sweeps over all outputs, until one changes nothing
         for a in range(rows):
             for k in range(neighbours.shape[1]):
                 c = neighbours[a, k]
@@ -147,6 +158,7 @@ def _improve(order, distance, neighbours):  # type: ignore[no-untyped-def]
                 y, z = order[(place[a] - 1) % rows], order[(place[c] - 1) % rows]
                 ahead = distance[a, b] + distance[c, d] - distance[a, c] - distance[b, d]
                 behind = distance[a, y] + distance[c, z] - distance[a, c] - distance[y, z]
+                # 2-opt: the part in between is turned round
                 if max(ahead, behind) > 0:
                     if ahead >= behind:
                         _reverse(order, place, place[b], place[c])
@@ -156,6 +168,7 @@ def _improve(order, distance, neighbours):  # type: ignore[no-untyped-def]
                     continue
                 # move a, and up to two that follow it, next to c
                 for length in range(1, 4):
+                    # a to e is moved, `after` then follows what came before a
                     e = order[(place[a] + length - 1) % rows]
                     after = order[(place[a] + length) % rows]
                     if (place[c] - place[a]) % rows < length or rows < length + 3:
@@ -176,6 +189,7 @@ def _improve(order, distance, neighbours):  # type: ignore[no-untyped-def]
 def _reverse(order, place, i, j):  # type: ignore[no-untyped-def]
     """Turns the part of a closed tour from place i to place j round."""
     rows = order.size
+    # swaps ends inwards; the part may run over the end of the array
     for _ in range(((j - i) % rows + 1) // 2):
         order[i], order[j] = order[j], order[i]
         place[order[i]], place[order[j]] = i, j

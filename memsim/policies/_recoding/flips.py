@@ -16,7 +16,7 @@ def choose_flips(
     held: np.ndarray | None,
     config: CrossbarConfig,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Flip-N-Write: stores complements where fewer cells change, flags counted; ties stay plain.
+    """Chooses complements (Flip-N-Write) where fewer cells change, flags counted; ties stay plain.
 
     Args:
       codes: signed integers [weights], in the order of `Placement`.
@@ -28,6 +28,7 @@ def choose_flips(
       (flips, held): words [sections, rows], or [sections, 1] for flags of sections, of the bits to
       complement; the words held afterwards. Both `config.word_dtype`.
     """
+    # the sections in the order of programming, and what they overwrite
     weights, _, used_rows = placement
     sections, held = scheduled(used_rows, held, config)
     words, masks = words_of_codes(config), np.asarray(config.column_masks, np.int64)
@@ -38,13 +39,16 @@ def choose_flips(
     else:
         flipped = np.zeros(weights.shape, np.bool_)
         _flip_words(*walk, int(masks.sum()), _changes(config), held, flipped)
+        # the flag is a bit of the word, complemented with it
         flips = flipped * config.word_dtype.type(masks.sum())
     return flips, held.astype(config.word_dtype)
 
 
 @functools.cache
 def _changes(config: CrossbarConfig) -> np.ndarray:
-    """uint8 [2, 65536], cells of which a bit is set in the low and in the high half of a word."""
+    """Counts, uint8 [2, 65536], cells of which a bit is set in the low and in the high half of a
+    word.
+    """
     half = np.arange(2**16)
     table = np.zeros((2, half.size), np.uint8)
     for mask in config.column_masks:  # no cell lies across the halves
@@ -73,13 +77,16 @@ def _flip_words(  # type: ignore[no-untyped-def]
     for step in range(steps):
         for crossbar in range(crossbars):
             section = sections[step, crossbar]
+            # an idle crossbar
             if section == used_rows.size:
                 continue
             for row in range(used_rows[section]):
+                # changes of the plain word (flag 0) and of its complement (flag 1)
                 word = words[codes[weights[section, row]] - lowest]
                 plain = held[crossbar, row] ^ word
                 turned = plain ^ whole
                 cells = changes[0, plain & 0xFFFF] + changes[1, plain >> 16]
+                # a tie stays plain
                 if changes[0, turned & 0xFFFF] + changes[1, turned >> 16] < cells:
                     flipped[section, row] = True
                     word ^= whole
@@ -103,23 +110,28 @@ def _flip_columns(  # type: ignore[no-untyped-def]
     for step in range(steps):
         for crossbar in range(crossbars):
             section = sections[step, crossbar]
+            # an idle crossbar
             if section == used_rows.size:
                 continue
             for column in range(columns):
+                # the flag cell itself may change
                 flag = held[crossbar, rows] & masks[column]
                 plain[column] = flag != 0
                 turned[column] = flag != masks[column]
+            # cells of each column that differ from plain, and from complemented words
             for row in range(used_rows[section]):
                 differs = held[crossbar, row] ^ words[codes[weights[section, row]] - lowest]
                 for column in range(columns):
                     here = differs & masks[column]
                     plain[column] += here != 0
                     turned[column] += here != masks[column]
+            # columns that take fewer changes complemented
             flip = 0
             for column in range(columns):
                 if turned[column] < plain[column]:
                     flip |= masks[column]
             for row in range(used_rows[section]):
                 held[crossbar, row] = words[codes[weights[section, row]] - lowest] ^ flip
+            # flags are the row after the others
             held[crossbar, rows] = flip
             flips[section, 0] = flip

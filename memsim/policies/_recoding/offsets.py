@@ -15,7 +15,7 @@ def choose_offset(
     held: np.ndarray | None,
     config: CrossbarConfig,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """ARAS-style: the offset of all codes that takes the layer fewest writes; ties the smallest.
+    """Finds the offset of all codes that takes the layer fewest writes; ties the smallest.
 
     Among those with which every word `code + 2**(bits - 1) + offset` is one of `bits` bits.
 
@@ -31,6 +31,7 @@ def choose_offset(
     sections, held = scheduled(used_rows, held, config)
     graph, size = word_graph(config), 2**config.bits
     word_of, changes = graph.node_of_code, graph.changes  # unsigned words: each is its own node
+    # an offset moves all codes alike: it is enough to count which follow which
     last = np.full(held.shape, -1, np.int32)
     first, pairs = np.zeros((size, size), np.int64), np.zeros((size, size), np.int64)
     _count_pairs(codes, weights, used_rows, sections, config.min_code, held, last, first, pairs)
@@ -38,12 +39,15 @@ def choose_offset(
     old, new = np.nonzero(pairs)
 
     def price(offset: int) -> tuple[int, int, int]:
+        # first what is overwritten as it was held, then codes by codes
         entering = changes[word, word_of[entered + offset]] @ first[word, entered]
         writes = entering + changes[word_of[old + offset], word_of[new + offset]] @ pairs[old, new]
         return int(writes), abs(offset), offset
 
+    # offsets with which every code stays one that a word can hold
     lowest, highest = int(codes.min()), int(codes.max())
     _, _, offset = min(map(price, range(config.min_code - lowest, config.max_code - highest + 1)))
+    # rows that were not programmed hold what they held
     after = np.where(last < 0, held, word_of[last + offset])
     return np.asarray(offset, np.int32), after.astype(config.word_dtype)
 
@@ -63,10 +67,12 @@ def _count_pairs(  # type: ignore[no-untyped-def]
     for step in range(steps):
         for crossbar in range(crossbars):
             section = sections[step, crossbar]
+            # an idle crossbar
             if section == used_rows.size:
                 continue
             for row in range(used_rows[section]):
                 code = codes[weights[section, row]] - lowest
+                # the first code in a row overwrites a word, later ones a code
                 if last[crossbar, row] < 0:
                     first[held[crossbar, row], code] += 1
                 else:

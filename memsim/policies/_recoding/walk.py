@@ -1,4 +1,4 @@
-"""What a walk over the sections of a layer needs, in the order they are programmed."""
+"""Tables for a walk over the sections of a layer, in the order they are programmed."""
 
 import functools
 
@@ -13,10 +13,11 @@ from memsim.schedule import network_schedule
 def scheduled(
     used_rows: AnyArray, held: np.ndarray | None, config: CrossbarConfig
 ) -> tuple[AnyArray, np.ndarray]:
-    """The sections programmed at each step [steps, crossbars], and a copy of what is held, int32.
+    """Gives the sections of each step [steps, crossbars], and a copy of what is held, int32.
 
     A word and its flag take 31 bits at most.
     """
+    # a layer by itself starts at crossbar 0, as in the schedule of the network
     sections = network_schedule([used_rows], config)[0].sections
     erased = np.zeros((sections.shape[1], config.physical_rows), np.int32)
     return sections, erased if held is None else held.astype(np.int32)
@@ -24,6 +25,6 @@ def scheduled(
 
 @functools.cache
 def words_of_codes(config: CrossbarConfig) -> np.ndarray:
-    """int32 [codes], the word of the code `config.min_code + i`."""
+    """Lists, int32 [codes], the word of the code `config.min_code + i`."""
     codes = np.arange(config.min_code, config.max_code + 1, dtype=np.int32)
     return np.asarray(encode(jnp.asarray(codes), config)).astype(np.int32)
