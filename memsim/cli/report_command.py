@@ -119,7 +119,7 @@ class ReportOptions(
 
 
 class _Outputs(NamedTuple):
-    """The module that draws the charts (None: nothing does), and the files that they go to, by name."""
+    """Holds the module that draws (None: nothing does), and the files of charts by name."""
 
     plot: ModuleType | None
     charts: dict[str, Path]
