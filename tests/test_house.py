@@ -334,6 +334,8 @@ def test_names_and_prose_are_free_of_old_words(package):
     wrong = []
     for path in python_files(package):
         place = path.relative_to(ROOT)
+        if path.name == "_moved.py":  # it knows the names of 0.1
+            continue
         for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
             if token.type == tokenize.NAME:
                 parts = {*token.string.split("_"), *re.findall("^Kinds$", token.string)}
