@@ -119,7 +119,7 @@ class ReportOptions(
 
 
 class _Outputs(NamedTuple):
-    """The module that draws the charts (None: nothing does), and the files that they go to, by name."""
+    """The module that draws the charts, None where there is none, and their files by name."""
 
     plot: ModuleType | None
     charts: dict[str, Path]
