@@ -1,4 +1,4 @@
-"""Where commands print: results on stdout, progress and what went wrong on stderr."""
+"""The consoles that commands print to: results on stdout, progress and what went wrong on stderr."""
 
 import codecs
 import os
