@@ -238,7 +238,7 @@ def test_what_draws_differently_wears_by_the_mean_of_its_passes():
     plan = memsim.plan(weights, config, policies["stuck"])
     (key,) = jax.random.split(jax.random.key(0), 1)
     wear = memsim.service.steady_wear(weights, plan, memsim.sample_chip(key, plan), passes=4)
-    np.testing.assert_allclose(wear_cycles(last.wear[0], config), wear)
+    np.testing.assert_allclose(memsim.service.wear_cycles(last.wear[0], config), wear)
     assert np.any(last.wear[0] % 1)
 
 

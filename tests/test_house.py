@@ -16,8 +16,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # Left never imports right; `_stream` and `_checks` are internal and stand where they are used.
 ORDER = """
-    _checks _moved config codes selection placement schedule chip policies planning programming network
-    expectation intervals summary _stream streaming budgeting cells service files report plot cli
+    _checks _moved config codes selection placement schedule chip policies planning programming
+    network expectation intervals summary _stream streaming budgeting cells service files report
+    plot cli
 """.split()  # noqa: SIM905
 HEAVY = ("scipy", "rich", "jinja2", "safetensors", "numba", "typer", "matplotlib")
 LONGEST_FILE, LONGEST_FUNCTION, MOST_PARAMETERS, LEAST_COMMENTS = 400, 80, 12, 0.04
@@ -334,6 +335,8 @@ def test_names_and_prose_are_free_of_old_words(package):
     wrong = []
     for path in python_files(package):
         place = path.relative_to(ROOT)
+        if path.name == "_moved.py":  # it knows the names of 0.1
+            continue
         for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
             if token.type == tokenize.NAME:
                 parts = {*token.string.split("_"), *re.findall("^Kinds$", token.string)}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import memsim
-from memsim import Conductance, ConductanceLaw, Readout
+from memsim.cells import Conductance, ConductanceLaw, Readout
 
 
 @dataclasses.dataclass(frozen=True)

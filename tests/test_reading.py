@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import memsim
-from memsim import Conductance, Readout, Wires
+from memsim.cells import Conductance, Readout, Wires
 from memsim.cells._columns import codes_of_whole_sums, full_range
 from memsim.config import ENCODINGS
 from memsim.selection import by_output

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 import memsim
-from memsim import Wires
+from memsim.cells import Wires
 from tests.oracles import solve_crossbar
 
 

@@ -140,7 +140,7 @@ def negated(config: CrossbarConfig) -> int:
 
 
 def sign_level(config: CrossbarConfig) -> int:
-    """Gives the levels by which the top cell of a row with a sign exceeds the digit it stands for."""
+    """Gives the levels by which the top cell of a negative row exceeds the digit it stands for."""
     top = config.column_masks[-1]
     sign = (1 << (config.bits - 1)) // (top & -top)
     return sign if config.encoding == "sign_magnitude" else 2 * sign

@@ -154,7 +154,7 @@ def _plan_in_budget(
 
 
 def _load_function(text: str) -> Callable[..., Any]:
-    """Loads the function that `module:function` names, also from the present folder."""
+    """Loads the function that `module:function` names, from the present folder too."""
     module, _, name = text.partition(":")
     try:
         with options.here_first():

@@ -175,7 +175,7 @@ def _deviation(
 
 
 def _norm(numbers: np.ndarray) -> float:
-    """Takes the Euclidean norm, also where squares would vanish or overflow."""
+    """Gives the Euclidean norm, also where squares would vanish or overflow."""
     unit = float(np.abs(numbers).max(initial=0.0))
     return unit * math.sqrt(np.sum(np.square(numbers / unit))) if unit else 0.0
 

@@ -119,7 +119,7 @@ class ReportOptions(
 
 
 class _Outputs(NamedTuple):
-    """Holds the module that draws (None: nothing does), and the files of charts by name."""
+    """The module that draws the charts, None where there is none, and their files by name."""
 
     plot: ModuleType | None
     charts: dict[str, Path]

@@ -1,4 +1,4 @@
-"""Prints for people: results on stdout, progress and what went wrong on stderr."""
+"""Consoles that commands print to: results on stdout, progress and failures on stderr."""
 
 import codecs
 import os

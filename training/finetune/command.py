@@ -7,7 +7,7 @@ import typer
 from memsim.cli.records import with_options
 from training import runs
 from training.finetune.job import fine_tune
-from training.finetune.report import save, show
+from training.finetune.report import describe, save, show
 from training.finetune.settings import FinetuneOptions, check_options
 from training.progress import progress_bar
 from training.tasks import choose_task, measure_float
