@@ -145,14 +145,14 @@ def test_every_tensor_of_a_vit_is_listed_where_it_went(names):
     else:
         make = MODELS["vit_base_patch16_224"].make
         leaves = named_leaves(nnx.state(nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0)))))
-    axes = select_layers(leaves, memsim.select_by_name())
+    selected = select_layers(leaves, memsim.select_by_name())
     listed = Counter()
-    for name, leaf in leaves.items():
+    for name in leaves:
         called = re.sub("kernel|scale", "weight", name.replace("/", "."))
         where = f"digital {re.sub('[.][0-9]+[.]', '.*.', called)}"
-        if name in axes:
-            outputs = math.prod(leaf.shape[axis] for axis in axes[name])
-            inputs = math.prod(leaf.shape) // outputs
+        if name in selected:
+            matrix = selected[name].matrix
+            outputs, inputs = matrix.outputs, matrix.inputs
             where = f"{where.replace('digital', 'programmed')} {inputs} x {outputs}"
         listed[where] += 1
     lines = [" ".join(line.split()) for line in WHERE.strip().splitlines()]

@@ -22,7 +22,7 @@ NETWORKS = (
     },
     {
         "query/kernel": ((5, 2, 2), np.float16, (1, 2)),
-        "decoder/conv_transpose.weight": ((3, 2, 4), np.float32, (1,)),
+        "decoder.conv_transpose.weight": ((3, 2, 4), np.float32, (1,)),
     },
     {
         "out/kernel": ((2, 2, 3), ml_dtypes.bfloat16, (2,)),
@@ -98,7 +98,7 @@ def assert_equals_oracle(params, planned, network, config, policy, chip, passes)
         params,
         output_axes(network),
         config,
-        policy.placement,
+        policy.name,
         enable=enabled_cells(plan, chip, passes) if policy.stucking.low else None,
         stuck=(np.asarray(chip.stuck_at_0 | chip.stuck_at_1), np.asarray(chip.stuck_at_1)),
         state=np.asarray(chip.state),

@@ -98,7 +98,10 @@ def test_vmap_over_p_and_low_is_a_loop_over_policies(params, plan, chip):
     settings = [(0.0, 1), (0.3, 3), (0.5, 8), (1.0, 2)]
 
     def with_settings(p, low):
-        layers = {name: layer._replace(p=p, low_columns=low) for name, layer in plan.layers.items()}
+        layers = {
+            name: layer._replace(reprogram=p, low_columns=low)
+            for name, layer in plan.layers.items()
+        }
         return memsim.program(params, plan._replace(layers=layers), chip)[1].counts
 
     p, low = (jnp.asarray(x) for x in zip(*settings, strict=True))

@@ -35,7 +35,9 @@ def test_a_cell_of_c_cycles_survives_2_c_writes(law, endurance, config, key):
     )
     np.testing.assert_allclose(spare, 2 * endurance, rtol=1e-4)  # all rows fail at once
     # the same cell by cell: stuck after the last cycle, and not before
-    plan = memsim.plan({"w": {"kernel": np.ones((4, 2), np.float32)}}, config, memsim.Policy.sws())
+    plan = memsim.plan(
+        {"w": {"kernel": np.ones((4, 2), np.float32)}}, config, memsim.policies.Sws()
+    )
     chip = memsim.sample_chip(key, plan)
     of_cells = np.full(chip_shape := (plan.crossbars, 4, 8), endurance, np.float32)
     lives = memsim.service.CellLives(jnp.asarray(of_cells), jnp.zeros(chip_shape, bool))

@@ -42,6 +42,7 @@ def results_console(width: int = 140) -> rich.console.Console:
       width: columns where nobody says how many there are: a pipe or a file has no width, so there
         it is wide enough not to fold tables. `COLUMNS` in the environment says so.
     """
+    accept_any_text()
     known = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal()
     return _Console(width=None if known else width)
 
