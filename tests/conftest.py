@@ -18,6 +18,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 hypothesis.settings.register_profile("memsim", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("memsim")
 
+# workers are told a terminal's width, which tables would keep to
+os.environ.pop("COLUMNS", None)
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
