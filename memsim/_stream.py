@@ -20,7 +20,7 @@ from memsim.config import CrossbarConfig
 from memsim.network import anonymous, target_words
 from memsim.planning import LayerPlan, layer_scale, prepare_layer
 from memsim.policies.base import Held, Policy
-from memsim.programming import Counts, Stucking, program_sections
+from memsim.programming import Counts, Stucking, draws_cells, program_sections
 from memsim.schedule import Slots, apply_schedule, network_schedule
 from memsim.selection import Selected, slice_of
 from memsim.summary import LayerSummary, Summary, layer_facts, summarize_counts
@@ -171,6 +171,7 @@ class Stream:
     ) -> None:
         self._config = config
         self._stucking = stucking
+        self._draws = draws_cells(stucking)
         self._passes = passes
         self._keys = keys
         self._make_chip = make_chip
@@ -262,7 +263,8 @@ class Stream:
         if not self._tallies:
             self._tallies = [self._new_tally(key, chunk[0].shape[1]) for key in self._keys]
         self._tallies = [
-            _program_chunk(tally, *chunk, self._stucking, self._config) for tally in self._tallies
+            _program_chunk(tally, *chunk, self._stucking, self._config, self._draws)
+            for tally in self._tallies
         ]
 
     def _new_tally(self, key: Array, crossbars: int) -> Tally:
@@ -288,15 +290,18 @@ def policy_stucking(policy: Policy, layers: int, config: CrossbarConfig) -> Stuc
     )
 
 
-@functools.partial(jax.jit, static_argnames="config")
+@functools.partial(jax.jit, static_argnames=("config", "draws"))
 def _program_chunk(
     tally: Tally,
     target: UInt[Array, "steps crossbars rows"],
     slots: Slots,
     stucking: Stucking,
     config: CrossbarConfig,
+    draws: bool,
 ) -> Tally:
-    done = program_sections(target, slots, stucking, tally.chip, config, passes=1, wear=True)
+    done = program_sections(
+        target, slots, stucking, tally.chip, config, passes=1, wear=True, draws=draws
+    )
     return Tally(
         tally.chip._replace(state=done.state),
         jax.tree.map(lambda before, counts: before + counts[0], tally.counts, done.counts),

@@ -22,6 +22,7 @@ __all__ = [
     "fault_cells",
     "fault_words",
     "new_chip",
+    "whole_chip",
     "with_faults",
 ]
 
@@ -91,6 +92,12 @@ def new_chip(
         flags = _draw_stuck(flag_key, rates, (crossbars, 1), cells, config)
         stuck = jnp.concatenate([stuck, flags], axis=2)
     return with_faults(key, stuck[0], stuck[1])
+
+
+def whole_chip(key: Key[Array, ""], crossbars: int, config: CrossbarConfig) -> Chip:
+    """Makes the chip of `new_chip` at rates of 0: without drawing, there is nothing to compile."""
+    no_cells = jnp.asarray(np.zeros((crossbars, config.physical_rows), config.word_dtype))
+    return with_faults(key, no_cells, no_cells)
 
 
 def with_faults(

@@ -17,7 +17,7 @@ from memsim.config import CrossbarConfig
 from memsim.network import anonymous, check_belongs, check_chip, join, stucking_of
 from memsim.placement import apply_placement
 from memsim.planning import LayerPlan, Plan
-from memsim.programming import Stucking, enable_slots
+from memsim.programming import Stucking, draws_cells, enable_slots
 from memsim.schedule import Schedule, Slots, apply_schedule
 from memsim.selection import by_output, named_leaves, slice_of, tensor_name
 
@@ -73,12 +73,19 @@ def expected_writes(
     ]
     stucking = stucking_of(layers, plan.config)
     writes: Array = _expected_writes(
-        join(placed), plan.schedule, plan.slots, stucking, chip, jnp.float32(width), plan.config
+        join(placed),
+        plan.schedule,
+        plan.slots,
+        stucking,
+        chip,
+        jnp.float32(width),
+        plan.config,
+        draws_cells(stucking),
     )
     return writes
 
 
-@functools.partial(jax.jit, static_argnames=("config",))
+@functools.partial(jax.jit, static_argnames=("config", "draws"))
 def _expected_writes(
     placed: Float32[Array, "sections rows"],
     schedule: Schedule,
@@ -87,10 +94,11 @@ def _expected_writes(
     chip: Chip,
     width: Float32[Array, ""],
     config: CrossbarConfig,
+    draws: bool,
 ) -> Float32[Array, " layers"]:
     target = soft_cells(apply_schedule(placed, schedule), width, config)
     # cells that may change in the pass that comes next
-    enable = enable_slots(slots, stucking, chip, chip.passes, config)
+    enable = enable_slots(slots, stucking, chip, chip.passes, config, draws)
     may_change = bit_slice(enable, config) != 0
     before = _before_each_step(target, may_change, _levels(chip.state, config))
     # a cell stays where it has the same level before and after, level 0 included

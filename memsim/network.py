@@ -12,12 +12,19 @@ import numpy as np
 from jaxtyping import Array, Float, Int32, Key, PyTree, Shaped, UInt
 
 from memsim._checks import as_key, check_kind, check_whole
-from memsim.chip import Chip, check_rates, new_chip
+from memsim.chip import Chip, check_rates, new_chip, whole_chip
 from memsim.codes import decode, dequantize, encode, rounded_quotient, to_codes
 from memsim.config import CrossbarConfig
 from memsim.placement import apply_placement, invert_placement
 from memsim.planning import LayerPlan, Plan
-from memsim.programming import Counts, Programmed, Stucking, enable_slots, program_sections
+from memsim.programming import (
+    Counts,
+    Programmed,
+    Stucking,
+    draws_cells,
+    enable_slots,
+    program_sections,
+)
 from memsim.schedule import Schedule, Slots, apply_schedule, invert_schedule
 from memsim.selection import (
     Matrix,
@@ -87,6 +94,8 @@ def sample_chip(
     rates = (stuck_at_0, stuck_at_1)
     if not any(isinstance(rate, jax.core.Tracer) for rate in rates):
         check_rates(_plain(stuck_at_0), _plain(stuck_at_1))
+        if not any(_plain(rate) for rate in rates):
+            return whole_chip(as_key("key", key), plan.crossbars, plan.config)
     low, high = (jnp.asarray(rate, jnp.float32) for rate in rates)
     chip: Chip = new_chip(as_key("key", key), plan.crossbars, plan.config, low, high)
     return chip
@@ -158,8 +167,17 @@ def program(
         target_words(w, anonymous(layer), config) for w, layer in zip(weights, layers, strict=True)
     ]
     # all sections of all layers at once
-    done, achieved = _program(
-        join(sections), plan, stucking_of(layers, config), chip, passes=passes, wear=wear
+    stucking = stucking_of(layers, config)
+    done, achieved = _program_scheduled(
+        join(sections),
+        plan.schedule,
+        plan.slots,
+        stucking,
+        chip,
+        config,
+        passes=passes,
+        wear=wear,
+        draws=draws_cells(stucking),
     )
     # and back
     held = [
@@ -197,7 +215,7 @@ def target_words(
     return jnp.concatenate([stored, flips], 1) if config.flags == "section" else stored
 
 
-@functools.partial(jax.jit, static_argnames=("passes", "wear", "config"))
+@functools.partial(jax.jit, static_argnames=("config", "passes", "wear", "draws"))
 def _program_scheduled(
     sections: UInt[Array, "sections rows"],
     schedule: Schedule,
@@ -207,25 +225,13 @@ def _program_scheduled(
     config: CrossbarConfig,
     passes: int,
     wear: bool,
+    draws: bool,
 ) -> tuple[Programmed, UInt[Array, "sections rows"]]:
     target = apply_schedule(sections, schedule)
-    done = program_sections(target, slots, stucking, chip, config, passes=passes, wear=wear)
-    return done, invert_schedule(done.achieved, schedule)
-
-
-def _program(
-    sections: UInt[Array, "sections rows"],
-    plan: Plan,
-    stucking: Stucking,
-    chip: Chip,
-    *,
-    passes: int,
-    wear: bool,
-) -> tuple[Programmed, UInt[Array, "sections rows"]]:
-    found: tuple[Programmed, Array] = _program_scheduled(
-        sections, plan.schedule, plan.slots, stucking, chip, plan.config, passes, wear
+    done = program_sections(
+        target, slots, stucking, chip, config, passes=passes, wear=wear, draws=draws
     )
-    return found
+    return done, invert_schedule(done.achieved, schedule)
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -345,17 +351,24 @@ def enable_words(plan: Plan, chip: Chip) -> dict[str, UInt[Array, "sections rows
     check_kind("chip", chip, Chip, "give one that `memsim.sample_chip` drew from a key")
     check_chip(plan, chip)
     layers = [plan.layers[name] for name in plan.names]
+    stucking = stucking_of(layers, plan.config)
     enable = _enable_sections(
-        plan.schedule, plan.slots, stucking_of(layers, plan.config), chip, plan.config
+        plan.schedule, plan.slots, stucking, chip, plan.config, draws_cells(stucking)
     )
     return dict(zip(plan.names, split(enable, layers), strict=True))
 
 
-@functools.partial(jax.jit, static_argnames="config")
+@functools.partial(jax.jit, static_argnames=("config", "draws"))
 def _enable_sections(
-    schedule: Schedule, slots: Slots, stucking: Stucking, chip: Chip, config: CrossbarConfig
+    schedule: Schedule,
+    slots: Slots,
+    stucking: Stucking,
+    chip: Chip,
+    config: CrossbarConfig,
+    draws: bool,
 ) -> UInt[Array, "sections rows"]:
-    return invert_schedule(enable_slots(slots, stucking, chip, chip.passes, config), schedule)
+    enable = enable_slots(slots, stucking, chip, chip.passes, config, draws)
+    return invert_schedule(enable, schedule)
 
 
 def check_belongs(name: str, leaf: Any, layer: LayerPlan) -> None:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, UInt
 
+from memsim._checks import is_known
 from memsim.chip import Chip, bernoulli_cells, fold_in
 from memsim.codes import AnyArray, cell_changes, column_counts, word_constant
 from memsim.config import CrossbarConfig
@@ -23,6 +24,7 @@ __all__ = [
     "Counts",
     "Programmed",
     "Stucking",
+    "draws_cells",
     "enable_slots",
     "program_sections",
     "program_words",
@@ -78,6 +80,14 @@ class Programmed(NamedTuple):
     state: UInt[Array, "crossbars rows"]
     counts: Counts
     wear: UInt[Array, "crossbars rows columns"] | None
+
+
+def draws_cells(stucking: Stucking) -> bool:
+    """Tells whether bit stucking may leave a cell alone; of traced values it always may."""
+    low_mask, reprogram = stucking.low_mask, stucking.reprogram
+    if not (is_known(low_mask) and is_known(reprogram)):
+        return True
+    return bool(np.any((np.asarray(low_mask) != 0) & (np.asarray(reprogram) < 1)))
 
 
 def program_words(
@@ -141,8 +151,10 @@ def program_sections(
     stucking: Stucking,
     chip: Chip,
     config: CrossbarConfig,
-    passes: int = 1,
-    wear: bool = False,
+    *,
+    passes: int,
+    wear: bool,
+    draws: bool,
 ) -> Programmed:
     """Programs sections step after step, `passes` times, onto one chip, and counts.
 
@@ -155,6 +167,7 @@ def program_sections(
       stucking: of every layer of the network; `slots.layer` says which.
       chip: the chip before.
       config, passes, wear: static; `wear` asks for writes per cell.
+      draws: static, what `draws_cells` says of `stucking`.
     """
     # tiles of so many steps that their arrays stay in cache
     steps, crossbars, rows = target.shape
@@ -174,7 +187,8 @@ def program_sections(
         # tiles of a pass, then those of the next pass
         here = index % tiles
         tile_slots = jax.tree.map(lambda x: x[here], tiled_slots)
-        enable = enable_slots(tile_slots, stucking, chip, chip.passes + index // tiles, config)
+        passed = chip.passes + index // tiles
+        enable = enable_slots(tile_slots, stucking, chip, passed, config, draws)
         words = program_words(targets[here], enable, state)
         # each step against the one before
         sets, resets = cell_changes(jnp.concatenate([state[None], words[:-1]]), words, config)
@@ -220,8 +234,16 @@ def enable_slots(
     chip: Chip,
     pass_index: Int32[Array, ""],
     config: CrossbarConfig,
+    draws: bool,
 ) -> UInt[Array, "steps crossbars rows"]:
     """Gives write-enable words of rows, a function of (chip, pass, layer, section) alone."""
+    # a row of flags, if there is one, is used whenever row 0 is
+    row = jnp.arange(config.physical_rows, dtype=jnp.int32) % config.rows
+    used = row[None, None] < slots.used_rows[..., None]
+    enable = jnp.where(used, word_constant(sum(config.column_masks), config), 0)
+    enable = enable & ~(chip.stuck_at_0 | chip.stuck_at_1)[None]
+    if not draws:  # drawing is most of what there is to compile
+        return enable
     reprogram, low_mask, fixed = jax.tree.map(lambda x: x[slots.layer], stucking)
     # `fixed` cells are drawn by where they are, `fresh` ones by when and as what
     crossbar = jnp.broadcast_to(jnp.arange(fixed.shape[1], dtype=jnp.int32), fixed.shape)
@@ -232,12 +254,7 @@ def enable_slots(
     # a physical cell is drawn once, however many low columns a layer has
     wanted = jnp.where(fixed, word_constant(sum(config.column_masks), config), low_mask)
     drawn = bernoulli_cells(keys, reprogram, wanted, config)
-    # a row of flags, if there is one, is used whenever row 0 is
-    row = jnp.arange(config.physical_rows, dtype=jnp.int32) % config.rows
-    used = row[None, None] < slots.used_rows[..., None]
-    enable = jnp.where(used, word_constant(sum(config.column_masks), config), 0)
-    stucked = low_mask[..., None] & ~drawn
-    free: Array = enable & ~stucked & ~(chip.stuck_at_0 | chip.stuck_at_1)[None]
+    free: Array = enable & ~(low_mask[..., None] & ~drawn)
     return free
 
 

@@ -15,7 +15,15 @@ from jaxtyping import Array
 
 from memsim._checks import check_kind, check_whole
 from memsim._stream import Load, Placing, Round, Stream, lay_out_ahead, policy_stucking
-from memsim.chip import Chip, Stuck, check_rates, fault_words, new_chip, with_faults
+from memsim.chip import (
+    Chip,
+    Stuck,
+    check_rates,
+    fault_words,
+    new_chip,
+    whole_chip,
+    with_faults,
+)
 from memsim.config import CrossbarConfig
 from memsim.planning import sections_by_output, stuck_cells
 from memsim.policies import Policy, Unsorted, chips_differ
@@ -279,6 +287,8 @@ def _keys(chips: Chips) -> Array:
 
 def _chip_maker(chips: Chips) -> Callable[[Array, int, CrossbarConfig], Chip]:
     def make_chip(key: Array, crossbars: int, config: CrossbarConfig) -> Chip:
+        if chips.faults is None and not (chips.stuck_at_0 or chips.stuck_at_1):
+            return whole_chip(key, crossbars, config)
         if chips.faults is None:
             rates = jnp.asarray([chips.stuck_at_0, chips.stuck_at_1], jnp.float32)
             drawn: Chip = new_chip(key, crossbars, config, rates[0], rates[1])

@@ -148,6 +148,7 @@ def test_a_wrong_policy_says_what_is_wrong(arguments, message):
         ("sws+stuck:p=0.5", "give p and low"),
         ("sws+stuck:p=0.5,low=3,q=1", "sws.stuck takes p, low, draws"),
         ("sws:p=0.5", "sws takes no options"),
+        ("sws+stuck:p=0.5,low=3,p=0.7", "give p once"),
         ("sws+stuck:p=half,low=3", "p is .half., give a number"),
         ("sws+stuck:p=0.5,low=2.5", "low is .2.5., give a whole number"),
         ("sws+stuck:p=2,low=3", "`p` is 2.0; a probability lies in 0..1"),

@@ -199,3 +199,36 @@ def test_a_law_that_gives_nan_is_refused(key):
     words = jnp.zeros((1, 2), config.word_dtype)
     with pytest.raises(ValueError, match="gives no finite cells"):
         memsim.cells.program_cells(key, words, config, Readout(cells=law))
+
+
+def test_the_text_of_a_law_says_which_and_with_which_figures():
+    parse = memsim.cells.parse_law
+    assert parse("ideal") == memsim.Conductance()
+    assert parse("hfo2") == memsim.Conductance.hfo2()
+    assert parse("pcm:drift_start=10,read_time=1e-7") == dataclasses.replace(
+        memsim.Conductance.pcm(), drift_start=10.0, read_time=1e-7
+    )
+    assert parse(f"{__name__}:EvenInLog:on=1e-3") == EvenInLog(on=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("flash", "choose one of ideal, hfo2, pcm, or module:Class of your own"),
+        ("", "choose one of ideal"),
+        (None, "give a text such as 'pcm'"),
+        ("hfo2:onn=1", "hfo2 takes on, off"),
+        ("hfo2:on=1,on=2", "give on once"),
+        ("hfo2:on=much", "on is 'much', give a number"),
+        ("hfo2:read_noise=1", "read_noise is '1', which text cannot say; set it in Python"),
+        ("hfo2:on=nan", "`on` is nan"),
+        ("no_such_module:Law", "cannot be imported"),
+        ("math:pi", "is no frozen dataclass"),
+        (f"{__name__}:EvenInLog:on=1e-9", "they must be apart"),
+        ("memsim.cells:Wires", "is no frozen dataclass"),
+        ("memsim:CrossbarConfig", "give a Conductance"),
+    ],
+)
+def test_a_text_that_is_no_law_is_refused(text, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        memsim.cells.parse_law(text)

@@ -1,6 +1,7 @@
 import json
 import shutil
 import socket
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -306,7 +307,23 @@ def test_chips_differ_by_how_their_cells_are_read(run, weights, tmp_path):
     assert len(set(table["writes"].to_pylist())) == 1
     assert len(set(table["accuracy"].to_pylist())) > 1
     refused = run(*options[:-1], "flash", "--out", tmp_path / "other")
-    assert "`--cells` is 'flash'; choose one of ideal, hfo2, pcm" in str(refused.exception)
+    assert "`cells` is 'flash'; choose one of ideal, hfo2, pcm" in str(refused.exception)
+
+
+def test_cells_of_your_own_are_read(run, weights, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs" / "your-own-cells.md").read_text()
+    code = page.split("```python")[1].split("params = ")[0]
+    (tmp_path / "cells_of_mine.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    options = (*SHAPE, "--weights", weights, "--policy", "sws", "--chips", 2)
+    accuracies = []
+    for spread in (0.05, 0.8):
+        law = f"cells_of_mine:LogLevels:spread={spread}"
+        result = run(*options, "--cells", law, "--out", tmp_path / f"at_{spread}")
+        assert result.exit_code == 0, result.output
+        table = pq.read_table(tmp_path / f"at_{spread}" / "sweep.parquet")
+        accuracies.append(np.mean(table["accuracy"].to_pylist()))
+    assert accuracies[1] < accuracies[0]
 
 
 def test_weights_trained_on_the_spot_are_kept_for_the_next_run(run, tmp_path, monkeypatch):

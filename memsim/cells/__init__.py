@@ -1,7 +1,7 @@
 """Memristors: how they are pulsed, what they conduct, what wires and converters make of that."""
 
 from memsim.cells.conductance import Conductance
-from memsim.cells.laws import ConductanceLaw
+from memsim.cells.laws import ConductanceLaw, parse_law
 from memsim.cells.prices import (
     expected_maximum,
     failed_writes,
@@ -55,6 +55,7 @@ __all__ = [
     "failed_writes",
     "fitting_schemes",
     "node_voltages",
+    "parse_law",
     "program_cells",
     "pulse_survival",
     "read_layer",

@@ -7,13 +7,18 @@ do, in `read_weights`, `read_layer`, `read_matmul` and in training.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import numbers
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, Key
 
-__all__ = ["ConductanceLaw", "check_law"]
+from memsim._checks import check_kind
+from memsim._words import import_class, read_words, words_of
+from memsim.cells.conductance import Conductance
+
+__all__ = ["ConductanceLaw", "check_law", "parse_law"]
 
 
 @runtime_checkable
@@ -169,3 +174,38 @@ def check_law(law: object, seconds: float = 0.0) -> None:
             f"`cells` is {law!r}: on average the lowest level conducts {low:.3g} S and the highest "
             f"{high:.3g} S; they must be apart, so that a converter can tell them."
         )
+
+
+def parse_law(text: str) -> ConductanceLaw:
+    """Reads the text of a law of conductance: its name, then words as they are in Python.
+
+    `ideal`, `hfo2` and `pcm` are the library's, with other figures as in `hfo2:on=1e-4`; a class
+    of yours is `module:Class`, or `module:Class:word=value`, looked for in the present folder too.
+
+    Raises:
+      ValueError: an unknown law or word, a value of another kind, or a class that is no law.
+
+    Examples:
+      >>> parse_law("pcm") == Conductance.pcm()
+      True
+      >>> parse_law("hfo2:spread_off=0.1").spread_off
+      0.1
+    """
+    check_kind("cells", text, str, "give a text such as 'pcm'")
+    library = {"ideal": Conductance, "hfo2": Conductance.hfo2, "pcm": Conductance.pcm}
+    name, _, options = text.strip().partition(":")
+    if name in library:
+        read = read_words("cells", text, options, words_of(Conductance), name)
+        return dataclasses.replace(library[name](), **read)
+    if not options:
+        raise ValueError(
+            f"`cells` is {text!r}; choose one of {', '.join(library)}, or module:Class of your own."
+        )
+    of, _, options = options.partition(":")
+    name = f"{name}:{of}"
+    kind = import_class("cells", name, "my_cells:LogLevels")
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+        raise ValueError(f"`cells` {name!r} is no frozen dataclass; see ConductanceLaw.")
+    law: Any = kind(**read_words("cells", text, options, words_of(kind), name))
+    check_law(law)
+    return law  # type: ignore[no-any-return]

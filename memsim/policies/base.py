@@ -29,11 +29,11 @@ import numpy as np
 from jaxtyping import Float32, Int32, Shaped, UInt
 
 from memsim._checks import check_choice, check_kind, check_number, check_whole
+from memsim._words import import_class, read_words, words_of, written_word
 from memsim.chip import Stuck
 from memsim.codes import AnyArray
 from memsim.config import CrossbarConfig
 from memsim.placement import Placement
-from memsim.policies._texts import UnreadableError, import_class, read_word, words_of, written_word
 
 __all__ = [
     "Arrangement",
@@ -246,24 +246,16 @@ class Policy(abc.ABC):
         kind = _imported(base) if ":" in base else _named(base)
         if kind is None or (plus and not (technique == "stuck" and issubclass(kind, Stuckable))):
             raise ValueError(f"`policy` is {text!r}; choose one of {', '.join(_known_names())}.")
-        given = dict(part.partition("=")[::2] for part in options.split(",") if part)
-        if plus and not {"p", "low"} <= set(given):
-            raise ValueError(f"`policy` is {text!r}; give p and low, as in {name}:p=0.5,low=3.")
         takes = words_of(kind)
         if issubclass(kind, Stuckable) and not plus and ":" not in base:
             takes = {word: of for word, of in takes.items() if word not in BitStucking._fields}
-        if set(given) - set(takes):
-            stuck = f" ({base}+stuck does)" if issubclass(kind, Stuckable) and not plus else ""
-            raise ValueError(
-                f"`policy` is {text!r}; {name} takes {', '.join(takes) or f'no options{stuck}'}."
-            )
-        try:
-            read = {word: read_word(takes[word], value) for word, value in given.items()}
-        except UnreadableError as error:
-            word = next(word for word, value in given.items() if value == error.value)
-            raise ValueError(
-                f"`policy` is {text!r}; {word} is {error.value!r}, give {error.remedy}."
-            ) from None
+            if options and not takes:
+                raise ValueError(
+                    f"`policy` is {text!r}; {name} takes no options ({name}+stuck does)."
+                )
+        read = read_words("policy", text, options, takes, name)
+        if plus and not {"p", "low"} <= set(read):
+            raise ValueError(f"`policy` is {text!r}; give p and low, as in {name}:p=0.5,low=3.")
         return kind(**read)
 
     def __str__(self) -> str:
@@ -367,7 +359,7 @@ def _known_names() -> list[str]:
 
 def _imported(text: str) -> type[Policy]:
     """Imports the class that `module:Class` names; see `import_class`."""
-    found = import_class(text)
+    found = import_class("policy", text, "my_policies:Magnitude")
     if not (isinstance(found, type) and issubclass(found, Policy)):
         raise ValueError(f"`policy` {text!r} is no policy; derive the class from memsim.Policy.")
     return found
