@@ -9,22 +9,11 @@ words of the field: `selection`, `codes`, `placement`, `schedule`, `chip`, `summ
 import importlib
 import typing
 
-from memsim import cells, chip, codes, files, placement, policies, schedule, selection, summary
+from memsim import chip, codes, placement, policies, schedule, selection, summary
 from memsim.budgeting import Budget, Judge, budget
-from memsim.cells import Conductance, Readout, read_weights
 from memsim.chip import Chip, with_faults
 from memsim.config import CrossbarConfig
 from memsim.expectation import expected_writes
-from memsim.files import (
-    load_chip,
-    load_faults,
-    load_plan,
-    open_checkpoint,
-    save_chip,
-    save_faults,
-    save_plan,
-    save_tensors,
-)
 from memsim.network import Programming, enable_words, program, sample_chip
 from memsim.planning import LayerPlan, Plan, plan, with_stucking
 from memsim.policies import Policy
@@ -34,7 +23,18 @@ from memsim.streaming import Chips, Comparison, compare
 from memsim.summary import Summary, mean_over_chips, summarize
 
 if typing.TYPE_CHECKING:
-    from memsim import intervals, plot, report, service
+    from memsim import cells, files, intervals, plot, report, service
+    from memsim.cells import Conductance, Readout, read_weights
+    from memsim.files import (
+        load_chip,
+        load_faults,
+        load_plan,
+        open_checkpoint,
+        save_chip,
+        save_faults,
+        save_plan,
+        save_tensors,
+    )
 
 __version__ = "0.2.0"
 
@@ -89,12 +89,35 @@ __all__ = [
     "with_stucking",
 ]
 
-# What only the end of a study needs is imported when it is asked for.
-_LATER = ("intervals", "plot", "report", "service")
+# Submodules that not every program needs, imported when they are first asked for, and what the top
+# level has of each.
+_LATER = {
+    "cells": ("Conductance", "Readout", "read_weights"),
+    "files": (
+        "load_chip",
+        "load_faults",
+        "load_plan",
+        "open_checkpoint",
+        "save_chip",
+        "save_faults",
+        "save_plan",
+        "save_tensors",
+    ),
+    "intervals": (),
+    "plot": (),
+    "report": (),
+    "service": (),
+}
 
 
 def __getattr__(name: str) -> typing.Any:
-    """Imports a submodule the first time that it is used; finds names of 0.1."""
-    if name in _LATER:
-        return importlib.import_module(f"memsim.{name}")
+    """Imports what is not needed by every program; finds names of 0.1."""
+    for submodule, names in _LATER.items():
+        if name == submodule or name in names:
+            found = importlib.import_module(f"memsim.{submodule}")
+            return found if name == submodule else getattr(found, name)
     return importlib.import_module("memsim._moved").find_moved(name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
