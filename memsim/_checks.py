@@ -26,6 +26,15 @@ def check_choice(name: str, value: object, choices: tuple[Any, ...]) -> None:
         raise ValueError(f"`{name}` is {value!r}; choose one of {listed}.")
 
 
+def check_seed(seed: object) -> None:
+    """Checks the seed of a key: JAX drops what is past 32 bits, so that two seeds draw the same.
+
+    Raises:
+      ValueError: no whole number of 32 bits.
+    """
+    check_whole("seed", seed, "give a whole number from 0, of 32 bits", 0, 2**32 - 1)
+
+
 def check_number(
     name: str, value: object, remedy: str, least: float = -math.inf, most: float = math.inf
 ) -> None:

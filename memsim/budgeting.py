@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PyTree
 
-from memsim._checks import check_kind, check_number
+from memsim._checks import check_kind, check_number, check_seed, check_whole
 from memsim.chip import Chip
 from memsim.config import CrossbarConfig
 from memsim.intervals import Interval, accuracy_change
@@ -124,7 +124,7 @@ def budget(
         are whole.
       batch: examples at once.
       chips: chips that bit stucking is tried on, without a `chip`.
-      seed: of the halves and the chips.
+      seed: of the halves and the chips, 32 bits.
       progress: called after every trial.
 
     Raises:
@@ -136,10 +136,14 @@ def budget(
       Dong et al., HAWQ, 2019, sensitivity; Kunstner et al., 2019, the empirical Fisher information.
     """
     check_kind("judge", judge, Judge, "give memsim.Judge(loss, accuracy, data)")
+    check_kind("config", config, CrossbarConfig, "give a memsim.CrossbarConfig")
     check_number("max_drop", max_drop, "a drop of accuracy is a share, 0..1", 0, 1)
+    check_whole("batch", batch, "judge at least 1 example at once", 1)
+    check_whole("chips", chips, "give at least 1", 1)
     policy = policy or Matched(correction="mean")
     check_kind("policy", policy, Policy, "give a memsim.Policy")
     policy.at_price(1.0, config).check(config)
+    check_seed(seed)
     planning, held_out = _halves(judge.data, seed)
     measure = _make_measure(judge.accuracy, batch)
     sensitivity = layer_sensitivity(params, config, judge.loss, planning, select=select)

@@ -212,9 +212,11 @@ def clustered_faults(
     Raises:
       ValueError: a rate or a share outside 0..1, or rates that sum past 1.
     """
+    key = as_key("key", key)
+    check_whole("crossbars", crossbars, "give a number from 1", 1, 2**31 - 1)
+    check_kind("config", config, CrossbarConfig)
     check_rates(stuck_at_0, stuck_at_1)
-    if not 0 <= in_lines <= 1:  # also refuses NaN
-        raise ValueError(f"`in_lines` is {in_lines}; a share lies in 0..1.")
+    check_number("in_lines", in_lines, "a share lies in 0..1", 0, 1)
     either = stuck_at_0 + stuck_at_1
     high_share = stuck_at_1 / either if either else 0.0
     of_lines = either * in_lines
@@ -282,9 +284,6 @@ def check_rates(stuck_at_0: float, stuck_at_1: float) -> None:
     """
     for name, rate in (("stuck_at_0", stuck_at_0), ("stuck_at_1", stuck_at_1)):
         check_number(name, rate, "a probability lies in 0..1", 0, 1)
-    for name, rate in (("stuck_at_0", stuck_at_0), ("stuck_at_1", stuck_at_1)):
-        if not 0 <= rate <= 1:  # also refuses NaN
-            raise ValueError(f"`{name}` is {rate}; a probability lies in 0..1.")
     if stuck_at_0 + stuck_at_1 > 1:
         raise ValueError(
             f"`stuck_at_0` + `stuck_at_1` is {stuck_at_0 + stuck_at_1}; a cell is stuck one way or "

@@ -99,7 +99,15 @@ def network_schedule(
     Args:
       used_rows: `Placement.used_rows` of each layer.
       first_layer: layers of the network before these.
+
+    Raises:
+      ValueError: an argument of another kind.
     """
+    check_kind("config", config, CrossbarConfig)
+    check_whole("first_layer", first_layer, "count layers from 0", 0, 2**31 - 1)
+    check_kind("used_rows", used_rows, (list, tuple), "give a list of arrays, one of each layer")
+    for used in used_rows:
+        check_array("used_rows", used, "integers", "[sections]", axes=1)
     make = block_schedule if config.schedule == "block" else interleaved_schedule
     total = sum(used.size for used in used_rows)
     # sections are numbered through; each layer starts at crossbar 0

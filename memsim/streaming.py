@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from memsim._checks import check_kind, check_whole
+from memsim._checks import check_kind, check_seed, check_whole
 from memsim._stream import Load, Placing, Round, Stream, lay_out_ahead, policy_stucking
 from memsim.chip import (
     Chip,
@@ -39,7 +39,7 @@ class Chips(NamedTuple):
 
     Attributes:
       number: how many there are.
-      seed: source of their keys.
+      seed: source of their keys, 32 bits.
       stuck_at_0, stuck_at_1: stuck-at rates, see `sample_chip`.
       faults: instead of rates, the stuck cells of every chip: (stuck_at_0, stuck_at_1), bool
         [crossbars, rows, columns].
@@ -210,7 +210,7 @@ def _check_arguments(
     check_kind("chips", chips, Chips, "give memsim.Chips(number=8)")
     check_whole("passes", passes, "give at least 1", 1)
     check_whole("chips", chips.number, "give at least 1", 1)
-    check_whole("seed", chips.seed, "give a whole number of 32 bits", -(2**31), 2**32 - 1)
+    check_seed(chips.seed)
     check_rates(chips.stuck_at_0, chips.stuck_at_1)
     if steady and passes < 2:
         raise ValueError(

@@ -34,9 +34,27 @@ SCALE = codes.quantization_scale(np.asarray(WEIGHTS), 4)
 WEAR = np.ones((1, 4, 4), np.float32)
 HISTOGRAM = service.wear_histogram(WEAR)
 LIFE = service.Lognormal()
+LIVES = service.sample_lives(KEY, (1, 4, 4), LIFE, 0.5)
 FAULTS = np.zeros((1, 4, 4), bool)
 STUCK = chip.fault_words(FAULTS, 1, CONFIG)
 SCHEME = cells.WriteVerify()
+WIRES = cells.Wires(1.0, 1.0)
+BATCH = (np.eye(6, dtype=np.float32), np.arange(6) % 2)
+
+
+def outputs(params, batch):
+    return batch[0] @ params["a"]["kernel"]
+
+
+def loss(params, batch):
+    return jnp.square(outputs(params, batch)[:, 0] - batch[1]).mean()
+
+
+def accuracy(params, batch):
+    return outputs(params, batch).argmax(-1) == batch[1]
+
+
+JUDGE = memsim.Judge(loss, accuracy, BATCH)
 
 # function: arguments that are right, by name
 CALLS = {
@@ -52,6 +70,10 @@ CALLS = {
                      "policies": {"sws": POLICY}, "passes": 1, "chips": memsim.Chips()},
     memsim.enable_words: {"plan": PLAN, "chip": CHIP},
     memsim.expected_writes: {"params": PARAMS, "plan": PLAN, "chip": CHIP, "width": 1.0},
+    memsim.budget: {"params": PARAMS, "config": CONFIG, "judge": JUDGE, "max_drop": 0.5,
+                    "batch": 4, "chips": 1, "seed": 0},
+    chip.clustered_faults: {"key": KEY, "crossbars": 1, "config": CONFIG, "stuck_at_0": 0.1,
+                            "stuck_at_1": 0.1, "in_lines": 0.5},
     chip.with_faults: {"key": KEY, "stuck_at_0": STUCK, "stuck_at_1": STUCK},
     chip.fault_words: {"cells": FAULTS, "crossbars": 1, "config": CONFIG},
     chip.fault_cells: {"chip": CHIP, "config": CONFIG},
@@ -79,6 +101,9 @@ CALLS = {
     schedule.interleaved_schedule: {"sections": 6, "crossbars": None},
     schedule.apply_schedule: {"values": jnp.zeros((6, 3)), "schedule": TABLE},
     schedule.invert_schedule: {"values": jnp.zeros((3, 2, 3)), "schedule": TABLE},
+    schedule.network_schedule: {"used_rows": [np.int32([4, 2])], "config": CONFIG,
+                                "first_layer": 0},
+    cells.parse_law: {"text": "hfo2:on=1e-3"},
     cells.Conductance: {"on": 200.0, "off": 11.0},
     cells.Readout: {"seconds": 1.0, "input_bits": 4, "adc_bits": 6, "adc_range": 3.0},
     cells.program_cells: {"key": KEY, "words": WORDS, "config": CONFIG, "readout": READOUT},
@@ -90,7 +115,8 @@ CALLS = {
     cells.read_weights: {"key": KEY, "effective": HELD, "plan": PLAN, "programming": DONE,
                          "readout": READOUT},
     cells.device_currents: {"conductance": jnp.full((3, 2), 1e-4), "voltages": jnp.ones(3),
-                            "wires": cells.Wires(1.0, 1.0)},
+                            "wires": WIRES},
+    cells.effective_conductance: {"conductance": jnp.full((3, 2), 1e-4), "wires": WIRES},
     cells.write_time: {"summary": SUMMARY, "scheme": SCHEME},
     cells.write_energy: {"summary": SUMMARY, "scheme": SCHEME},
     cells.WriteVerify: {"set_p99": 40, "cap": 100},
@@ -104,11 +130,20 @@ CALLS = {
     service.programmings_until_failure: {"key": KEY, "histogram": HISTOGRAM, "endurance": LIFE,
                                          "failures": 1},
     service.lifetime_years: {"programmings": np.ones(3), "inferences_per_day": 2.0, "batch": 1},
+    service.programmings_with_spares: {"key": KEY, "wear": WEAR, "endurance": LIFE, "spares": 1},
+    service.wear_out: {"chip": CHIP, "lives": LIVES, "cycles": WEAR, "config": CONFIG},
+    service.total_cost: {"programmings": 1e6, "write_joules": 1e-6, "write_seconds": 1e-3,
+                         "costs": service.Costs()},
+    service.life_in_service: {"summary": SUMMARY, "inputs": service.make_service_inputs(),
+                              "cycles": [WEAR], "seed": 1, "levelling": "rows", "spares": 1},
     service.sample_lives: {"key": KEY, "shape": (1, 4, 4), "endurance": LIFE, "share_at_1": 0.5},
     intervals.share_interval: {"count": 3, "trials": 8},
     intervals.confidence_interval: {"values": [1.0, 2.0]},
     files.save_plan: {"path": "plan.safetensors", "plan": PLAN, "force": True},
     files.save_chip: {"path": "chip.safetensors", "chip": CHIP, "config": CONFIG, "force": True},
+    files.save_faults: {"path": "faults.safetensors", "chip": CHIP, "config": CONFIG,
+                        "force": True},
+    files.load_faults: {"path": "faults.safetensors"},
     files.load_plan: {"path": "plan.safetensors"},
     files.load_chip: {"path": "chip.safetensors", "config": CONFIG},
     files.open_checkpoint: {"path": "none.safetensors"},

@@ -108,9 +108,9 @@ def device_currents(
       >>> bool(found.converged), bool(found.value.max() < 1e-3)
       (True, True)
     """
+    wires = _checked_wires(wires)
     conductance = _checked_conductance(conductance)
     voltages = _checked_voltages(voltages, conductance)
-    wires = _checked_wires(wires)
     found = _device_currents(conductance, voltages, wires, _checked(tolerance, conductance))
     return _converged(found, tolerance)
 
@@ -134,8 +134,8 @@ def effective_conductance(
       >>> bool(jnp.all(effective_conductance(devices, Wires(10.0, 10.0)).value < devices))
       True
     """
-    conductance = _checked_conductance(conductance)
     wires = _checked_wires(wires)
+    conductance = _checked_conductance(conductance)
     found = _effective_conductance(conductance, wires, _checked(tolerance, conductance))
     return _converged(found, tolerance)
 

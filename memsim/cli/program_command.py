@@ -192,7 +192,7 @@ def _print_result(
     ]
     for number, what in (
         (deviation.clipped, "clipped: beyond the largest code of the plan's scale"),
-        (deviation.vanished, "held as 0, which they were not"),
+        (deviation.vanished, "held as 0 without being 0"),
         (deviation.not_finite, "NaN or infinite, and left out of these figures"),
     ):
         if number:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from memsim._checks import check_kind, check_number, check_positive
 from memsim.service.lifetime import MEDIAN_ENDURANCE, Endurance, Lognormal, Weibull
 
 __all__ = [
@@ -196,10 +197,13 @@ def total_cost(
       costs: the other inputs.
 
     Raises:
-      ValueError: `programmings` that are not positive.
+      ValueError: `programmings` that are not positive; what takes less than nothing.
     """
-    if not programmings > 0:  # also refuses NaN
-        raise ValueError(f"`programmings` is {programmings}; a chip that is of use lasts longer.")
+    if programmings != math.inf:  # of a chip that is never written again
+        check_positive("programmings", programmings, "a chip that is of use lasts longer")
+    check_number("write_joules", write_joules, "give joules from 0", 0)
+    check_number("write_seconds", write_seconds, "give seconds from 0", 0)
+    check_kind("costs", costs, Costs, "give a memsim.service.Costs")
     inputs = dataclasses.asdict(costs) | {
         "programmings_until_failure": float(programmings),
         "write_joules": write_joules,

@@ -173,12 +173,13 @@ def programmings_with_spares(
       key: consumed.
       wear: cycles per cell of a programming, see `steady_wear`.
       endurance: of a cell.
-      spares: rows of each crossbar beside those in use (static).
+      spares: rows of each crossbar beside those in use, at most as many (static).
     """
     key = as_key("key", key)
     _check_endurance(endurance)
     check_array("wear", wear, "numbers", "[crossbars, rows, columns]", axes=3)
-    check_whole("spares", spares, "give a number of rows from 0", 0)
+    rows = wear.shape[1]
+    check_whole("spares", spares, f"give 0 to {rows}, as many rows as are in use", 0, rows)
     hazard = _exponential(key, (spares + 1, *wear.shape))
     # every place of a row, once for each row that may ever lie there; the weakest cell ends it
     lives = jnp.min(endurance.cycles_at_hazard(hazard) / wear[None], axis=-1)
@@ -258,6 +259,7 @@ def wear_out(
     """
     check_kind("chip", chip, Chip)
     check_kind("lives", lives, CellLives)
+    check_array("cycles", cycles, "numbers", "[crossbars, rows, columns]", axes=3)
     check_kind("config", config, CrossbarConfig)
     worn = cycles >= lives.endurance
     stuck = chip.stuck_at_0 | chip.stuck_at_1

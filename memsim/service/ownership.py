@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Key, Shaped
 
+from memsim._checks import check_array, check_choice, check_kind, check_seed, check_whole
 from memsim.cells.prices import write_energy, write_time
 from memsim.cells.pulses import ConstantPulses, Scheme
 from memsim.codes import AnyArray
@@ -89,19 +90,25 @@ def life_in_service(
       cycles: that every cell wears by in it (not writes, see `wear_cycles`), of one chip or more
         that differ by their draws; the endurance of their cells is drawn for 1,000 chips in all, or
         one each.
-      seed: of the endurance.
+      seed: of the endurance, 32 bits.
       scheme: how a cell is written; a write wears it the same under each.
       levelling: what rotates, so that cells wear alike: `none`, `rows` of a crossbar, `crossbars`,
         or `both`; see `levelled_wear`.
       spares: rows of each crossbar that stand by for worn ones; see `programmings_with_spares`.
 
     Raises:
-      ValueError: another `levelling`, a negative number of `spares`.
+      ValueError: another `levelling`, a negative number of `spares`, another seed.
     """
-    if levelling not in LEVELLING:
-        raise ValueError(f"`levelling` is {levelling!r}; choose one of {', '.join(LEVELLING)}.")
-    if spares < 0:
-        raise ValueError(f"`spares` is {spares}; give a number of rows from 0.")
+    check_seed(seed)
+    check_choice("levelling", levelling, tuple(LEVELLING))
+    check_whole("spares", spares, "give a number of rows from 0", 0)
+    check_kind("summary", summary, Summary, "give what `memsim.summarize` returns")
+    check_kind("inputs", inputs, ServiceInputs, "give a memsim.service.ServiceInputs")
+    check_kind("cycles", cycles, (list, tuple), "give a list of arrays, one of each chip")
+    for of_chip in cycles:
+        check_array("cycles", of_chip, "numbers", "[crossbars, rows, columns]", axes=3)
+    if not cycles:
+        raise ValueError("`cycles` is []; give the wear of at least one chip.")
     if LEVELLING[levelling]:
         cycles = [levelled_wear(of_chip, LEVELLING[levelling]) for of_chip in cycles]
     # chips with draws of their own share the thousand endurances
