@@ -44,7 +44,10 @@ def quantization_scale(
 
     Returns:
       float32, of the rank of `weights`, 1 along every other axis (a scalar if `output_axes` is ()).
-      A scale below the smallest normal float32 counts as zero: processors flush it.
+
+    Raises:
+      ValueError: weights so small that their scale is below the smallest normal float32, which
+        processors flush to 0.
     """
     check_array("weights", weights, "numbers")
     check_whole("bits", bits, "a weight has 2 to 16 bits, its sign included", 2, 16)
@@ -55,10 +58,18 @@ def quantization_scale(
         raise ValueError(f"`weights` has shape {weights.shape}; an empty tensor has no scale.")
     axes = tuple(axis for axis in range(weights.ndim) if axis not in output_axes)
     # two reductions instead of abs(): no copy of the tensor, and NaN comes through
-    high = weights.max(axis=axes, keepdims=True).astype(np.float32)
-    low = weights.min(axis=axes, keepdims=True).astype(np.float32)
-    scale = np.maximum(high, -low) / np.float32(2 ** (bits - 1) - 1)
-    scale = np.where(scale < np.finfo(np.float32).tiny, np.float32(1), scale)
+    high, low = weights.max(axis=axes, keepdims=True), weights.min(axis=axes, keepdims=True)
+    all_zero = (high == 0) & (low == 0)
+    largest = np.maximum(high.astype(np.float32), -low.astype(np.float32))
+    scale = np.where(all_zero, np.float32(1), largest / np.float32(2 ** (bits - 1) - 1))
+    too_small = scale < np.finfo(np.float32).tiny
+    if np.any(too_small):
+        each = " of an output" if output_axes else ""
+        reached = np.maximum(high, -low)[too_small].max()
+        raise ValueError(
+            f"`weights`{each} reach {reached:.3g} at most, and the scale of {bits} bits is "
+            "below the smallest float32; multiply them, or leave the tensor digital."
+        )
     return scale if output_axes else scale.reshape(())
 
 

@@ -327,11 +327,13 @@ def layer_scale(
     """Computes the quantization scale of a layer, broadcastable to its part of the tensor.
 
     Raises:
-      ValueError: NaN or infinite weights.
+      ValueError: NaN or infinite weights, or such as are too small.
     """
-    narrow = weights.astype(np.float32, copy=False)
     per_output = matrix.slice_axes if config.scale_per == "output" else ()
-    scale = quantization_scale(narrow, config.bits, per_output)
+    try:
+        scale = quantization_scale(weights, config.bits, per_output)
+    except ValueError as error:
+        raise ValueError(f"`{name}`: {error}") from None
     if not np.all(np.isfinite(scale)):
         raise ValueError(f"`{name}` holds NaN or infinite weights; mend them before planning.")
     return scale

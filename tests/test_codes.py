@@ -172,6 +172,18 @@ def test_the_scale_is_the_largest_magnitude_over_the_largest_code(dtype):
     assert memsim.codes.quantization_scale(np.zeros((2, 2), dtype), 8) == 1
 
 
+@pytest.mark.parametrize("largest", [1e-37, 1e-40, 1e-44, np.float64(1e-300)])
+def test_scales_below_the_smallest_float32_are_refused(largest):
+    weights = np.array([[1, -1], [0, 0.5]]) * largest
+    weights = weights if isinstance(largest, np.float64) else weights.astype(np.float32)
+    with pytest.raises(ValueError, match=r"`weights` reach 1e-.* at most"):
+        memsim.codes.quantization_scale(weights, 8)
+    with pytest.raises(ValueError, match="of an output reach"):
+        memsim.codes.quantization_scale(weights, 8, output_axes=(0,))
+    with pytest.raises(ValueError, match=r"`a/kernel`: `weights` reach"):
+        memsim.plan({"a": {"kernel": weights}}, memsim.CrossbarConfig(), memsim.policies.Sws())
+
+
 def test_one_scale_for_every_index_of_several_output_axes():
     weights = np.random.default_rng(0).standard_normal((4, 2, 3)).astype(np.float32)
     scale = memsim.codes.quantization_scale(weights, 8, output_axes=(1, 2))
