@@ -176,7 +176,7 @@ def test_the_scale_is_the_largest_magnitude_over_the_largest_code(dtype):
 def test_scales_below_the_smallest_float32_are_refused(largest):
     weights = np.array([[1, -1], [0, 0.5]]) * largest
     weights = weights if isinstance(largest, np.float64) else weights.astype(np.float32)
-    with pytest.raises(ValueError, match=r"`weights` reach 1e-.* at most"):
+    with pytest.raises(ValueError, match=r"`weights` reach .*e-.* at most"):
         memsim.codes.quantization_scale(weights, 8)
     with pytest.raises(ValueError, match="of an output reach"):
         memsim.codes.quantization_scale(weights, 8, output_axes=(0,))
