@@ -54,7 +54,8 @@ class ReportOptions(
         list[str],
         typer.Option(
             help="repeatable: unsorted, sws, sws-layer, matched:tolerance=T, flip-n-write, aras; "
-            "the first four also with bit stucking, as sws+stuck:p=0.5,low=3",
+            "the first four also with bit stucking, as sws+stuck:p=0.5,low=3; or your own, as "
+            "module:Class",
             show_default=", ".join(_DEFAULT_POLICIES),
         ),
     ] = dataclasses.field(default_factory=list)
