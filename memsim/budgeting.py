@@ -135,15 +135,9 @@ def budget(
     References:
       Dong et al., HAWQ, 2019, sensitivity; Kunstner et al., 2019, the empirical Fisher information.
     """
-    check_kind("judge", judge, Judge, "give memsim.Judge(loss, accuracy, data)")
-    check_kind("config", config, CrossbarConfig, "give a memsim.CrossbarConfig")
-    check_number("max_drop", max_drop, "a drop of accuracy is a share, 0..1", 0, 1)
-    check_whole("batch", batch, "judge at least 1 example at once", 1)
-    check_whole("chips", chips, "give at least 1", 1)
     policy = policy or Matched(correction="mean")
-    check_kind("policy", policy, Policy, "give a memsim.Policy")
-    policy.at_price(1.0, config).check(config)
-    check_seed(seed)
+    _check_kinds(config, judge, policy)
+    _check_numbers(max_drop, batch, chips, seed)
     planning, held_out = _halves(judge.data, seed)
     measure = _make_measure(judge.accuracy, batch)
     sensitivity = layer_sensitivity(params, config, judge.loss, planning, select=select)
@@ -174,6 +168,20 @@ def budget(
         sensitivity=sensitivity,
         trials=search.trials,
     )
+
+
+def _check_kinds(config: CrossbarConfig, judge: Judge, policy: Policy) -> None:
+    check_kind("config", config, CrossbarConfig, "give a memsim.CrossbarConfig")
+    check_kind("judge", judge, Judge, "give memsim.Judge(loss, accuracy, data)")
+    check_kind("policy", policy, Policy, "give a memsim.Policy")
+    policy.at_price(1.0, config).check(config)
+
+
+def _check_numbers(max_drop: float, batch: int, chips: int, seed: int) -> None:
+    check_number("max_drop", max_drop, "a drop of accuracy is a share, 0..1", 0, 1)
+    check_whole("batch", batch, "judge at least 1 example at once", 1)
+    check_whole("chips", chips, "give at least 1", 1)
+    check_seed(seed)
 
 
 class _Programmed(NamedTuple):

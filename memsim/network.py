@@ -169,16 +169,9 @@ def program(
     # all sections of all layers at once
     stucking = stucking_of(layers, config)
     done, achieved = _program_scheduled(
-        join(sections),
-        plan.schedule,
-        plan.slots,
-        stucking,
-        chip,
-        config,
-        passes=passes,
-        wear=wear,
-        draws=draws_cells(stucking),
-    )
+        join(sections), plan.schedule, plan.slots, stucking, chip, config,
+        passes=passes, wear=wear, draws=draws_cells(stucking),
+    )  # fmt: skip
     # and back
     held = [
         effective_weights(w, achieved, jnp.int32(start), anonymous(layer), config)

@@ -66,7 +66,7 @@ def one_by_one(tensors, config, policies, passes, keys, make_chip):
     ],
     ids=["plain", "differential", "stationary"],
 )
-@pytest.mark.parametrize("chunk_words", [24, 2**19])
+@pytest.mark.parametrize("chunk_words", [24, pytest.param(2**19, marks=pytest.mark.slow)])
 def test_streamed_counts_equal_the_whole_network(
     monkeypatch, tensors, config, passes, chips, rates, chunk_words
 ):

@@ -275,6 +275,7 @@ def test_words_and_their_complements_in_turn_take_a_flag_each(key):
     assert writes == {"unsorted": 7 + 1 + 14 * 8, "word": 2 + 1 + 14, "section": 7 + 1 + 14 * 8}
 
 
+@pytest.mark.slow
 def test_under_jit_vmap_and_grad(key):
     params = {"kernel": jax.random.normal(key, (20, 4)), "bias": jnp.ones(4)}
     config = memsim.CrossbarConfig(rows=8)
@@ -335,6 +336,7 @@ def test_plans_and_chips_are_saved_whole(tmp_path, form, key):
     np.testing.assert_array_equal(words, chip.stuck_at_0)
 
 
+@pytest.mark.slow
 def test_the_flag_is_a_column_above_all_others():
     for encoding in ENCODINGS:
         for bits in range(2, 14):

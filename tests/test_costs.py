@@ -179,7 +179,10 @@ def test_phase_change_cells_survive_more():
 @pytest.mark.parametrize(
     ("kept", "message"),
     [
-        ({"levelling": "all"}, "`levelling` is 'all'; choose one of none, rows, crossbars, both"),
+        (
+            {"levelling": "all"},
+            "`levelling` is 'all'; choose one of 'none', 'rows', 'crossbars', 'both'",
+        ),
         ({"spares": -1}, "`spares` is -1; give a number of rows from 0"),
     ],
 )

@@ -27,7 +27,12 @@ def on_the_grid(seed, config):
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize(
     ("encoding", "cell_bits"),
-    [("twos_complement", 1), ("twos_complement", 2), ("sign_magnitude", 1), ("differential", 2)],
+    [
+        ("twos_complement", 1),
+        pytest.param("twos_complement", 2, marks=pytest.mark.slow),
+        pytest.param("sign_magnitude", 1, marks=pytest.mark.slow),
+        ("differential", 2),
+    ],
 )
 def test_on_the_grid_it_is_what_program_counts(key, policy, cell_bits, encoding):
     if policy == "aras" and encoding != "twos_complement":

@@ -91,7 +91,7 @@ def by_row(plan, chip):
     pool=st.sampled_from(["output", "section"]),
     share=st.sampled_from([0.03, 0.3, 1]),
 )
-@hypothesis.settings(max_examples=12)
+@hypothesis.settings(max_examples=6)
 def test_every_weight_is_off_by_as_little_as_its_row_allows(
     layers, encoding, crossbars, schedule, bits, cell_bits, tolerance, pool, share
 ):
@@ -114,6 +114,7 @@ def test_every_weight_is_off_by_as_little_as_its_row_allows(
             np.testing.assert_array_equal(np.abs(off[name]).reshape(-1), least)
 
 
+@pytest.mark.slow
 @hypothesis.given(
     seed=st.integers(0, 999),
     encoding=st.sampled_from(ENCODINGS),
@@ -122,7 +123,7 @@ def test_every_weight_is_off_by_as_little_as_its_row_allows(
     tolerance=st.integers(0, 2),
     share=st.sampled_from([0.1, 0.4]),
 )
-@hypothesis.settings(max_examples=10)
+@hypothesis.settings(max_examples=6)
 def test_no_assignment_of_an_output_forces_smaller_errors(
     seed, encoding, crossbars, inputs, tolerance, share
 ):
@@ -149,7 +150,7 @@ def test_no_assignment_of_an_output_forces_smaller_errors(
     share=st.sampled_from([0.02, 0.2, 0.7]),
     seed=st.integers(0, 99),
 )
-@hypothesis.settings(max_examples=10)
+@hypothesis.settings(max_examples=6)
 def test_errors_are_never_more_than_of_a_blind_placement(layers, encoding, crossbars, share, seed):
     config = memsim.CrossbarConfig(rows=8, encoding=encoding, crossbars=crossbars)
     params = network(layers, seed)

@@ -63,6 +63,7 @@ def test_the_job_leaves_its_results_and_repeats_itself(run, tmp_path):
     assert "report.json` exists; use --force" in str(refused.exception)
 
 
+@pytest.mark.slow
 def test_robust_weights_are_one_network_that_programs_as_reported(run, tmp_path):
     result = run("--robust", "--refresh", 3, "--clip", 3, "--write-price", 0.1, "--out", tmp_path,
                  "--stuck-at", 0.02)  # fmt: skip
@@ -84,6 +85,7 @@ def test_robust_weights_are_one_network_that_programs_as_reported(run, tmp_path)
     assert last["expected_writes_per_weight"] > 0
 
 
+@pytest.mark.slow
 def test_it_goes_on_from_weights_that_an_earlier_run_left(run, tmp_path):
     first, second = tmp_path / "robust", tmp_path / "each"
     assert run("--robust", "--out", first).exit_code == 0
@@ -98,6 +100,7 @@ def test_it_goes_on_from_weights_that_an_earlier_run_left(run, tmp_path):
     assert "has no tensor `convs/0/bias` of shape (16,)" in str(refused.exception)
 
 
+@pytest.mark.slow
 def test_chips_take_turns_in_groups_and_have_plans_of_their_own(run, tmp_path):
     options = ("--refresh", 4, "--policy", "matched:faults=avoid", "--crossbars", 1)
     for at_once in (1, 2):
@@ -169,6 +172,7 @@ def test_weights_are_tuned_as_their_cells_are_read(run, tmp_path):
     assert np.any(kernel[0] != kernel[1])
 
 
+@pytest.mark.slow
 def test_a_real_network_is_tuned_on_its_images(run, assets, tmp_path):
     result = run("--assets", assets, "--limit", 100, "--test-batch", 100, "--batch", 8, "--steps",
                  2, "--chips", 1, "--policy", "sws+stuck:p=0.25,low=4", "--crossbars", 1,
@@ -223,6 +227,7 @@ def test_a_run_with_other_options_is_refused(run, tmp_path):
     assert (tmp_path / "finetuned.safetensors").read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_a_run_that_starts_afresh_and_is_killed_can_go_on(run, tmp_path, monkeypatch):
     assert run("--out", tmp_path).exit_code == 0
 

@@ -278,7 +278,10 @@ def try_commands(run, files, folder, seed, count):
     return codes
 
 
-@pytest.mark.parametrize("batch", range(10))
+SLOW_BATCHES = [pytest.param(batch, marks=pytest.mark.slow) for batch in range(2, 10)]
+
+
+@pytest.mark.parametrize("batch", [0, 1, *SLOW_BATCHES])
 def test_300_random_commands(run, files, tmp_path, monkeypatch, batch):
     monkeypatch.chdir(files["dir"])
     codes = try_commands(run, files, tmp_path, f"memsim {batch}", 30)

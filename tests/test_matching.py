@@ -105,6 +105,7 @@ def test_a_price_trades_writes_for_errors_at_the_best_rate(price):
 LAYERS = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 30)), min_size=1, max_size=3)
 
 
+@pytest.mark.slow
 @hypothesis.given(
     layers=LAYERS,
     encoding=st.sampled_from(ENCODINGS),

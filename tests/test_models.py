@@ -351,6 +351,7 @@ def fetched(tmp_path):
     server.server_close()
 
 
+@pytest.mark.slow
 def test_weights_come_from_the_hub_with_their_preprocessing(fetched, small):
     stated = {
         "input_size": [3, 32, 32], "crop_pct": 0.875, "interpolation": "bicubic",

@@ -46,9 +46,11 @@ def cases():
         )
         network, passes = NETWORKS[(i + i // 3) % 3], i // 2 % 3 + 1
         name = f"{encoding}-{cell_bits}-of-{config.bits}"
-        yield pytest.param(config, network, passes, ("unsorted", "sws"), id=name)
+        marks = [pytest.mark.slow] if i % 2 else []
+        yield pytest.param(config, network, passes, ("unsorted", "sws"), id=name, marks=marks)
         if i in (0, 4, 7, 8, 11):
-            yield pytest.param(config, network, passes, ("sws-layer",), id=f"{name}-by-layer")
+            id_ = f"{name}-by-layer"
+            yield pytest.param(config, network, passes, ("sws-layer",), id=id_, marks=marks)
 
 
 def draw_weights(network, rng, kind="normal"):

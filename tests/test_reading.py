@@ -71,6 +71,7 @@ def test_offsets_and_corrections_are_taken_off_digitally(params, key, config):
             np.testing.assert_allclose(found, expected, rtol=1e-5, atol=tolerance)
 
 
+@pytest.mark.slow
 @given(
     encoding=st.sampled_from(ENCODINGS),
     cell_bits=st.sampled_from([1, 2, 4]),
@@ -400,7 +401,7 @@ def test_no_vectors_at_all_give_none(weights, key):
     adc_bits=st.integers(1, 24),
     adc_range=st.sampled_from([None, 1.0, 2.5, 7.3, 0.1, 96.0]),
 )
-@settings(max_examples=30)
+@settings(max_examples=10)
 def test_ties_of_a_converter_go_to_the_even_code(rows, cell_bits, adc_bits, adc_range):
     full = rows * (2**cell_bits - 1)
     config = memsim.CrossbarConfig(rows=rows, cell_bits=cell_bits)

@@ -47,6 +47,7 @@ def test_stuck_cells_are_those_of_each_chip(run, tmp_path):
     assert avoiding["reduction"] > policies["sws"]["reduction"]
 
 
+@pytest.mark.slow
 def test_without_arguments_it_is_the_digits_cnn(run, tmp_path):
     result = run("--out", tmp_path, "--chips", 3, "--p", 0.25, "--low", 5, "--crossbars", 16,
                  "--tolerance", 12)  # fmt: skip
@@ -91,6 +92,7 @@ def test_without_arguments_it_is_the_digits_cnn(run, tmp_path):
     assert (tmp_path / "report.html").read_text() == page
 
 
+@pytest.mark.slow
 def test_resnet20_on_real_images(run, assets, tmp_path):
     options = ["--limit", 250, "--chips", 2, "--p", 0.5, "--low", 3, "--batch", 100]
     result = run("--assets", assets, "--out", tmp_path, *options)

@@ -58,7 +58,9 @@ def test_numbers_of_options_are_finite(job, value, tmp_path):
             record(**{name: given})
 
 
-@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize(
+    "job", ["finetune", *(pytest.param(job, marks=pytest.mark.slow) for job in list(JOBS)[1:])]
+)
 def test_a_wrong_option_is_one_line(job, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", f"training.{job}", "--seed", "-1", "--out", tmp_path / "out"],

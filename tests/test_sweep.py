@@ -127,11 +127,13 @@ def test_the_summary_is_of_the_rows(uninterrupted):
         assert (low < high) == (entry["cell"] > 0)  # chips of cell 0 are all the same
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_same_bytes_as_one(start, uninterrupted, tmp_path):
     finish(start(tmp_path, *GRID, devices=8))
     assert results(tmp_path) == results(uninterrupted)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_bytes_as_one(start, uninterrupted, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -299,6 +301,7 @@ def test_force_starts_afresh_and_a_dry_run_does_nothing(run, weights, tmp_path):
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_chips_differ_by_how_their_cells_are_read(run, weights, tmp_path):
     options = (*SHAPE, "--weights", weights, "--policy", "sws", "--chips", 3, "--cells", "hfo2")
     result = run(*options, "--ohm", 2.97, "--out", tmp_path / "out")
@@ -366,6 +369,7 @@ def test_weights_of_another_network_are_refused(run, tmp_path):
     assert "has no tensor `convs/0/bias` of shape (16,); give weights" in str(result.exception)
 
 
+@pytest.mark.slow
 def test_chips_whose_stuck_cells_are_avoided_have_plans_of_their_own(run, weights, tmp_path):
     result = run(*SHAPE, "--weights", weights, "--out", tmp_path, "--chips", 3, "--policy",
                  "unsorted", "--policy", "matched:faults=avoid", "--stuck-at", 0.05)  # fmt: skip

@@ -246,6 +246,9 @@ def test_public_functions_compile_nothing_new(params, compilations):
 
     first, *others = variations(params, config)
     run(first[0], first[1], run(*first))
+    # bit stucking is compiled by itself
+    stucked = memsim.with_stucking(first[1], memsim.Policy.parse("sws+stuck:p=0.5,low=2"))
+    run(first[0], stucked, run(first[0], stucked, first[2]))
     before = compilations()
     assert before > 0
     for weights, plan, chip in [*others, *variations(params, config)]:

@@ -67,6 +67,7 @@ def test_the_bar_is_crossed_where_counting_one_failure_after_another_says(key):
     assert np.all(never.programmings == 0)
 
 
+@pytest.mark.slow
 def test_the_job_ends_with_one_table(tmp_path, plain):
     out = tmp_path / "wearout.json"
     run = runner(wearout.main)

@@ -95,6 +95,7 @@ def test_the_effective_conductance_takes_any_voltages(crossbar):
         np.testing.assert_allclose(given_voltages @ effective, currents.sum(0), rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_differences(crossbar):
     conductance, voltages = crossbar
 
