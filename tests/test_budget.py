@@ -61,6 +61,7 @@ def found(network, examples, config):
     return found
 
 
+@pytest.mark.slow
 def test_the_plan_takes_fewer_writes_within_the_budget(network, examples, config, found):
     exact = memsim.plan(network, config, memsim.policies.Matched())
     held, counted = memsim.program(network, exact, memsim.sample_chip(jax.random.key(0), exact))
@@ -85,6 +86,7 @@ def test_the_plan_takes_fewer_writes_within_the_budget(network, examples, config
     assert found.held_out.low <= found.held_out.mean <= found.held_out.high
 
 
+@pytest.mark.slow
 def test_examples_held_out_have_no_say(network, examples, config, found):
     """Wrong labels on the half that is held out change nothing but its own figure."""
     order = np.random.default_rng(0).permutation(500)
@@ -98,6 +100,7 @@ def test_examples_held_out_have_no_say(network, examples, config, found):
     assert found.float_accuracy > 0.9
 
 
+@pytest.mark.slow
 def test_every_layer_pays_by_one_exchange_rate(found):
     assert len({trial.exchange for trial in found.trials}) == len(found.trials)
     for trial in found.trials:

@@ -192,6 +192,7 @@ def test_certain_faults_are_certain(stationary, key, low_rate, high_rate):
         assert (high == high_rate).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crossbars", [1, 3, 63, 64, 65, 200])
 def test_a_crossbar_has_its_faults_however_many_there_are(stationary, key, crossbars):
     config = memsim.CrossbarConfig(crossbars=crossbars)
@@ -201,6 +202,7 @@ def test_a_crossbar_has_its_faults_however_many_there_are(stationary, key, cross
     np.testing.assert_array_equal(few.stuck_at_1, many.stuck_at_1[:crossbars])
 
 
+@pytest.mark.slow
 def test_many_chips_at_many_rates_are_a_loop_over_them(key):
     plan = memsim.plan(WIDE, memsim.CrossbarConfig(crossbars=200), memsim.policies.Unsorted())
     keys = jax.random.split(key, 6)

@@ -163,8 +163,11 @@ def test_passes_that_no_counter_holds_are_refused(run, checkpoint, tmp_path):
 
 
 def test_cells_stuck_beside_weights_that_vanish_are_told(run, tmp_path):
-    np.savez(tmp_path / "net.npz", **{"fc.weight": np.full((10, 30), 1e-300)})
-    options = ["--policy", "sws", "--stuck-at-1", 0.1, "--out", tmp_path / "h.npz"]
+    for name, size in (("none", 0.0), ("net", 1e-300)):
+        np.savez(tmp_path / f"{name}.npz", **{"fc.weight": np.full((10, 30), size)})
+    plan = tmp_path / "p.safetensors"  # of another network: by itself it would be refused
+    assert run("plan", tmp_path / "none.npz", "--policy", "sws", "--out", plan)[0] == 0
+    options = ["--plan", plan, "--stuck-at-1", 0.1, "--out", tmp_path / "h.npz"]
     code, printed, error = run("program", tmp_path / "net.npz", *options)
     assert code == 0, error
     assert re.search(r"off by \S*e\+30\d %", printed)

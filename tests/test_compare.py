@@ -53,18 +53,27 @@ def one_by_one(tensors, config, policies, passes, keys, make_chip):
 @pytest.mark.parametrize(
     ("config", "passes", "chips", "rates"),
     [
-        (memsim.CrossbarConfig(rows=4), 1, 1, (0.0, 0.0)),
-        (
+        pytest.param(
+            memsim.CrossbarConfig(rows=4), 1, 1, (0.0, 0.0), marks=pytest.mark.slow, id="plain"
+        ),
+        pytest.param(
             memsim.CrossbarConfig(
                 rows=4, crossbars=3, schedule="interleaved", encoding="differential", cell_bits=2
             ),
             2,
             3,
             (0.1, 0.05),
+            id="differential",
         ),
-        (memsim.CrossbarConfig(rows=4, crossbars=None, scale_per="output"), 2, 2, (0.0, 0.0)),
+        pytest.param(
+            memsim.CrossbarConfig(rows=4, crossbars=None, scale_per="output"),
+            2,
+            2,
+            (0.0, 0.0),
+            marks=pytest.mark.slow,
+            id="stationary",
+        ),
     ],
-    ids=["plain", "differential", "stationary"],
 )
 @pytest.mark.parametrize("chunk_words", [24, pytest.param(2**19, marks=pytest.mark.slow)])
 def test_streamed_counts_equal_the_whole_network(
@@ -159,7 +168,7 @@ def newer(tensors):
             for name, x in tensors.items()}  # fmt: skip
 
 
-@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("keep", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_deploying_counts_what_follows_the_older_version(tensors, newer, keep):
     config = memsim.CrossbarConfig(rows=4, crossbars=None)
     result = memsim.compare(

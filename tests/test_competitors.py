@@ -67,7 +67,7 @@ def check_against_loops(tensors, config, form, key, rates=(0.0, 0.0), passes=1):
     passes=st.integers(1, 2),
     rate=st.sampled_from([0.0, 0.1]),
 )
-@hypothesis.settings(max_examples=8)
+@hypothesis.settings(max_examples=5)
 def test_flips_are_those_of_plain_loops(
     seed, form, encoding, bits, cell_bits, crossbars, schedule, passes, rate
 ):
@@ -79,6 +79,7 @@ def test_flips_are_those_of_plain_loops(
     check_against_loops(tensors, config, form, jax.random.key(seed), (rate, rate / 2), passes)
 
 
+@pytest.mark.slow
 @hypothesis.given(
     seed=st.integers(0, 999),
     encoding=st.sampled_from(ENCODINGS[:2]),

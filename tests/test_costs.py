@@ -158,6 +158,7 @@ def test_levelled_chips_wear_at_the_mean_rate(steady_pass, levelling, axes):
     )
 
 
+@pytest.mark.slow
 def test_spare_rows_are_used_up_before_a_chip_fails(steady_pass):
     summary, (wear,) = steady_pass
     keys = jax.random.split(jax.random.key(7), (1, 1000))[0]

@@ -148,6 +148,7 @@ def test_following_the_gradient_lowers_what_program_counts(key):
     assert counted[-1] < 0.8 * counted[0]
 
 
+@pytest.mark.slow
 def test_transforms_agree_and_compile_once(key):
     config = memsim.CrossbarConfig(rows=8, crossbars=3)
     params = on_the_grid(1, config)

@@ -161,6 +161,7 @@ def test_statistics_are_not_learned():
     assert doubled["bn.running_var"] is params["bn.running_var"]
 
 
+@pytest.mark.slow
 def test_weights_are_tuned_as_their_cells_are_read(run, tmp_path):
     read = ("--robust", "--cells", "pcm", "--seconds", 3600)
     assert "pcm cells after 3600 s" in run(*read, "--dry-run", "--out", tmp_path).output
@@ -185,11 +186,13 @@ def test_a_real_network_is_tuned_on_its_images(run, assets, tmp_path):
     assert tuned.tensors["bn1.weight"].shape == (1, 16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "kills"),
     [
         ("robust", 2),
-        *(pytest.param(mode, 10, marks=pytest.mark.slow) for mode in ("robust", "each")),
+        ("robust", 10),
+        ("each", 10),
     ],
 )
 def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path, mode, kills):
@@ -214,6 +217,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path, mode, kills):
         assert (whole / name).read_bytes() == (killed / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_with_other_options_is_refused(run, tmp_path):
     assert run("--out", tmp_path).exit_code == 0
     (tmp_path / "report.json").unlink()  # as if it had been killed just before its end
@@ -242,6 +246,7 @@ def test_a_run_that_starts_afresh_and_is_killed_can_go_on(run, tmp_path, monkeyp
     assert json.loads((tmp_path / "report.json").read_text())["settings"]["seed"] == 1
 
 
+@pytest.mark.slow
 def test_a_run_on_other_weights_of_the_same_name_is_refused(run, tmp_path):
     weights, out = tmp_path / "weights.safetensors", tmp_path / "out"
     assert run("--out", out).exit_code == 0

@@ -74,6 +74,7 @@ def test_cells_survive_as_their_law_says(endurance):
     assert abs(lives.fails_at_1.mean() - 0.3) < 0.02
 
 
+@pytest.mark.slow
 def test_draws_are_the_same_in_double_precision(wear):
     key, histogram = jax.random.key(2), memsim.service.wear_histogram(wear)
 
@@ -168,6 +169,7 @@ def test_wear_is_that_of_the_second_pass(params, config, key):
     )
 
 
+@pytest.mark.slow
 def test_fresh_draws_are_averaged_over_passes(params, config, key):
     plan = memsim.plan(params, config, memsim.Policy.parse("sws+stuck:p=0.5,low=8"))
     chips = jax.vmap(lambda key: memsim.sample_chip(key, plan))(jax.random.split(key, 2))

@@ -58,7 +58,13 @@ def noise():
 
 
 @pytest.mark.parametrize(
-    "model", ["resnet18", "resnet50", "vit_base_patch16_224", "deit_small_patch16_224"]
+    "model",
+    [
+        "resnet18",
+        pytest.param("resnet50", marks=pytest.mark.slow),
+        pytest.param("vit_base_patch16_224", marks=pytest.mark.slow),
+        pytest.param("deit_small_patch16_224", marks=pytest.mark.slow),
+    ],
 )
 def test_logits_of_seeded_weights_are_those_of_timm(reference_logits, model):
     logits = jax.jit(lambda tensors, images: build(model, tensors)(images))(
@@ -245,6 +251,7 @@ def torchvision_vit(depth):
     yield "heads.head.bias", (10,)
 
 
+@pytest.mark.slow
 def test_a_vit_of_torchvision_loads_by_its_own_names(monkeypatch, tmp_path):
     from training.models import pretrained
 

@@ -37,15 +37,8 @@ def shown(cell):
     return said
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(
-            path, id=path.stem, marks=[] if path.stem == "quick_start" else pytest.mark.slow
-        )
-        for path in NOTEBOOKS
-    ],
-)
+@pytest.mark.slow
+@every_notebook
 def test_it_runs_and_shows_what_it_keeps(path, monkeypatch, tmp_path):
     programs = Path(sys.executable).parent  # of the command line
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")

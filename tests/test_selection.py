@@ -115,6 +115,7 @@ def test_both_layouts_hold_the_same_weights_per_output(torch_name, shape, flax_n
     np.testing.assert_array_equal(np.sort(torch), np.sort(flax))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("torch_name", "shape", "flax_name", "order"), LAYOUTS)
 @pytest.mark.parametrize("policy", ["sws", "sws-layer"])
 def test_sorting_makes_both_layouts_cost_the_same(torch_name, shape, flax_name, order, policy):

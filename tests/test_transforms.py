@@ -189,6 +189,7 @@ def test_effective_weights_are_rounded_to_their_dtype_inside_jit_too(params, con
     np.testing.assert_array_equal(jax.jit(held)(params), held(params))
 
 
+@pytest.mark.slow
 def test_64_bit_weights_stay_64_bit_and_counts_32(params, config, key):
     wide = jax.tree.map(lambda w: w.astype(np.float64), params)
     policy = memsim.policies.Sws()
@@ -245,10 +246,9 @@ def test_public_functions_compile_nothing_new(params, compilations):
         return programming.chip
 
     first, *others = variations(params, config)
-    run(first[0], first[1], run(*first))
     # bit stucking is compiled by itself
-    stucked = memsim.with_stucking(first[1], memsim.Policy.parse("sws+stuck:p=0.5,low=2"))
-    run(first[0], stucked, run(first[0], stucked, first[2]))
+    for weights, plan, chip in (first, others[2]):
+        run(weights, plan, run(weights, plan, chip))
     before = compilations()
     assert before > 0
     for weights, plan, chip in [*others, *variations(params, config)]:

@@ -25,6 +25,7 @@ def plain():
         yield
 
 
+@pytest.mark.slow
 def test_the_bar_is_crossed_where_counting_one_failure_after_another_says(key):
     rng = np.random.default_rng(0)
     params = {"kernel": rng.standard_normal((12, 3)).astype(np.float32)}
