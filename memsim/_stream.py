@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -165,7 +165,7 @@ class Stream:
         config: CrossbarConfig,
         stucking: Stucking,
         passes: int,
-        keys: Array,
+        keys: Sequence[Array],
         make_chip: Callable[[Array, int, CrossbarConfig], Chip],
         keep_wear: bool,
     ) -> None:

@@ -269,16 +269,15 @@ def column_counts(
     packed = cells.reshape(*cells.shape[:-1], groups, width // lanes, lanes)
     packed = jax.lax.bitcast_convert_type(packed, jnp.uint32) if lanes > 1 else packed[..., 0]
     ones = jnp.uint32(sum(1 << (lane * lane_bits) for lane in range(lanes)))
-    lane_mask = jnp.uint32(2**lane_bits - 1)
-    counts = []
-    for mask in config.column_masks:
-        bits = (packed >> jnp.uint32((mask & -mask).bit_length() - 1)) & ones
-        sums = jnp.sum(bits, axis=-1, dtype=jnp.uint32)
-        # lanes apart again
-        lane_sums = [(sums >> jnp.uint32(lane * lane_bits)) & lane_mask for lane in range(lanes)]
-        per_group = sum(lane_sums[1:], lane_sums[0])
-        counts.append(jnp.sum(per_group.astype(jnp.int32), axis=-1, dtype=jnp.int32))
-    return jnp.stack(counts, axis=-1)
+    # all columns in one reduction: a reduction for each takes long to compile
+    places = [(mask & -mask).bit_length() - 1 for mask in config.column_masks]
+    shift = np.reshape(places, (*[1] * (packed.ndim - 1), len(places), 1)).astype(np.uint32)
+    bits = (packed[..., None, :] >> shift) & ones
+    sums = jnp.sum(bits, axis=-1, dtype=jnp.uint32)  # [..., groups, columns]
+    # lanes apart again
+    of_lane = np.arange(0, 32, lane_bits).reshape(*[1] * sums.ndim, lanes).astype(np.uint32)
+    lane_sums = (sums[..., None] >> of_lane) & jnp.uint32(2**lane_bits - 1)
+    return jnp.sum(lane_sums.astype(jnp.int32), axis=(-3, -1), dtype=jnp.int32)
 
 
 def _check_words(name: str, words: object, config: CrossbarConfig) -> None:

@@ -230,18 +230,19 @@ def _make_streams(
     keep_wear: bool,
 ) -> Streams:
     """Makes a stream for every policy, or for every chip where each has a placement of its own."""
-    keys = _keys(chips)
+    rates = (chips.stuck_at_0, chips.stuck_at_1)
+    differ = {policy: chips_differ(policy.stucking, *rates) for policy in policies}
+    keys = _keys(chips) if any(differ.values()) else [jax.random.key(chips.seed)]
     streams: Streams = {}
     for policy in policies:
         stored = policy.stored_on(config)
-        differ = chips_differ(policy.stucking, chips.stuck_at_0, chips.stuck_at_1)
-        some = keys if differ else keys[:1]
+        some = keys if differ[policy] else keys[:1]
         groups = {Placing(policy.placing): some}
         if policy.avoids_faults and chips.faults is None:  # chips with stuck cells of their own
             groups = {Placing(policy.placing, i): some[i : i + 1] for i in range(len(some))}
         stucking = policy_stucking(policy, len(selected), stored)
         for placing, of_group in groups.items():
-            make = _chip_maker(chips)
+            make = _chip_maker(chips, differ[policy])
             stream = Stream(stored, stucking, passes, of_group, make, keep_wear)
             streams[policy, placing] = stream
     return streams
@@ -281,12 +282,15 @@ def _program_all(
     return facts
 
 
-def _keys(chips: Chips) -> Array:
-    return jax.random.split(jax.random.key(chips.seed), chips.number)
+def _keys(chips: Chips) -> Sequence[Array]:
+    return list(jax.random.split(jax.random.key(chips.seed), chips.number))
 
 
-def _chip_maker(chips: Chips) -> Callable[[Array, int, CrossbarConfig], Chip]:
+def _chip_maker(chips: Chips, differ: bool) -> Callable[[Array, int, CrossbarConfig], Chip]:
     def make_chip(key: Array, crossbars: int, config: CrossbarConfig) -> Chip:
+        if chips.faults is None and not differ:  # nothing is ever drawn from the key
+            none = jnp.asarray(np.zeros((crossbars, config.physical_rows), config.word_dtype))
+            return Chip(key, jnp.int32(0), none, none, none)
         if chips.faults is None and not (chips.stuck_at_0 or chips.stuck_at_1):
             return whole_chip(key, crossbars, config)
         if chips.faults is None:
@@ -306,7 +310,7 @@ def _stuck_of(
     if not placing.policy.avoids_faults:
         return {}
     crossbars = config.crossbars or sum(sections_by_output(matrices, config).values())
-    chip = _chip_maker(chips)(_keys(chips)[placing.chip], crossbars, config)
+    chip = _chip_maker(chips, True)(_keys(chips)[placing.chip], crossbars, config)
     return stuck_cells(chip.stuck_at_0, chip.stuck_at_1, matrices, config)
 
 
