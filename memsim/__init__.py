@@ -10,21 +10,20 @@ import importlib
 import typing
 
 from memsim import chip, codes, placement, policies, schedule, selection, summary
-from memsim.budgeting import Budget, Judge, budget
 from memsim.chip import Chip, with_faults
 from memsim.config import CrossbarConfig
-from memsim.expectation import expected_writes
 from memsim.network import Programming, enable_words, program, sample_chip
 from memsim.planning import LayerPlan, Plan, plan, with_stucking
 from memsim.policies import Policy
 from memsim.programming import Counts
 from memsim.selection import select_by_name
-from memsim.streaming import Chips, Comparison, compare
 from memsim.summary import Summary, mean_over_chips, summarize
 
 if typing.TYPE_CHECKING:
     from memsim import cells, files, intervals, plot, report, service
+    from memsim.budgeting import Budget, Judge, budget
     from memsim.cells import Conductance, Readout, read_weights
+    from memsim.expectation import expected_writes
     from memsim.files import (
         load_chip,
         load_faults,
@@ -35,6 +34,7 @@ if typing.TYPE_CHECKING:
         save_plan,
         save_tensors,
     )
+    from memsim.streaming import Chips, Comparison, compare
 
 __version__ = "0.2.0"
 
@@ -89,10 +89,12 @@ __all__ = [
     "with_stucking",
 ]
 
-# Submodules that not every program needs, imported when they are first asked for, and what the top
+# Modules that not every program needs, imported when they are first asked for, and what the top
 # level has of each.
 _LATER = {
+    "budgeting": ("Budget", "Judge", "budget"),
     "cells": ("Conductance", "Readout", "read_weights"),
+    "expectation": ("expected_writes",),
     "files": (
         "load_chip",
         "load_faults",
@@ -107,6 +109,7 @@ _LATER = {
     "plot": (),
     "report": (),
     "service": (),
+    "streaming": ("Chips", "Comparison", "compare"),
 }
 
 
