@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import os
 import sys
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 
+@functools.cache  # policies are made often, and types worked out slowly
 def words_of(kind: type[Any]) -> dict[str, Any]:
     """Lists the words that a class of settings takes, a dataclass, and the type of each."""
     hints = typing.get_type_hints(kind)
