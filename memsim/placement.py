@@ -51,8 +51,17 @@ def unsorted_placement(outputs: int, inputs: int, rows: int) -> Placement:
     check_whole("inputs", inputs, "give a number from 1", 1)
     check_whole("rows", rows, "give weights per section, from 1", 1)
     _check_size(outputs * inputs)
-    order = np.arange(outputs * inputs).reshape(outputs, inputs)
-    return _section(order, rows, section_major=False)
+    per_output = -(-inputs // rows)
+    positions = np.arange(outputs * inputs, dtype=np.int32).reshape(outputs, inputs)
+    weights = np.full((outputs, per_output * rows), positions.size, np.int32)
+    weights[:, :inputs] = positions
+    # every output before has skipped the unused rows of its last section
+    positions += (per_output * rows - inputs) * np.arange(outputs, dtype=np.int32)[:, None]
+    return Placement(
+        weights.reshape(-1, rows),
+        positions.reshape(-1),
+        _used_rows(outputs, inputs, rows).reshape(-1),
+    )
 
 
 def sorted_placement(codes: np.ndarray, rows: int, scope: str = "output") -> Placement:
@@ -79,8 +88,20 @@ def sorted_placement(codes: np.ndarray, rows: int, scope: str = "output") -> Pla
     groups = codes if scope == "output" else codes.reshape(1, -1)
     # NumPy's stable sort of integers up to 16 bits is a radix sort
     order = np.argsort(groups, axis=1, kind="stable")
-    order += np.arange(groups.shape[0])[:, None] * groups.shape[1]
-    return _section(order, rows, section_major=True)
+    count, members = groups.shape
+    order += members * np.arange(count)[:, None]
+    # short sections are filled up with one past the last weight
+    per_group = -(-members // rows)
+    weights = np.full((count, per_group * rows), order.size, np.int32)
+    weights[:, :members] = order
+    # section s of every group in turn
+    sections = weights.reshape(count, per_group, rows).swapaxes(0, 1)
+    slots = np.arange(weights.size, dtype=np.int32).reshape(per_group, count, rows)
+    positions = np.empty(order.size, np.int32)
+    positions[order] = slots.swapaxes(0, 1).reshape(count, -1)[:, :members]
+    return Placement(
+        sections.reshape(-1, rows), positions, _used_rows(count, members, rows).T.reshape(-1)
+    )
 
 
 def _check_size(weights: int) -> None:
@@ -89,26 +110,12 @@ def _check_size(weights: int) -> None:
         raise ValueError(f"`outputs` * `inputs` is {weights}; give at most 2**31 - 1 weights.")
 
 
-def _section(order: np.ndarray, rows: int, section_major: bool) -> Placement:
-    """Cuts each line of `order` [groups, members], the weights of one group, into sections."""
-    groups, members = order.shape
+def _used_rows(groups: int, members: int, rows: int) -> np.ndarray:
+    """Counts the used rows [groups, sections] of groups that are each cut into sections."""
     per_group = -(-members // rows)
-    # short sections are filled up with one past the last weight
-    weights = np.full((groups, per_group * rows), order.size, np.int32)
-    weights[:, :members] = order
     used_rows = np.full((groups, per_group), rows, np.int32)
     used_rows[:, -1] = members - (per_group - 1) * rows
-    slots = np.arange(weights.size, dtype=np.int32)
-    sections = weights.reshape(groups, per_group, rows)
-    # section s of every group in turn
-    if section_major:
-        sections, used_rows = sections.swapaxes(0, 1), used_rows.swapaxes(0, 1)
-        by_group = slots.reshape(per_group, groups, rows).swapaxes(0, 1)
-    else:
-        by_group = slots.reshape(groups, per_group, rows)
-    positions = np.empty(order.size, np.int32)
-    positions[order] = by_group.reshape(groups, -1)[:, :members]
-    return Placement(sections.reshape(-1, rows), positions, used_rows.reshape(-1))
+    return used_rows
 
 
 def inverse_positions(weights: np.ndarray, size: int) -> np.ndarray:
