@@ -7,7 +7,7 @@ endurance of every cell of every chip drawn; on one crossbar of 128 rows, and on
 same with rows and crossbars rotated.
 """
 
-import sys
+import argparse
 import time
 
 import numpy as np
@@ -19,7 +19,9 @@ POLICIES = ("unsorted", "sws", "sws-layer", "sws+stuck:p=0.5,low=3")
 
 def main() -> None:
     """Prints the figures."""
-    source = memsim.open_checkpoint(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", help="whose weights are programmed")
+    source = memsim.open_checkpoint(parser.parse_args().checkpoint)
     policies = {name: memsim.Policy.parse(name) for name in POLICIES}
     for crossbars in (1, 64):
         start, spent = time.perf_counter(), time.process_time()
