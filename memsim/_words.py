@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import inspect
 import os
 import sys
 import types
@@ -49,6 +50,27 @@ def read_words(
         except _UnreadableError as error:
             raise ValueError(f"`{argument}` is {text!r}; {word} is {value!r}, {error}.") from None
     return values
+
+
+def made_of(argument: str, text: str, kind: type[Any], values: dict[str, Any]) -> Any:
+    """Makes a value of a class of settings, from words that `read_words` read.
+
+    Raises:
+      ValueError: the class is abstract, or a word without a default is missing; what the class
+        raises comes through.
+    """
+    if inspect.isabstract(kind):
+        lacks = ", ".join(sorted(kind.__abstractmethods__))
+        raise ValueError(f"`{argument}` is {text!r}, an abstract class; it lacks {lacks}.")
+    missing = [
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.default is field.default_factory is dataclasses.MISSING
+        and field.name not in values
+    ]
+    if missing:
+        raise ValueError(f"`{argument}` is {text!r}; give {', '.join(missing)} too.")
+    return kind(**values)
 
 
 class _UnreadableError(Exception):

@@ -13,6 +13,13 @@ from memsim.cells import Conductance, ConductanceLaw, Readout
 
 
 @dataclasses.dataclass(frozen=True)
+class WithoutFigures:
+    """A law without defaults."""
+
+    on: float
+
+
+@dataclasses.dataclass(frozen=True)
 class EvenInLog:
     """Levels evenly spaced in the logarithm; what programming reaches spreads, none drifts."""
 
@@ -224,6 +231,7 @@ def test_the_text_of_a_law_says_which_and_with_which_figures():
         ("hfo2:on=nan", "`on` is nan"),
         ("no_such_module:Law", "cannot be imported"),
         ("math:pi", "is no frozen dataclass"),
+        (f"{__name__}:WithoutFigures", "give on too"),
         (f"{__name__}:EvenInLog:on=1e-9", "they must be apart"),
         ("memsim.cells:Wires", "is no frozen dataclass"),
         ("memsim:CrossbarConfig", "give a Conductance"),

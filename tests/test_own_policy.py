@@ -152,6 +152,14 @@ def test_a_text_of_no_policy_is_an_error(gray, text):
         memsim.Policy.parse(text)
 
 
+@pytest.mark.parametrize(
+    "text", ["memsim.policies:Policy", "memsim:Policy", "memsim.policies:Stuckable"]
+)
+def test_an_abstract_policy_is_an_error(text):
+    with pytest.raises(ValueError, match="an abstract class; it lacks index_bits, place"):
+        memsim.Policy.parse(text)
+
+
 def test_a_placement_that_repeats_a_weight_is_an_error(gray, params, config):
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Twice(gray.GrayCode):

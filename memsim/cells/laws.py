@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Array, Float, Key
 
 from memsim._checks import check_kind
-from memsim._words import import_class, read_words, words_of
+from memsim._words import import_class, made_of, read_words, words_of
 from memsim.cells.conductance import Conductance
 
 __all__ = ["ConductanceLaw", "check_law", "parse_law"]
@@ -206,6 +206,7 @@ def parse_law(text: str) -> ConductanceLaw:
     kind = import_class("cells", name, "my_cells:LogLevels")
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         raise ValueError(f"`cells` {name!r} is no frozen dataclass; see ConductanceLaw.")
-    law: Any = kind(**read_words("cells", text, options, words_of(kind), name))
+    read = read_words("cells", text, options, words_of(kind), name)
+    law: Any = made_of("cells", text, kind, read)
     check_law(law)
     return law  # type: ignore[no-any-return]

@@ -29,7 +29,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, Shaped, UInt
 
 from memsim._checks import check_choice, check_kind, check_number, check_whole
-from memsim._words import import_class, read_words, words_of, written_word
+from memsim._words import import_class, made_of, read_words, words_of, written_word
 from memsim.chip import Stuck
 from memsim.codes import AnyArray
 from memsim.config import CrossbarConfig
@@ -256,7 +256,7 @@ class Policy(abc.ABC):
         read = read_words("policy", text, options, takes, name)
         if plus and not {"p", "low"} <= set(read):
             raise ValueError(f"`policy` is {text!r}; give p and low, as in {name}:p=0.5,low=3.")
-        return kind(**read)
+        return made_of("policy", text, kind, read)  # type: ignore[no-any-return]
 
     def __str__(self) -> str:
         """Gives the text that `parse` reads back."""
