@@ -268,7 +268,7 @@ class Stream:
         ]
 
     def _new_tally(self, key: Array, crossbars: int) -> Tally:
-        rows, columns = self._config.physical_rows, self._config.columns
+        rows, columns = self._config.physical_rows, self._config.cells_per_word
         per_column = np.zeros((self._stucking.fixed.size, columns), np.int32)
         per_row = per_column[:, 0]
         # weight stationary, a cell is written at most once a pass; the wear is as large as the chip

@@ -221,7 +221,7 @@ def clustered_faults(
     high_share = stuck_at_1 / either if either else 0.0
     of_lines = either * in_lines
     of_cells = (either - of_lines) / (1 - of_lines) if of_lines < 1 else 0.0  # not in such lines
-    cells = (crossbars, config.physical_rows, config.columns)
+    cells = (crossbars, config.physical_rows, config.cells_per_word)
 
     def draw(key: Key[Array, ""], rate: float, shape: tuple[int, ...]) -> tuple[Array, Array]:
         one, other = jax.random.uniform(key, (2, *shape), jnp.float32)
@@ -229,7 +229,7 @@ def clustered_faults(
         return jnp.broadcast_to(stuck, cells), jnp.broadcast_to(high, cells)
 
     line_key, cell_key = jax.random.split(key)
-    in_line, line_is_high = draw(line_key, of_lines, (crossbars, 1, config.columns))
+    in_line, line_is_high = draw(line_key, of_lines, (crossbars, 1, config.cells_per_word))
     by_itself, cell_is_high = draw(cell_key, of_cells, cells)
     stuck, high = in_line | by_itself, jnp.where(in_line, line_is_high, cell_is_high)
     return (
@@ -263,8 +263,8 @@ def fault_words(
         raise ValueError(f"`faults` is {kind}; give bool [crossbars, rows, columns].")
     check_whole("crossbars", crossbars, "give a number from 1", 1)
     check_kind("config", config, CrossbarConfig)
-    expected = (crossbars, config.physical_rows, config.columns)
-    if cells.shape == (crossbars, config.rows, config.unflagged.columns):
+    expected = (crossbars, config.physical_rows, config.cells_per_word)
+    if cells.shape == (crossbars, config.rows, config.unflagged.cells_per_word):
         missing = zip(expected, cells.shape, strict=True)
         cells = jnp.pad(cells, [(0, all_cells - given) for all_cells, given in missing])
     if cells.shape != expected:

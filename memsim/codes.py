@@ -192,8 +192,10 @@ def join_slices(
     """Gives the words whose cells have these levels: the inverse of `bit_slice`."""
     check_array("levels", levels, "integers", "[..., columns]")
     check_kind("config", config, CrossbarConfig)
-    if levels.shape[-1:] != (config.columns,):
-        raise ValueError(f"`levels` has shape {levels.shape}; give {config.columns} columns, last.")
+    if levels.shape[-1:] != (config.cells_per_word,):
+        raise ValueError(
+            f"`levels` has shape {levels.shape}; give {config.cells_per_word} columns, last."
+        )
     levels = levels.astype(config.word_dtype)
     words = jnp.zeros(levels.shape[:-1], config.word_dtype)
     for column, mask in enumerate(config.column_masks):

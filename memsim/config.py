@@ -102,7 +102,7 @@ class CrossbarConfig:
         return ((0, self.bits - 1), (columns * self.cell_bits, self.bits - 1))
 
     @property
-    def columns(self) -> int:
+    def cells_per_word(self) -> int:
         """Cells per word, its flag included."""
         return len(self.column_masks)
 
@@ -131,7 +131,7 @@ class CrossbarConfig:
             return (*self.unflagged.column_weights, 0)
         lowest = [mask & -mask for mask in self.column_masks]
         if self.encoding == "differential":
-            half = self.columns // 2
+            half = self.cells_per_word // 2
             return (*lowest[:half], *(-weight for weight in lowest[:half]))
         sign_alone = self.column_masks[-1] == 1 << (self.bits - 1)
         if self.encoding == "twos_complement" and sign_alone:

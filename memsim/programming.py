@@ -201,7 +201,7 @@ def program_sections(
         return (words[-1], achieved, cell_writes), counts
 
     wear_dtype = np.min_scalar_type(passes * steps)
-    cell_writes = jnp.zeros((crossbars, rows, config.columns), wear_dtype) if wear else None
+    cell_writes = jnp.zeros((crossbars, rows, config.cells_per_word), wear_dtype) if wear else None
     # the state is carried from tile to tile and from pass to pass
     start = (chip.state, jnp.zeros_like(targets), cell_writes)
     (state, achieved, cell_writes), counts = jax.lax.scan(

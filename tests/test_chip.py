@@ -76,7 +76,7 @@ def test_a_wide_cell_is_drawn_as_a_whole(key):
     words = memsim.enable_words(plan, memsim.sample_chip(key, plan))["kernel"]
     levels = np.asarray(memsim.codes.bit_slice(words, config))
     assert ((levels == 0) | (levels == oracles.top_levels(config))).all()
-    for column in range(config.columns):
+    for column in range(config.cells_per_word):
         assert agrees((levels[..., column] > 0).sum(), levels[..., column].size, 0.3)
 
 
@@ -243,7 +243,7 @@ def test_clustered_faults_have_the_rates_asked_for_and_lie_in_lines(key, in_line
     words = memsim.chip.clustered_faults(key, 2000, config, 0.02, 0.04, in_lines)
     low, high = memsim.chip.fault_cells(memsim.with_faults(key, *words), config)
     assert not (low & high).any()
-    lines = 2000 * config.columns
+    lines = 2000 * config.cells_per_word
     for cells, rate in ((low, 0.02), (high, 0.04)):
         whole = cells.all(axis=1)
         assert agrees(whole.sum(), lines, rate * in_lines)
@@ -318,7 +318,7 @@ def test_stuck_cells_hold_their_level_whatever_is_programmed(encoding, cell_bits
 @pytest.mark.parametrize("cell_bits", [1, 2, 4])
 def test_fault_maps_go_to_words_and_back(encoding, cell_bits, key):
     config = memsim.CrossbarConfig(rows=5, bits=7, cell_bits=cell_bits, encoding=encoding)
-    drawn = np.random.default_rng(0).random((3, 5, config.columns))
+    drawn = np.random.default_rng(0).random((3, 5, config.cells_per_word))
     maps = drawn < 0.2, drawn > 0.7
     words = [memsim.chip.fault_words(cells, 3, config) for cells in maps]
     chip = memsim.with_faults(key, *words)

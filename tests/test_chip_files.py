@@ -77,7 +77,7 @@ def test_a_fault_map_survives_its_file(tmp_path, tensors, key, suffix, config):
     path = tmp_path / f"map{suffix}"
     memsim.save_faults(path, chip, config)
     low, high = memsim.load_faults(path)
-    assert low.shape == (3, 8, config.columns)
+    assert low.shape == (3, 8, config.cells_per_word)
     assert low.any()
     assert high.any()
     again = memsim.with_faults(

@@ -235,7 +235,7 @@ def test_a_stuck_flag_turns_what_is_stored_round(form, key):
     config = memsim.CrossbarConfig(rows=4)
     tensors = {"weight": np.full((1, 4), -1, np.float32)}  # code -127: 10000001
     plan = memsim.plan(tensors, config, POLICIES[form])
-    stuck = np.zeros((1, plan.config.physical_rows, plan.config.columns), bool)
+    stuck = np.zeros((1, plan.config.physical_rows, plan.config.cells_per_word), bool)
     stuck[(0, 1, 8) if form == "word" else (0, 4, 1)] = True
     nothing = memsim.chip.fault_words(np.zeros_like(stuck), 1, plan.config)
     chip = memsim.with_faults(key, nothing, memsim.chip.fault_words(stuck, 1, plan.config))
@@ -257,7 +257,7 @@ def test_no_word_takes_more_writes_than_half_its_cells(seed, encoding):
     words = np.asarray(memsim.codes.encode(jnp.asarray(words), plan.config)).astype(int)
     stored = np.concatenate([[0], (words ^ np.asarray(plan.layers["weight"].flips))[:, 0]])
     writes = np.bitwise_count(stored[1:] ^ stored[:-1])
-    assert writes.max() <= plan.config.columns // 2
+    assert writes.max() <= plan.config.cells_per_word // 2
     chip = memsim.sample_chip(jax.random.key(0), plan)
     _, programming = memsim.program(tensors, plan, chip)
     assert memsim.summarize(programming, plan).writes == writes.sum()
@@ -345,7 +345,7 @@ def test_the_flag_is_a_column_above_all_others():
                 plain = memsim.CrossbarConfig(bits=bits, cell_bits=cell_bits, encoding=encoding)
                 config = POLICIES["word"].stored_on(plain)
                 assert config.unflagged == plain
-                assert config.columns == plain.columns + 1
+                assert config.cells_per_word == plain.cells_per_word + 1
                 assert config.column_masks[:-1] == plain.column_masks
                 flag = config.column_masks[-1]
                 assert flag > sum(plain.column_masks)

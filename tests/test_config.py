@@ -38,12 +38,14 @@ def test_defaults_are_those_of_the_design():
 def test_columns_and_masks_are_the_cells_of_a_word():
     for config in EVERY:
         top = [2**bits - 1 for bits in oracles.part_bits(config)]
-        assert config.columns == len(config.column_masks) == len(oracles.to_cells(top, config))
+        assert (
+            config.cells_per_word == len(config.column_masks) == len(oracles.to_cells(top, config))
+        )
         assert sum(config.column_masks) == oracles.pack(top, config)
         for column, mask in enumerate(config.column_masks):
             levels = oracles.to_cells(oracles.unpack(mask, config), config)
             full = oracles.top_levels(config)[column]
-            assert levels == [full if b == column else 0 for b in range(config.columns)]
+            assert levels == [full if b == column else 0 for b in range(config.cells_per_word)]
 
 
 def test_dtypes_are_the_smallest_that_hold_words_and_codes():

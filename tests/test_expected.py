@@ -77,7 +77,7 @@ def count(codes, plan, config):
     """Writes of these codes in the places of a plan on one erased crossbar, in plain loops."""
     placement = plan.layers["kernel"].placement
     flat = codes.T.reshape(-1)  # output by output
-    held = [[0] * config.columns for _ in range(config.rows)]
+    held = [[0] * config.cells_per_word for _ in range(config.rows)]
     writes = 0
     for section in np.asarray(placement.weights):
         for row, weight in enumerate(section):

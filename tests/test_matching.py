@@ -31,7 +31,7 @@ def transport_bound(
       tolerance: largest error of a new code.
     """
     held = encode(jnp.asarray(old), config)
-    cost = np.full((old.size, new.size), config.columns)
+    cost = np.full((old.size, new.size), config.cells_per_word)
     for error in range(-tolerance, tolerance + 1):
         near = np.clip(new.astype(np.int32) + error, config.min_code, config.max_code)
         words = encode(jnp.asarray(near), config)

@@ -82,7 +82,7 @@ def enabled_cells(plan, chip, passes):
 def draw_chip(rng, plan, faults, used):
     """A chip with cells stuck at these rates; if `used`, an earlier network has left its words."""
     config = plan.config
-    drawn = rng.random((plan.crossbars, config.rows, config.columns))
+    drawn = rng.random((plan.crossbars, config.rows, config.cells_per_word))
     cells = drawn < faults[0], drawn > 1 - faults[1]
     stuck = [memsim.chip.fault_words(marked, plan.crossbars, config) for marked in cells]
     chip = memsim.with_faults(jax.random.key(rng.integers(2**31)), *stuck)
@@ -273,7 +273,7 @@ def test_only_low_cells_that_work_are_ever_left_alone(encoding, cell_bits):
     chip = draw_chip(np.random.default_rng(0), plan, (0.1, 0.1), used=False)
     low, high = memsim.chip.fault_cells(chip, config)
     broken = low | high
-    half = config.columns // len(oracles.part_bits(config))
+    half = config.cells_per_word // len(oracles.part_bits(config))
     full = oracles.top_levels(config)
     for policy in (
         memsim.policies.Sws(low=1, p=0.5),

@@ -94,7 +94,7 @@ def test_sections_are_read_as_by_a_plain_loop(encoding, cell_bits, flags, adc, s
     words = rng.integers(0, 2**30, (len(layer.placement.weights), config.physical_rows))
     words = (words & sum(config.column_masks)).astype(config.word_dtype)
     if flags:  # a flag of a cell is all its bits or none
-        set_ = rng.integers(0, 2, (len(words), config.columns))
+        set_ = rng.integers(0, 2, (len(words), config.cells_per_word))
         words[:, -1] = set_ @ np.asarray(config.column_masks)
     readout = Readout(input_bits=4, adc_bits=adc[0], adc_range=adc[1])
     key, inputs = jax.random.key(0), rng.integers(-8, 8, 9)

@@ -120,7 +120,7 @@ def stored_as(
         data = data ^ flags
         complemented = bit_slice(flags, config) != 0
     else:
-        complemented = jnp.zeros((len(words), 1, config.columns), bool)
+        complemented = jnp.zeros((len(words), 1, config.cells_per_word), bool)
     sign = word_constant(1 << (config.bits - 1), config)
     negative = (data & sign) != 0 if takes_turns(config) else jnp.zeros(data.shape, bool)
     return complemented, negative

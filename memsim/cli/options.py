@@ -236,12 +236,12 @@ def check_memory(
     sections = sections_by_output(matrices, config)
     crossbars = config.crossbars or sum(sections.values())
     # state and stuck cells in words, and wear in 4 bytes a cell
-    of_row = 4 * config.word_dtype.itemsize + 4 * config.columns
+    of_row = 4 * config.word_dtype.itemsize + 4 * config.cells_per_word
     of_chip = crossbars * config.physical_rows * of_row
     # where the weights of a layer are placed, and their words
     of_layer = 16 * config.physical_rows * max(sections.values())
     # SETs and RESETs, of each pass, layer and column
-    counts = 8 * passes * len(matrices) * config.columns
+    counts = 8 * passes * len(matrices) * config.cells_per_word
     needed = chips * (of_chip + counts) + of_layer
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:

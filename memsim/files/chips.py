@@ -93,7 +93,7 @@ def load_chip(path: str | Path, config: CrossbarConfig) -> Chip:
     if tuple(cells) != config.column_masks:
         raise ValueError(
             f"`chip` {path} has {len(cells)} other columns than the config's "
-            f"{config.columns} ({config.encoding}, {config.bits} bits, {config.cell_bits} per "
+            f"{config.cells_per_word} ({config.encoding}, {config.bits} bits, {config.cell_bits} per "
             "cell); program it with the config that it was made for."
         )
     try:

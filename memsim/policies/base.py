@@ -322,7 +322,7 @@ class Stuckable(Policy):
         """Leaves alone every column whose cells count less: wrong as often as not written."""
         if not self.p < 1:
             return super().at_price(price, config)
-        per_half = config.columns // len(config.halves)
+        per_half = config.cells_per_word // len(config.halves)
         low = sum(weight**2 <= price for weight in config.column_weights[: per_half - 1])
         return self.stucked(self.p, low, self.draws)
 

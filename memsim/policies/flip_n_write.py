@@ -69,7 +69,7 @@ class FlipNWrite(Policy):
         """Takes its flag cells."""
         if self.flags == "word":
             return 1
-        return self.stored_on(config).columns * -(-inputs // config.rows) / inputs
+        return self.stored_on(config).cells_per_word * -(-inputs // config.rows) / inputs
 
     def analog_valid(self, outputs: int) -> bool:
         """Mixes complemented words with others in a column, unless whole columns are."""

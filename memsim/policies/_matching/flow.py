@@ -86,7 +86,7 @@ def word_graph(config: CrossbarConfig, tolerance: int = 0, price: int = 1) -> Gr
     differ = words[:, None] ^ words
     changed = sum(((differ & mask) != 0).astype(np.uint8) for mask in config.column_masks)
     target, out, back, cost = (np.ascontiguousarray(x, np.int32) for x in arrays)
-    longest = price * config.columns + tolerance**2
+    longest = price * config.cells_per_word + tolerance**2
     return Graph(
         target, out, back, cost, changed, node_of_code, code_of_node, config.min_code, tolerance,
         price, longest,
