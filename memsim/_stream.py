@@ -50,7 +50,7 @@ class LaidOut(NamedTuple):
       name: of the layer.
       placing: what decided on its placement.
       facts: what its plan says of it.
-      target: words [steps, crossbars, rows].
+      target: words [steps, crossbars, words].
       slots: what they are.
     """
 
@@ -94,7 +94,7 @@ def lay_out_ahead(
         number: int, name: str, tensor: np.ndarray, of: Placing, layer: LayerPlan
     ) -> LaidOut:
         stored = of.policy.stored_on(config)
-        schedule, slots = network_schedule([layer.placement.used_rows], config, first_layer=number)
+        schedule, slots = network_schedule([layer.placement], config, first_layer=number)
         words = target_words(jnp.asarray(slice_of(tensor, layer.matrix)), anonymous(layer), stored)
         target = np.asarray(_scheduled(words, schedule))
         return LaidOut(name, of, layer_facts({name: layer})[name], target, slots)
@@ -182,7 +182,7 @@ class Stream:
         self._first_wear: list[np.ndarray] = []  # of every chip, in the first pass
 
     def add(self, target: np.ndarray, slots: Slots) -> None:
-        """Takes words [steps, crossbars, rows] and what they are."""
+        """Takes words [steps, crossbars, words] and what they are."""
         self._waiting.append((target, slots))
         chunk = self._chunk
         while chunk and sum(words.shape[0] for words, _ in self._waiting) >= chunk:
@@ -248,7 +248,7 @@ class Stream:
         """Steps programmed at once; None where all layers sit side by side in one step."""
         if self._config.crossbars is None:
             return None
-        return max(1, _CHUNK_WORDS // (self._config.crossbars * self._config.physical_rows))
+        return max(1, _CHUNK_WORDS // (self._config.crossbars * self._config.physical_words))
 
     def _join(self) -> tuple[np.ndarray, Slots]:
         if len(self._waiting) == 1:
@@ -268,15 +268,15 @@ class Stream:
         ]
 
     def _new_tally(self, key: Array, crossbars: int) -> Tally:
-        rows, columns = self._config.physical_rows, self._config.cells_per_word
-        per_column = np.zeros((self._stucking.fixed.size, columns), np.int32)
+        config = self._config
+        per_column = np.zeros((self._stucking.fixed.size, config.cells_per_word), np.int32)
         per_row = per_column[:, 0]
         # weight stationary, a cell is written at most once a pass; the wear is as large as the chip
-        wear = np.min_scalar_type(self._passes) if self._config.crossbars is None else np.uint32
+        wear = np.min_scalar_type(self._passes) if config.crossbars is None else np.uint32
         return Tally(
-            self._make_chip(key, crossbars, self._config),
+            self._make_chip(key, crossbars, config),
             Counts(per_column, per_column, per_row, per_row, per_row),
-            np.zeros((crossbars, rows, columns), wear),
+            np.zeros((crossbars, config.physical_rows, config.bit_lines), wear),
         )
 
 
@@ -293,7 +293,7 @@ def policy_stucking(policy: Policy, layers: int, config: CrossbarConfig) -> Stuc
 @functools.partial(jax.jit, static_argnames=("config", "draws"))
 def _program_chunk(
     tally: Tally,
-    target: UInt[Array, "steps crossbars rows"],
+    target: UInt[Array, "steps crossbars words"],
     slots: Slots,
     stucking: Stucking,
     config: CrossbarConfig,

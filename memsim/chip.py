@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float32, Int32, Key, UInt, UInt32
+from jaxtyping import Array, Bool, Float32, Int32, Key, Shaped, UInt, UInt32
 
 from memsim._checks import as_key, check_array, check_kind, check_number, check_whole
 from memsim.codes import AnyArray, bit_slice, join_slices, word_constant
@@ -22,6 +22,8 @@ __all__ = [
     "fault_cells",
     "fault_words",
     "new_chip",
+    "of_words",
+    "on_bit_lines",
     "whole_chip",
     "with_faults",
 ]
@@ -39,28 +41,28 @@ class Chip(NamedTuple):
     Attributes:
       key: source of its bit-stucking draws; programming does not consume it.
       passes: int32, times the whole network has been programmed: `fresh` draws depend on it.
-      stuck_at_0, stuck_at_1: words [crossbars, rows], all bits of a cell that is stuck.
-      state: words [crossbars, rows], what the cells hold.
+      stuck_at_0, stuck_at_1: words [crossbars, words], all bits of a cell that is stuck.
+      state: words [crossbars, words], what the cells hold.
 
-    Rows are `config.physical_rows`: flag cells of sections are the last one.
+    Words are `config.physical_words`, row by row: flag cells of sections are the last row.
     """
 
     key: Key[Array, ""]
     passes: Int32[Array, ""]
-    stuck_at_0: UInt[Array, "crossbars rows"]
-    stuck_at_1: UInt[Array, "crossbars rows"]
-    state: UInt[Array, "crossbars rows"]
+    stuck_at_0: UInt[Array, "crossbars words"]
+    stuck_at_1: UInt[Array, "crossbars words"]
+    state: UInt[Array, "crossbars words"]
 
 
 class Stuck(NamedTuple):
     """The stuck cells of the crossbars that a layer is programmed on.
 
     Attributes:
-      at_0, at_1: words [crossbars, rows], all bits of a stuck cell set.
+      at_0, at_1: words [crossbars, words], all bits of a stuck cell set.
     """
 
-    at_0: UInt[AnyArray, "crossbars rows"]
-    at_1: UInt[AnyArray, "crossbars rows"]
+    at_0: UInt[AnyArray, "crossbars words"]
+    at_1: UInt[AnyArray, "crossbars words"]
 
 
 @functools.partial(jax.jit, static_argnames=("crossbars", "config"))
@@ -84,26 +86,26 @@ def new_chip(
     _, cell_key, flag_key = jax.random.split(key, 3)
     rates = (stuck_at_0, stuck_at_1)
     cells = config.unflagged.column_masks
-    stuck = _draw_stuck(cell_key, rates, (crossbars, config.rows), cells, config)
+    stuck = _draw_stuck(cell_key, rates, (crossbars, config.words), cells, config)
     if config.flags == "word":
         one_column = config.column_masks[-1:]
-        stuck |= _draw_stuck(flag_key, rates, (crossbars, config.rows), one_column, config)
+        stuck |= _draw_stuck(flag_key, rates, (crossbars, config.words), one_column, config)
     elif config.flags == "section":
-        flags = _draw_stuck(flag_key, rates, (crossbars, 1), cells, config)
+        flags = _draw_stuck(flag_key, rates, (crossbars, config.words_per_row), cells, config)
         stuck = jnp.concatenate([stuck, flags], axis=2)
     return with_faults(key, stuck[0], stuck[1])
 
 
 def whole_chip(key: Key[Array, ""], crossbars: int, config: CrossbarConfig) -> Chip:
     """Makes the chip of `new_chip` at rates of 0: without drawing, there is nothing to compile."""
-    no_cells = jnp.asarray(np.zeros((crossbars, config.physical_rows), config.word_dtype))
+    no_cells = jnp.asarray(np.zeros((crossbars, config.physical_words), config.word_dtype))
     return with_faults(key, no_cells, no_cells)
 
 
 def with_faults(
     key: Key[Array, ""],
-    stuck_at_0: UInt[Array, "crossbars rows"],
-    stuck_at_1: UInt[Array, "crossbars rows"],
+    stuck_at_0: UInt[Array, "crossbars words"],
+    stuck_at_1: UInt[Array, "crossbars words"],
 ) -> Chip:
     """Makes a chip never programmed, with these stuck cells.
 
@@ -112,8 +114,8 @@ def with_faults(
       stuck_at_0, stuck_at_1: words, all bits of a stuck cell set.
     """
     key = as_key("key", key)
-    check_array("stuck_at_0", stuck_at_0, "unsigned words", "[crossbars, rows]", axes=2)
-    check_array("stuck_at_1", stuck_at_1, "unsigned words", "[crossbars, rows]", axes=2)
+    check_array("stuck_at_0", stuck_at_0, "unsigned words", "[crossbars, words]", axes=2)
+    check_array("stuck_at_1", stuck_at_1, "unsigned words", "[crossbars, words]", axes=2)
     if stuck_at_0.shape != stuck_at_1.shape or stuck_at_0.dtype != stuck_at_1.dtype:
         raise ValueError(
             f"`stuck_at_0` is {stuck_at_0.dtype} {stuck_at_0.shape}, `stuck_at_1` "
@@ -129,13 +131,13 @@ def _draw_stuck(
     shape: tuple[int, int],
     masks: tuple[int, ...],
     config: CrossbarConfig,
-) -> UInt[Array, "2 crossbars rows"]:
+) -> UInt[Array, "2 crossbars words"]:
     """Draws the words of cells stuck at 0 and of cells stuck at 1.
 
     Args:
       key: consumed; crossbar c's cells do not depend on how many crossbars there are.
       rates: probabilities of either.
-      shape: (crossbars, rows).
+      shape: (crossbars, words).
       masks: the bits of a word that each of its cells holds.
     """
     # Stuck cells are rare, so what is drawn is how many whole cells lie before each: a geometric
@@ -195,7 +197,7 @@ def clustered_faults(
     stuck_at_0: float,
     stuck_at_1: float,
     in_lines: float,
-) -> tuple[UInt[Array, "crossbars rows"], UInt[Array, "crossbars rows"]]:
+) -> tuple[UInt[Array, "crossbars words"], UInt[Array, "crossbars words"]]:
     """Draws stuck cells of which a share lies in whole bit lines, as those of shorts do.
 
     `with_faults(key, *clustered_faults(...))` is a chip of them; `vmap` over `key` for many.
@@ -221,7 +223,7 @@ def clustered_faults(
     high_share = stuck_at_1 / either if either else 0.0
     of_lines = either * in_lines
     of_cells = (either - of_lines) / (1 - of_lines) if of_lines < 1 else 0.0  # not in such lines
-    cells = (crossbars, config.physical_rows, config.cells_per_word)
+    cells = (crossbars, config.physical_rows, config.bit_lines)
 
     def draw(key: Key[Array, ""], rate: float, shape: tuple[int, ...]) -> tuple[Array, Array]:
         one, other = jax.random.uniform(key, (2, *shape), jnp.float32)
@@ -229,7 +231,7 @@ def clustered_faults(
         return jnp.broadcast_to(stuck, cells), jnp.broadcast_to(high, cells)
 
     line_key, cell_key = jax.random.split(key)
-    in_line, line_is_high = draw(line_key, of_lines, (crossbars, 1, config.cells_per_word))
+    in_line, line_is_high = draw(line_key, of_lines, (crossbars, 1, config.bit_lines))
     by_itself, cell_is_high = draw(cell_key, of_cells, cells)
     stuck, high = in_line | by_itself, jnp.where(in_line, line_is_high, cell_is_high)
     return (
@@ -239,21 +241,27 @@ def clustered_faults(
 
 
 def fault_cells(chip: Chip, config: CrossbarConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Gives the stuck cells, (stuck_at_0, stuck_at_1): bool [crossbars, rows, columns]."""
+    """Gives the stuck cells, (stuck_at_0, stuck_at_1): bool [crossbars, rows, columns].
+
+    Columns are `config.bit_lines`; idle ones are whole.
+    """
     check_kind("chip", chip, Chip)
     check_kind("config", config, CrossbarConfig)
-    low, high = (bit_slice(words, config) != 0 for words in (chip.stuck_at_0, chip.stuck_at_1))
+    low, high = (
+        on_bit_lines(bit_slice(words, config) != 0, config)
+        for words in (chip.stuck_at_0, chip.stuck_at_1)
+    )
     return np.asarray(low), np.asarray(high)
 
 
 def fault_words(
     cells: Bool[AnyArray, "crossbars rows columns"], crossbars: int, config: CrossbarConfig
-) -> UInt[Array, "crossbars rows"]:
+) -> UInt[Array, "crossbars words"]:
     """Gives words with all bits of the marked cells set.
 
     Args:
-      cells: bool [crossbars, rows, columns]; of a config with flags also without them: the flag
-        cells are then whole.
+      cells: bool [crossbars, rows, columns], on all bit lines; of a config with flags also without
+        them: the flag cells are then whole. What idle columns hold does not matter.
 
     Raises:
       ValueError: another shape.
@@ -263,17 +271,44 @@ def fault_words(
         raise ValueError(f"`faults` is {kind}; give bool [crossbars, rows, columns].")
     check_whole("crossbars", crossbars, "give a number from 1", 1)
     check_kind("config", config, CrossbarConfig)
-    expected = (crossbars, config.physical_rows, config.cells_per_word)
-    if cells.shape == (crossbars, config.rows, config.unflagged.cells_per_word):
-        missing = zip(expected, cells.shape, strict=True)
-        cells = jnp.pad(cells, [(0, all_cells - given) for all_cells, given in missing])
-    if cells.shape != expected:
+    expected = (crossbars, config.physical_rows, config.bit_lines)
+    without = (crossbars, config.rows, config.unflagged.bit_lines)
+    flagged = cells.shape != expected and cells.shape == without
+    if cells.shape != expected and not flagged:
         raise ValueError(
             f"`faults` has shape {cells.shape}, but this chip is {expected} "
             "([crossbars, rows, columns]); use a map of such a chip, or set the options to match."
         )
     highest = jnp.uint8(2**config.cell_bits - 1)
-    return join_slices(jnp.asarray(cells, jnp.uint8) * highest, config)
+    levels = jnp.asarray(cells, jnp.uint8) * highest
+    if not flagged:
+        return join_slices(of_words(levels, config), config)
+    words = join_slices(of_words(levels, config.unflagged), config.unflagged)
+    words = words.astype(config.word_dtype)
+    # a flag in each word leaves fewer of them in a row; a row of flags comes after the others
+    by_row = words.reshape(crossbars, config.rows, -1)[:, :, : config.words_per_row]
+    more = config.physical_rows - config.rows
+    return jnp.pad(by_row, [(0, 0), (0, more), (0, 0)]).reshape(crossbars, -1)
+
+
+def on_bit_lines(
+    cells: Shaped[Array, "*shape words cells"], config: CrossbarConfig
+) -> Shaped[Array, "*shape rows columns"]:
+    """Lays the cells of the words of crossbars on their bit lines; idle columns hold 0."""
+    words = config.words_per_row
+    by_row = cells.reshape(*cells.shape[:-2], -1, words * config.cells_per_word)
+    idle = config.bit_lines - by_row.shape[-1]
+    if not idle:
+        return by_row
+    return jnp.pad(by_row, [(0, 0)] * (by_row.ndim - 1) + [(0, idle)])
+
+
+def of_words(
+    cells: Shaped[Array, "*shape rows columns"], config: CrossbarConfig
+) -> Shaped[Array, "*shape words cells"]:
+    """Gives the cells of each word from those on bit lines: undoes `on_bit_lines`."""
+    used = cells[..., : config.words_per_row * config.cells_per_word]
+    return used.reshape(*cells.shape[:-2], -1, config.cells_per_word)
 
 
 def check_rates(stuck_at_0: float, stuck_at_1: float) -> None:
@@ -296,8 +331,8 @@ def bernoulli_cells(
     probability: Float32[Array, "*shape"],
     mask: UInt[Array, "*shape"],
     config: CrossbarConfig,
-) -> UInt[Array, "*shape rows"]:
-    """Draws cells of `config.physical_rows` words per key; a drawn cell has all its bits set.
+) -> UInt[Array, "*shape words"]:
+    """Draws cells of `config.physical_words` words per key; a drawn cell has all its bits set.
 
     Args:
       keys: one per section or crossbar; consumed.
@@ -333,7 +368,7 @@ def bernoulli_cells(
         parts = jnp.clip(rounds - from_last * per_word, 0, per_word)
         return jnp.asarray(jax.lax.fori_loop(0, jnp.max(parts), add_digit, cells))
 
-    cells = jnp.zeros((*keys.shape, config.physical_rows), config.word_dtype)
+    cells = jnp.zeros((*keys.shape, config.physical_words), config.word_dtype)
     cells = jax.lax.fori_loop(0, most, add_word, cells)
     cells = jnp.where((threshold == one)[..., None], ~jnp.zeros_like(cells), cells)
     lowest_bits = word_constant(sum(mask & -mask for mask in config.column_masks), config)
@@ -349,14 +384,16 @@ def fold_in(keys: Key[Array, "*shape"], data: Int32[Array, "*shape"]) -> Key[Arr
     return jax.vmap(jax.random.fold_in)(keys.reshape(-1), data.reshape(-1)).reshape(keys.shape)
 
 
-def _random_words(keys: Key[Array, "*shape"], config: CrossbarConfig) -> UInt[Array, "*shape rows"]:
+def _random_words(
+    keys: Key[Array, "*shape"], config: CrossbarConfig
+) -> UInt[Array, "*shape words"]:
     """Draws uniform words, a row per key; 32 bits at a time, which costs a quarter."""
     per_draw = 4 // config.word_dtype.itemsize
-    draws = -(-config.physical_rows // per_draw)
+    draws = -(-config.physical_words // per_draw)
 
     def row(key: Key[Array, ""]) -> UInt32[Array, " draws"]:
         return jax.random.bits(key, (draws,), jnp.uint32)
 
     bits = jax.vmap(row)(keys.reshape(-1))
     words = jax.lax.bitcast_convert_type(bits, config.word_dtype)
-    return words.reshape(*keys.shape, draws * per_draw)[..., : config.physical_rows]
+    return words.reshape(*keys.shape, draws * per_draw)[..., : config.physical_words]

@@ -31,7 +31,10 @@ class CrossbarConfig:
     """The crossbars of an accelerator. Hashable, and a pytree without leaves: static under `jit`.
 
     Attributes:
-      rows: weights per section, that is rows per crossbar.
+      rows: rows of a crossbar, so inputs of a section.
+      columns: bit lines of a crossbar. The words that stand side by side in a row share its input:
+        they are weights of one input and of as many outputs. None is the published model, an array
+        one word wide, in which every output has input lines of its own.
       bits: precision of a weight, its sign included (2 to 16).
       cell_bits: bits stored in one cell (1, 2 or 4). A word is cut into cells from its low end.
       encoding: how a signed code becomes a word, one of `ENCODINGS`.
@@ -43,10 +46,15 @@ class CrossbarConfig:
         in a column above all others, or one per column of a `section`, in a row after the others.
 
     Raises:
-      ValueError: a value outside its range or choices; no bit left for the flag of a word.
+      ValueError: a value outside its range or choices; fewer columns than a word has cells; no bit
+        left for the flag of a word.
+
+    >>> memsim.CrossbarConfig(columns=128).words_per_row
+    16
     """
 
     rows: int = 128
+    columns: int | None = None
     bits: int = 8
     cell_bits: int = 1
     encoding: Encoding = "twos_complement"
@@ -66,6 +74,14 @@ class CrossbarConfig:
         check_choice("schedule", self.schedule, SCHEDULES)
         check_choice("scale_per", self.scale_per, SCALES)
         check_choice("flags", self.flags, FLAGS)
+        if self.columns is not None:
+            remedy = "give the bit lines of a crossbar, or None for those of one word"
+            check_whole("columns", self.columns, remedy, 1, 2**16)
+            if self.columns < self.cells_per_word:
+                raise ValueError(
+                    f"`columns` is {self.columns}, fewer than the {self.cells_per_word} cells of a "
+                    "word; give more, or fewer bits."
+                )
         if max(self.column_masks).bit_length() > 32:
             raise ValueError(
                 f"`flags` is 'word', but differential words of {self.bits} bits in cells of "
@@ -81,6 +97,26 @@ class CrossbarConfig:
     def physical_rows(self) -> int:
         """Rows of a crossbar, that of the flags included."""
         return self.rows + (self.flags == "section")
+
+    @property
+    def words_per_row(self) -> int:
+        """Words side by side in a row of a crossbar; they share its input."""
+        return 1 if self.columns is None else self.columns // self.cells_per_word
+
+    @property
+    def words(self) -> int:
+        """Words of a crossbar that hold weights."""
+        return self.rows * self.words_per_row
+
+    @property
+    def physical_words(self) -> int:
+        """Words of a crossbar, those of a row of flags included."""
+        return self.physical_rows * self.words_per_row
+
+    @property
+    def bit_lines(self) -> int:
+        """Columns of a crossbar, idle ones included: those that are too few for another word."""
+        return self.cells_per_word if self.columns is None else self.columns
 
     @property
     def max_code(self) -> int:
@@ -103,12 +139,12 @@ class CrossbarConfig:
 
     @property
     def cells_per_word(self) -> int:
-        """Cells per word, its flag included."""
+        """The number of cells of a word, its flag included."""
         return len(self.column_masks)
 
     @property
     def column_masks(self) -> tuple[int, ...]:
-        """The bits of a word that each column holds, column 0 first."""
+        """The bits of a word that each of its columns holds, column 0 first."""
         masks = []
         for first, bits in self.halves:
             for low in range(first, first + bits, self.cell_bits):

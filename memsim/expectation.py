@@ -87,7 +87,7 @@ def expected_writes(
 
 @functools.partial(jax.jit, static_argnames=("config", "draws"))
 def _expected_writes(
-    placed: Float32[Array, "sections rows"],
+    placed: Float32[Array, "sections words"],
     schedule: Schedule,
     slots: Slots,
     stucking: Stucking,
@@ -112,7 +112,7 @@ def _expected_writes(
 @functools.partial(jax.jit, static_argnames=("config",))
 def _placed(
     weights: Float[Array, "..."], layer: LayerPlan, config: CrossbarConfig
-) -> Float32[Array, "sections rows"]:
+) -> Float32[Array, "sections words"]:
     """Gives codes before rounding, in their rows."""
     quotients = weights.astype(jnp.float32) / layer.scale
     clipped = jnp.clip(quotients, -config.max_code, config.max_code)

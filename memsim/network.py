@@ -57,14 +57,14 @@ class Programming(NamedTuple):
       counts: SETs, RESETs [passes, layers, columns] and rows [passes, layers]; int32, layers in the
         order of `plan.names`.
       wear: unsigned [crossbars, rows, columns], writes per cell; None unless `wear=True`.
-      words: by layer, [sections, physical_rows], what the rows of each section held when it was
+      words: by layer, [sections, physical_words], what the words of each section held when it was
         read, after the last pass; None unless `words=True`.
       chip: the chip afterwards.
     """
 
     counts: Counts
     wear: UInt[Array, "crossbars rows columns"] | None
-    words: dict[str, UInt[Array, "sections rows"]] | None
+    words: dict[str, UInt[Array, "sections words"]] | None
     chip: Chip
 
 
@@ -190,7 +190,7 @@ def program(
 @functools.partial(jax.jit, static_argnames="config")
 def target_words(
     weights: Float[Array, "..."], layer: LayerPlan, config: CrossbarConfig
-) -> UInt[Array, "sections physical_rows"]:
+) -> UInt[Array, "sections physical_words"]:
     """Gives the words to program, by section of one layer."""
     # codes as they are now, in the order of the placement
     quotients = rounded_quotient(jax.lax.stop_gradient(weights), layer.scale)
@@ -203,14 +203,15 @@ def target_words(
     if layer.flips is None:
         return words
     flips = jnp.asarray(layer.flips)
+    if config.flags == "word":
+        return words ^ flips
     # flags of sections are a row of their own
-    stored = words ^ flips
-    return jnp.concatenate([stored, flips], 1) if config.flags == "section" else stored
+    return jnp.concatenate([words ^ jnp.tile(flips, config.rows), flips], 1)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "passes", "wear", "draws"))
 def _program_scheduled(
-    sections: UInt[Array, "sections rows"],
+    sections: UInt[Array, "sections words"],
     schedule: Schedule,
     slots: Slots,
     stucking: Stucking,
@@ -219,7 +220,7 @@ def _program_scheduled(
     passes: int,
     wear: bool,
     draws: bool,
-) -> tuple[Programmed, UInt[Array, "sections rows"]]:
+) -> tuple[Programmed, UInt[Array, "sections words"]]:
     target = apply_schedule(sections, schedule)
     done = program_sections(
         target, slots, stucking, chip, config, passes=passes, wear=wear, draws=draws
@@ -230,7 +231,7 @@ def _program_scheduled(
 @functools.partial(jax.jit, static_argnames="config")
 def effective_weights(
     weights: Float[Array, "*shape"],
-    achieved: UInt[Array, "every_section physical_rows"],
+    achieved: UInt[Array, "every_section physical_words"],
     first: Int32[Array, ""],
     layer: LayerPlan,
     config: CrossbarConfig,
@@ -246,7 +247,8 @@ def effective_weights(
     count = layer.placement.used_rows.shape[0]
     words = jax.lax.dynamic_slice_in_dim(achieved, first, count)
     if config.flags == "section":  # as the flag cells say, wrong ones too
-        words = words[:, : config.rows] ^ words[:, config.rows :]
+        data, flags = words[:, : config.words], words[:, config.words :]
+        words = data ^ jnp.tile(flags, config.rows)
     codes = decode(invert_placement(words, layer.placement), config)
     # what the policy added is taken off again
     if layer.offset is not None:
@@ -330,11 +332,11 @@ def put_back(layers: dict[str, LayerPlan], held: Sequence[Array]) -> dict[str, A
     }
 
 
-def enable_words(plan: Plan, chip: Chip) -> dict[str, UInt[Array, "sections rows"]]:
+def enable_words(plan: Plan, chip: Chip) -> dict[str, UInt[Array, "sections words"]]:
     """Gives the write-enable words of the chip's next pass: bit b is 1 where it may change.
 
     Returns:
-      By layer, words [sections, physical_rows], sections in programming order. Unused rows,
+      By layer, words [sections, physical_words], sections in programming order. Unused words,
       stuck-at cells and cells left alone by bit stucking are 0.
 
     Raises:
@@ -359,7 +361,7 @@ def _enable_sections(
     chip: Chip,
     config: CrossbarConfig,
     draws: bool,
-) -> UInt[Array, "sections rows"]:
+) -> UInt[Array, "sections words"]:
     enable = enable_slots(slots, stucking, chip, chip.passes, config, draws)
     return invert_schedule(enable, schedule)
 
@@ -386,12 +388,12 @@ def check_chip(plan: Plan, chip: Chip) -> None:
     """Checks that a chip has the crossbars a plan needs.
 
     Raises:
-      ValueError: another number of crossbars or rows, or words of another dtype.
+      ValueError: another number of crossbars or words, or words of another dtype.
     """
-    needed = (plan.crossbars, plan.config.physical_rows)
+    needed = (plan.crossbars, plan.config.physical_words)
     if chip.state.shape != needed or chip.state.dtype != plan.config.word_dtype:
         raise ValueError(
             f"`chip` belongs to another network or config: it holds {chip.state.dtype} words "
             f"{chip.state.shape}, the plan needs {plan.config.word_dtype} {needed} "
-            "([crossbars, rows]); sample a chip for this plan."
+            "([crossbars, words]); sample a chip for this plan."
         )

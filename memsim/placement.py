@@ -14,93 +14,153 @@ from memsim.codes import AnyArray
 __all__ = [
     "Placement",
     "apply_placement",
+    "check_one_input",
     "check_one_output",
     "check_placement",
+    "group_placement",
     "inverse_positions",
     "invert_placement",
+    "mixes_outputs",
     "sorted_placement",
     "unsorted_placement",
+    "used_mask",
 ]
 
 
 class Placement(NamedTuple):
     """A permutation of a layer's weights into sections, in programming order, and its inverse.
 
-    Weight (input i, output o) of a matrix with n inputs has index `o * n + i`.
+    Weight (input i, output o) of a matrix with n inputs has index `o * n + i`. The words of a
+    section are numbered row by row: word `row * words_per_row + slot`. All words of a row are
+    weights of one input.
 
     Attributes:
-      weights: int32 [sections, rows], the index of the weight in each row; an unused row (the end
-        of a short section) holds the number of weights, one past the last index.
-      positions: int32 [weights], the inverse: `section * rows + row` of each weight.
-      used_rows: int32 [sections], weights in each section; they fill rows 0..used_rows - 1.
+      weights: int32 [sections, words], the index of the weight in each word; an unused one holds
+        the number of weights, one past the last index.
+      positions: int32 [weights], the inverse: `section * words + word` of each weight.
+      used_rows: int32 [sections], rows in use: 0..used_rows - 1.
+      used_words: int32 [sections], words in use in each of these rows: 0..used_words - 1.
     """
 
-    weights: Int32[AnyArray, "sections rows"]
+    weights: Int32[AnyArray, "sections words"]
     positions: Int32[AnyArray, " weights"]
     used_rows: Int32[AnyArray, " sections"]
+    used_words: Int32[AnyArray, " sections"]
 
 
-def unsorted_placement(outputs: int, inputs: int, rows: int) -> Placement:
-    """Goes output by output; within an output section by section, inputs in their own order.
+def unsorted_placement(outputs: int, inputs: int, rows: int, words: int = 1) -> Placement:
+    """Goes by groups of outputs, within a group section by section, inputs in their own order.
 
     Args:
       outputs, inputs: shape of the weight matrix.
-      rows: weights per section.
+      rows: of a crossbar.
+      words: that stand side by side in a row, one of each output of a group.
     """
     check_whole("outputs", outputs, "give a number from 1", 1)
     check_whole("inputs", inputs, "give a number from 1", 1)
-    check_whole("rows", rows, "give weights per section, from 1", 1)
     _check_size(outputs * inputs)
-    per_output = -(-inputs // rows)
-    positions = np.arange(outputs * inputs, dtype=np.int32).reshape(outputs, inputs)
-    weights = np.full((outputs, per_output * rows), positions.size, np.int32)
-    weights[:, :inputs] = positions
-    # every output before has skipped the unused rows of its last section
-    positions += (per_output * rows - inputs) * np.arange(outputs, dtype=np.int32)[:, None]
+    check_whole("rows", rows, "give rows of a crossbar, from 1", 1)
+    check_whole("words", words, "give words of a row, from 1", 1)
+    groups, per_group = -(-outputs // words), -(-inputs // rows)
+    numbers = np.arange(outputs * inputs, dtype=np.int32).reshape(outputs, inputs)
+    # the words of a row are one weight of each output of the group
+    weights = np.full((groups, per_group * rows, words), numbers.size, np.int32)
+    full = outputs // words
+    together = numbers[: full * words].reshape(full, words, inputs)
+    weights[:full, :inputs] = together.swapaxes(1, 2)
+    weights[full:, :inputs, : outputs - full * words] = numbers[full * words :].T
+    # a weight is in the row of its input, counted from the first of its group
+    group, slot = np.divmod(np.arange(outputs, dtype=np.int32)[:, None], np.int32(words))
+    positions = np.arange(inputs, dtype=np.int32) + group * (per_group * rows)
+    positions = positions * words + slot
+    used = _used(outputs, inputs, rows, words)
     return Placement(
-        weights.reshape(-1, rows),
+        weights.reshape(-1, rows * words),
         positions.reshape(-1),
-        _used_rows(outputs, inputs, rows).reshape(-1),
+        *(of_group.reshape(-1) for of_group in used),
     )
 
 
-def sorted_placement(codes: np.ndarray, rows: int, scope: str = "output") -> Placement:
+def sorted_placement(
+    codes: np.ndarray, rows: int, scope: str = "output", words: int = 1
+) -> Placement:
     """Sorts weights: similar ones share a section, similar sections are neighbours.
 
     Args:
       codes: signed integers [outputs, inputs].
-      rows: weights per section.
-      scope: `output` sorts each output (ascending, stable) and goes section-major; `layer` sorts
-        all codes together, ties in output-major order, and is not analog-valid.
+      rows: of a crossbar.
+      scope: `output` sorts the inputs of each group of outputs by the sum of their codes
+        (ascending, stable) and goes section-major; `layer` sorts all codes together, ties in
+        output-major order, and is not analog-valid.
+      words: that stand side by side in a row, one of each output of a group; 1 in scope `layer`.
 
     Raises:
-      ValueError: another `scope`.
+      ValueError: another `scope`; words of a row in scope `layer`.
 
     References:
       Farias and Kung, arXiv 2410.21730, sorted weight sectioning.
     """
     check_array("codes", codes, "integers", "[outputs, inputs]", axes=2)
-    check_whole("rows", rows, "give weights per section, from 1", 1)
+    check_whole("rows", rows, "give rows of a crossbar, from 1", 1)
+    check_whole("words", words, "give words of a row, from 1", 1)
     if not isinstance(scope, str) or scope not in ("output", "layer"):
         raise ValueError(f"`scope` is {scope!r}; choose 'output' or 'layer'.")
+    if scope == "layer" and words > 1:
+        raise ValueError(f"`words` is {words}; a row of scope 'layer' is one word wide.")
     if not codes.size:
         raise ValueError(f"`codes` has shape {codes.shape}; a layer has weights.")
-    groups = codes if scope == "output" else codes.reshape(1, -1)
+    if scope == "layer":
+        codes = codes.reshape(1, -1)
     # NumPy's stable sort of integers up to 16 bits is a radix sort
-    order = np.argsort(groups, axis=1, kind="stable")
-    count, members = groups.shape
-    order += members * np.arange(count)[:, None]
+    order = np.argsort(_group_sums(codes, words), axis=1, kind="stable")
+    return group_placement(order, np.arange(len(codes)), rows, words, section_major=True)
+
+
+def _group_sums(codes: np.ndarray, words: int) -> np.ndarray:
+    """Sums the codes of every group of outputs, in the smallest dtype: [groups, inputs]."""
+    if words == 1:
+        return codes
+    sums = np.add.reduceat(codes, np.arange(0, len(codes), words), axis=0, dtype=np.int32)
+    most = max(-int(sums.min()), int(sums.max()))
+    return sums.astype(np.min_scalar_type(-most - 1))
+
+
+def group_placement(
+    order: np.ndarray, outputs: np.ndarray, rows: int, words: int, section_major: bool
+) -> Placement:
+    """Places groups of outputs that share rows, the inputs of each in an order of its own.
+
+    Args:
+      order: integers [groups, inputs], the input in each row of a group's sections.
+      outputs: integers [outputs], which output is in each slot of each group, `words` a group; the
+        last group may be short.
+      rows: of a crossbar.
+      words: of a row.
+      section_major: whether section s of every group comes before section s + 1 of any.
+    """
+    groups, inputs = order.shape
+    size, per_group = outputs.size * inputs, -(-inputs // rows)
+    # one output past the last stands for the slots that a short group leaves
+    of_slot = np.full(groups * words, outputs.size)
+    of_slot[: outputs.size] = outputs
+    index = order[:, :, None] + inputs * of_slot.reshape(groups, 1, words)
     # short sections are filled up with one past the last weight
-    per_group = -(-members // rows)
-    weights = np.full((count, per_group * rows), order.size, np.int32)
-    weights[:, :members] = order
-    # section s of every group in turn
-    sections = weights.reshape(count, per_group, rows).swapaxes(0, 1)
-    slots = np.arange(weights.size, dtype=np.int32).reshape(per_group, count, rows)
-    positions = np.empty(order.size, np.int32)
-    positions[order] = slots.swapaxes(0, 1).reshape(count, -1)[:, :members]
+    weights = np.full((groups, per_group * rows, words), size, np.int32)
+    weights[:, :inputs] = np.minimum(index, size) if outputs.size % words else index
+    sections = weights.reshape(groups, per_group, rows * words)
+    slots = np.arange(weights.size, dtype=np.int32).reshape(sections.shape)
+    used_rows, used_words = _used(outputs.size, inputs, rows, words)
+    if section_major:
+        sections = sections.swapaxes(0, 1)
+        used_rows, used_words = used_rows.T, used_words.T
+        slots = slots.reshape(per_group, groups, rows * words).swapaxes(0, 1)
+    positions = np.empty((outputs.size + 1) * inputs, np.int32)
+    positions[index] = slots.reshape(weights.shape)[:, :inputs]
     return Placement(
-        sections.reshape(-1, rows), positions, _used_rows(count, members, rows).T.reshape(-1)
+        sections.reshape(-1, rows * words),
+        positions[:size],
+        used_rows.reshape(-1),
+        used_words.reshape(-1),
     )
 
 
@@ -110,27 +170,29 @@ def _check_size(weights: int) -> None:
         raise ValueError(f"`outputs` * `inputs` is {weights}; give at most 2**31 - 1 weights.")
 
 
-def _used_rows(groups: int, members: int, rows: int) -> np.ndarray:
-    """Counts the used rows [groups, sections] of groups that are each cut into sections."""
-    per_group = -(-members // rows)
+def _used(outputs: int, inputs: int, rows: int, words: int) -> tuple[np.ndarray, np.ndarray]:
+    """Counts used rows, and used words of each, of the sections of groups: [groups, sections]."""
+    groups, per_group = -(-outputs // words), -(-inputs // rows)
     used_rows = np.full((groups, per_group), rows, np.int32)
-    used_rows[:, -1] = members - (per_group - 1) * rows
-    return used_rows
+    used_rows[:, -1] = inputs - (per_group - 1) * rows
+    used_words = np.full((groups, per_group), words, np.int32)
+    used_words[-1] = outputs - (groups - 1) * words
+    return used_rows, used_words
 
 
 def inverse_positions(weights: np.ndarray, size: int) -> np.ndarray:
-    """Works out `Placement.positions` from `Placement.weights` [sections, rows] alone."""
-    positions = np.empty(size + 1, np.int32)  # the one more catches the unused rows
+    """Works out `Placement.positions` from `Placement.weights` [sections, words] alone."""
+    positions = np.empty(size + 1, np.int32)  # the one more catches the unused words
     positions[weights.reshape(-1)] = np.arange(weights.size, dtype=np.int32)
     return positions[:size]
 
 
 def apply_placement(
     values: Shaped[Array, " weights"], placement: Placement
-) -> Shaped[Array, "sections rows"]:
+) -> Shaped[Array, "sections words"]:
     """Lays out values of a layer's weights, in the order of their indices, in sections.
 
-    Unused rows hold 0.
+    Unused words hold 0.
     """
     check_array("values", values, "numbers", "[weights]", axes=1)
     check_kind("placement", placement, Placement)
@@ -140,10 +202,10 @@ def apply_placement(
 
 
 def invert_placement(
-    sections: Shaped[Array, "sections rows"], placement: Placement
+    sections: Shaped[Array, "sections words"], placement: Placement
 ) -> Shaped[Array, " weights"]:
     """Undoes `apply_placement`: gives one value per weight, in the order of their indices."""
-    check_array("sections", sections, "numbers", "[sections, rows]", axes=2)
+    check_array("sections", sections, "numbers", "[sections, words]", axes=2)
     check_kind("placement", placement, Placement)
     if sections.shape != placement.weights.shape:
         raise ValueError(
@@ -152,58 +214,102 @@ def invert_placement(
     return sections.reshape(-1)[jnp.asarray(placement.positions)]
 
 
-def check_placement(placement: Placement, inputs: int, outputs: int, rows: int) -> None:
-    """Checks that a placement is one: every weight of a layer in exactly one row; host arrays.
+def check_placement(placement: Placement, matrix: tuple[int, int], rows: int, words: int) -> None:
+    """Checks that a placement is one: every weight of a layer in exactly one word; host arrays.
+
+    Args:
+      matrix: (inputs, outputs) of the layer.
+      rows, words: of a crossbar, and of a row.
 
     Raises:
-      ValueError: it is not.
+      ValueError: it is not, or the words of a row are not of one input.
     """
+    inputs, outputs = matrix
     count = inputs * outputs
-    weights, positions, used = (np.asarray(part) for part in placement)
-    shape = (used.size, rows)
+    weights, positions, used, across = (np.asarray(part) for part in placement)
+    shape = (used.size, rows * words)
     what = f"`placement` of {count:,} weights"
-    if weights.shape != shape or positions.shape != (count,) or used.ndim != 1:
-        raise ValueError(
-            f"{what} has weights {weights.shape}, positions {positions.shape} and used_rows "
-            f"{used.shape}; give [sections, {rows}], [{count}] and [sections]."
-        )
-    if any(part.dtype != np.int32 for part in (weights, positions, used)):
-        raise ValueError(
-            f"{what} is of {weights.dtype}, {positions.dtype} and {used.dtype}; give int32."
-        )
     if (
-        used.size == 0
-        or used.min() < 1
-        or used.max() > rows
-        or int(used.sum(dtype=np.int64)) != count
+        weights.shape != shape
+        or positions.shape != (count,)
+        or used.ndim != 1
+        or across.shape != used.shape
     ):
         raise ValueError(
-            f"{what} uses rows that are not 1 to {rows} per section, {count:,} in all."
+            f"{what} has weights {weights.shape}, positions {positions.shape}, used_rows "
+            f"{used.shape} and used_words {across.shape}; give [sections, {rows * words}], "
+            f"[{count}], [sections] and [sections]."
         )
-    # rows 0 to k - 1 hold weights, the others the number one past the last
-    filled = np.arange(rows, dtype=np.int32) < used[:, None]
+    if any(part.dtype != np.int32 for part in (weights, positions, used, across)):
+        raise ValueError(
+            f"{what} is of {weights.dtype}, {positions.dtype}, {used.dtype} and {across.dtype}; "
+            "give int32."
+        )
+    if used.size == 0 or any(
+        part.min() < 1 or part.max() > most for part, most in ((used, rows), (across, words))
+    ):
+        raise ValueError(
+            f"{what} uses rows that are not 1 to {rows} per section, or words that are not 1 to "
+            f"{words} per row."
+        )
+    # rows 0 to k - 1 hold weights in words 0 to v - 1, the others the number one past the last
+    filled = used_mask(used, across, rows, words)
+    if np.count_nonzero(filled) != count:
+        raise ValueError(f"{what} uses {np.count_nonzero(filled):,} words, not {count:,}.")
     if np.any(weights[~filled] != count):
         raise ValueError(
-            f"{what} has unused rows that do not hold {count}, one past the last weight."
+            f"{what} has unused words that do not hold {count}, one past the last weight."
         )
     placed = weights[filled]
     if placed.min() < 0 or placed.max() >= count or np.bincount(placed, minlength=count).max() > 1:
-        raise ValueError(f"{what} is no permutation: a weight is missing, or in two rows.")
+        raise ValueError(f"{what} is no permutation: a weight is missing, or in two words.")
     if not np.array_equal(positions[placed], np.flatnonzero(filled)):
         raise ValueError(f"{what} has positions that are not the inverse of its weights.")
+    if words > 1:
+        check_one_input(weights, filled, inputs, words)
 
 
-def check_one_output(placement: Placement, inputs: int, policy: object) -> None:
-    """Checks that every section holds weights of one output only; host arrays.
+def used_mask(used_rows: np.ndarray, used_words: np.ndarray, rows: int, words: int) -> np.ndarray:
+    """Marks the words of sections that are in use: bool [sections, words]."""
+    row = np.arange(rows, dtype=np.int32) < used_rows[:, None]
+    slot = np.arange(words, dtype=np.int32) < used_words[:, None]
+    marked: np.ndarray = (row[:, :, None] & slot[:, None]).reshape(len(used_rows), -1)
+    return marked
+
+
+def check_one_input(weights: np.ndarray, filled: np.ndarray, inputs: int, words: int) -> None:
+    """Checks that the words of every row, which share its input, are weights of one.
+
+    Raises:
+      ValueError: they are not.
+    """
+    of_rows = (weights % inputs).reshape(len(weights), -1, words)
+    differs = (of_rows != of_rows[:, :, :1]).reshape(weights.shape)
+    if np.any(differs & filled):
+        raise ValueError(
+            "`placement` has rows whose words are weights of several inputs; they share the input "
+            "of their row, so place whole rows."
+        )
+
+
+def check_one_output(placement: Placement, inputs: int, words: int, policy: object) -> None:
+    """Checks that every slot of a section holds weights of one output only; host arrays.
 
     Raises:
       ValueError: one mixes outputs.
     """
-    weights, used = np.asarray(placement.weights), np.asarray(placement.used_rows)
-    filled = np.arange(weights.shape[1], dtype=np.int32) < used[:, None]
-    output = weights // inputs
-    if np.any((output != output[:, :1]) & filled):
+    weights, _, used_rows, used_words = (np.asarray(part) for part in placement)
+    filled = used_mask(used_rows, used_words, weights.shape[1] // words, words)
+    if mixes_outputs(weights, filled, inputs, words):
         raise ValueError(
             f"`policy` {policy} says that it is analog-valid, but a section holds weights of "
-            "several outputs; place each output by itself, or let `analog_valid` say False."
+            "several outputs in one column; place each output by itself, or let `analog_valid` "
+            "say False."
         )
+
+
+def mixes_outputs(weights: np.ndarray, filled: np.ndarray, inputs: int, words: int) -> bool:
+    """Says whether a slot of a section holds weights of several outputs."""
+    output = (weights // inputs).reshape(len(weights), -1, words)
+    # every row of a slot against its first row
+    return bool(np.any((output != output[:, :1]).reshape(weights.shape) & filled))

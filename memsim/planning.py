@@ -47,7 +47,7 @@ class LayerPlan(NamedTuple):
     Attributes:
       matrix: the layer's shape (static).
       scale: float32, broadcastable to the tensor.
-      placement: which weight sits in which (section, row).
+      placement: which weight sits in which (section, word).
       low_columns, reprogram, fixed: int32, float32 and bool, bit stucking.
       index_bits: float32, routing memory per weight.
       analog_valid: bool, whether every section holds weights of one output only.
@@ -55,8 +55,8 @@ class LayerPlan(NamedTuple):
         `Placement`; None unless the policy is `matched`.
       correction: float32 [outputs], what is taken off the codes of each output again; None unless
         the policy says so.
-      flips: words [sections, rows], or [sections, 1] for flags of sections: the bits that are
-        stored complemented; None unless the policy is `flip-n-write`.
+      flips: words [sections, words], or [sections, words of a row] for flags of sections: the bits
+        that are stored complemented; None unless the policy is `flip-n-write`.
       offset: int32, what is added to every code and subtracted from what is read; None unless the
         policy is `aras`.
     """
@@ -177,8 +177,8 @@ def plan(
         for name, prepared in zip(selected, pool.map(prepare_one, selected), strict=True):
             layers[name], held = prepared(held)
     # the whole network on its crossbars
-    used_rows = [layer.placement.used_rows for layer in layers.values()]
-    made = Plan(config, layers, *network_schedule(used_rows, config))
+    placements = [layer.placement for layer in layers.values()]
+    made = Plan(config, layers, *network_schedule(placements, config))
     return Plan(*jax.device_put(made))
 
 
@@ -224,22 +224,22 @@ def stuck_cells(
     matrices: Mapping[str, Matrix],
     config: CrossbarConfig,
 ) -> dict[str, Stuck]:
-    """Finds the stuck cells that each layer meets when its outputs are placed one by one.
+    """Finds the stuck cells that each layer meets when its outputs are placed in their order.
 
     Args:
-      stuck_at_0, stuck_at_1: of a chip, words [crossbars, rows].
+      stuck_at_0, stuck_at_1: of a chip, words [crossbars, words].
       matrices: of the layers, in order.
 
     Raises:
       ValueError: another number of crossbars or rows than the network needs.
     """
     sections = sections_by_output(matrices, config)
-    needed = (config.crossbars or sum(sections.values()), config.rows)
+    needed = (config.crossbars or sum(sections.values()), config.words)
     low, high = np.asarray(stuck_at_0), np.asarray(stuck_at_1)
     if low.shape != needed or high.shape != needed:
         raise ValueError(
             f"`chip` has stuck cells of {low.shape} and {high.shape} words, but this network and "
-            f"config take {needed} ([crossbars, rows]); sample a chip for an unsorted plan of them."
+            f"config take {needed} ([crossbars, words]); sample a chip for an unsorted plan."
         )
     if config.crossbars is not None:
         return dict.fromkeys(matrices, Stuck(low, high))
@@ -249,9 +249,10 @@ def stuck_cells(
 
 
 def sections_by_output(matrices: Mapping[str, Matrix], config: CrossbarConfig) -> dict[str, int]:
-    """Counts the sections of each layer when its outputs are placed one by one."""
+    """Counts the sections of each layer when its outputs are placed in their natural order."""
     return {
-        name: matrix.outputs * -(-matrix.inputs // config.rows) for name, matrix in matrices.items()
+        name: -(-matrix.outputs // config.words_per_row) * -(-matrix.inputs // config.rows)
+        for name, matrix in matrices.items()
     }
 
 
@@ -283,9 +284,9 @@ def prepare_layer(
     """
     weights = slice_of(tensor, matrix)
     scale = layer_scale(name, weights, matrix, config)
-    rows = matrix.outputs * -(-matrix.inputs // config.rows) * config.rows
-    if rows >= 2**31:
-        raise ValueError(f"`{name}` fills {rows} rows; the limit is 2**31 - 1.")
+    words = sections_by_output({name: matrix}, config)[name] * config.words
+    if words >= 2**31:
+        raise ValueError(f"`{name}` fills {words} words; the limit is 2**31 - 1.")
     if policy.uses_codes:
         codes = weights.astype(np.float32, copy=False) / scale
         np.clip(np.rint(codes, out=codes), -config.max_code, config.max_code, out=codes)
@@ -300,9 +301,10 @@ def prepare_layer(
     def finish(held: Held) -> tuple[LayerPlan, Held]:
         arrangement, after = follow(held)
         if not own:  # what comes from outside is not believed
-            check_placement(arrangement.placement, matrix.inputs, matrix.outputs, config.rows)
+            shape, words = (matrix.inputs, matrix.outputs), config.words_per_row
+            check_placement(arrangement.placement, shape, config.rows, words)
             if policy.analog_valid(matrix.outputs):
-                check_one_output(arrangement.placement, matrix.inputs, policy)
+                check_one_output(arrangement.placement, matrix.inputs, words, policy)
         p, low, draws = policy.stucking
         planned = LayerPlan(
             matrix=matrix,

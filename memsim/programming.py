@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, UInt
 
 from memsim._checks import is_known
-from memsim.chip import Chip, bernoulli_cells, fold_in
+from memsim.chip import Chip, bernoulli_cells, fold_in, on_bit_lines
 from memsim.codes import AnyArray, cell_changes, column_counts, word_constant
 from memsim.config import CrossbarConfig
 from memsim.schedule import Slots
@@ -52,7 +52,8 @@ class Counts(NamedTuple):
     """Cell writes, exact.
 
     Attributes:
-      sets, resets: int32 [..., columns], cells whose level rose, or fell.
+      sets, resets: int32 [..., columns], cells whose level rose, or fell, by their column within a
+        word.
       row_operations: int32 [...], rows of which at least one cell changed.
       set_rows, reset_rows: int32 [...], rows of which at least one cell was SET, or RESET: the
         phases that they take.
@@ -69,15 +70,15 @@ class Programmed(NamedTuple):
     """The words and counts that `program_sections` leaves.
 
     Attributes:
-      achieved: words [steps, crossbars, rows] of the last pass, right after each step.
-      state: words [crossbars, rows] at the end.
+      achieved: words [steps, crossbars, words] of the last pass, right after each step.
+      state: words [crossbars, words] at the end.
       counts: of each pass and layer.
       wear: unsigned [crossbars, rows, columns], writes per cell over all passes, in the smallest
         dtype that cannot overflow; None if not asked.
     """
 
-    achieved: UInt[Array, "steps crossbars rows"]
-    state: UInt[Array, "crossbars rows"]
+    achieved: UInt[Array, "steps crossbars words"]
+    state: UInt[Array, "crossbars words"]
     counts: Counts
     wear: UInt[Array, "crossbars rows columns"] | None
 
@@ -146,7 +147,7 @@ def program_words(
 
 
 def program_sections(
-    target: UInt[Array, "steps crossbars rows"],
+    target: UInt[Array, "steps crossbars words"],
     slots: Slots,
     stucking: Stucking,
     chip: Chip,
@@ -170,8 +171,8 @@ def program_sections(
       draws: static, what `draws_cells` says of `stucking`.
     """
     # tiles of so many steps that their arrays stay in cache
-    steps, crossbars, rows = target.shape
-    tiles = max(1, -(-steps * crossbars * rows // _TILE_WORDS))
+    steps, crossbars = target.shape[:2]
+    tiles = max(1, -(-target.size // _TILE_WORDS))
     block = math.ceil(math.sqrt(-(-steps // tiles)))
     tile = block * -(-steps // (tiles * block))  # a whole number of blocks: nothing to pad inside
     tiles = -(-steps // tile)
@@ -193,7 +194,9 @@ def program_sections(
         # each step against the one before
         sets, resets = cell_changes(jnp.concatenate([state[None], words[:-1]]), words, config)
         counts = Counts(
-            column_counts(sets, config), column_counts(resets, config), *_row_counts(sets, resets)
+            column_counts(sets, config),
+            column_counts(resets, config),
+            *_row_counts(*(_any_of_row(cells, config) for cells in (sets, resets))),
         )
         achieved = jax.lax.dynamic_update_index_in_dim(achieved, words, here, axis=0)
         if wear:
@@ -201,7 +204,8 @@ def program_sections(
         return (words[-1], achieved, cell_writes), counts
 
     wear_dtype = np.min_scalar_type(passes * steps)
-    cell_writes = jnp.zeros((crossbars, rows, config.cells_per_word), wear_dtype) if wear else None
+    shape = (crossbars, config.physical_words, config.cells_per_word)
+    cell_writes = jnp.zeros(shape, wear_dtype) if wear else None
     # the state is carried from tile to tile and from pass to pass
     start = (chip.state, jnp.zeros_like(targets), cell_writes)
     (state, achieved, cell_writes), counts = jax.lax.scan(
@@ -216,8 +220,20 @@ def program_sections(
         flat = every.reshape(passes, steps * crossbars, *x.shape[3:])
         return jax.vmap(lambda of_pass: jax.ops.segment_sum(of_pass, layer, layers))(flat)
 
-    achieved = achieved.reshape(tiles * tile, crossbars, rows)[:steps]
-    return Programmed(achieved, state, jax.tree.map(per_layer, counts), cell_writes)
+    achieved = achieved.reshape(tiles * tile, *state.shape)[:steps]
+    by_cell = None if cell_writes is None else on_bit_lines(cell_writes, config)
+    return Programmed(achieved, state, jax.tree.map(per_layer, counts), by_cell)
+
+
+def _any_of_row(
+    cells: UInt[Array, "*shape words"], config: CrossbarConfig
+) -> UInt[Array, "*shape rows"]:
+    """Joins the marked cells of all words of a row in one word."""
+    words = config.words_per_row
+    if words == 1:
+        return cells
+    by_row = cells.reshape(*cells.shape[:-1], -1, words)
+    return jax.lax.reduce_or(by_row, axes=(by_row.ndim - 1,))
 
 
 def _row_counts(
@@ -246,11 +262,13 @@ def enable_slots(
     pass_index: Int32[Array, ""],
     config: CrossbarConfig,
     draws: bool,
-) -> UInt[Array, "steps crossbars rows"]:
-    """Gives write-enable words of rows, a function of (chip, pass, layer, section) alone."""
+) -> UInt[Array, "steps crossbars words"]:
+    """Gives write-enable words, a function of (chip, pass, layer, section) alone."""
     # a row of flags, if there is one, is used whenever row 0 is
-    row = jnp.arange(config.physical_rows, dtype=jnp.int32) % config.rows
-    used = row[None, None] < slots.used_rows[..., None]
+    row, word = np.divmod(np.arange(config.physical_words, dtype=np.int32), config.words_per_row)
+    used = jnp.asarray(row % config.rows) < slots.used_rows[..., None]
+    if config.words_per_row > 1:
+        used = used & (jnp.asarray(word) < slots.used_words[..., None])
     enable = jnp.where(used, word_constant(sum(config.column_masks), config), 0)
     enable = enable & ~(chip.stuck_at_0 | chip.stuck_at_1)[None]
     if not draws:  # drawing is most of what there is to compile
@@ -270,8 +288,8 @@ def enable_slots(
 
 
 def _writes_per_cell(
-    changed: UInt[Array, "steps crossbars rows"], config: CrossbarConfig, dtype: np.dtype
-) -> UInt[Array, "crossbars rows columns"]:
+    changed: UInt[Array, "steps crossbars words"], config: CrossbarConfig, dtype: np.dtype
+) -> UInt[Array, "crossbars words columns"]:
     columns = [
         jnp.sum((changed & word_constant(mask & -mask, config)) != 0, axis=0, dtype=dtype)
         for mask in config.column_masks

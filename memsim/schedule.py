@@ -12,6 +12,7 @@ from jaxtyping import Array, Int32, Shaped
 from memsim._checks import check_array, check_kind, check_whole
 from memsim.codes import AnyArray
 from memsim.config import CrossbarConfig
+from memsim.placement import Placement
 
 __all__ = [
     "Schedule",
@@ -20,6 +21,7 @@ __all__ = [
     "block_schedule",
     "interleaved_schedule",
     "invert_schedule",
+    "layer_schedule",
     "network_schedule",
 ]
 
@@ -79,17 +81,25 @@ class Slots(NamedTuple):
 
     Attributes:
       used_rows: rows the section uses; 0 where the crossbar idles.
+      used_words: words it uses in each of these rows.
       layer: place of its layer in the natural order of names.
       section: its number within the layer.
     """
 
     used_rows: Int32[AnyArray, "steps crossbars"]
+    used_words: Int32[AnyArray, "steps crossbars"]
     layer: Int32[AnyArray, "steps crossbars"]
     section: Int32[AnyArray, "steps crossbars"]
 
 
+def layer_schedule(sections: int, config: CrossbarConfig) -> Schedule:
+    """Schedules the sections of one layer, from crossbar 0, as `config.schedule` says."""
+    make = block_schedule if config.schedule == "block" else interleaved_schedule
+    return make(sections, config.crossbars)
+
+
 def network_schedule(
-    used_rows: Sequence[Int32[AnyArray, " sections"]], config: CrossbarConfig, first_layer: int = 0
+    placements: Sequence[Placement], config: CrossbarConfig, first_layer: int = 0
 ) -> tuple[Schedule, Slots]:
     """Schedules consecutive layers, their sections numbered through; says what is in its slots.
 
@@ -97,7 +107,7 @@ def network_schedule(
     (`config.crossbars` is None) they sit side by side.
 
     Args:
-      used_rows: `Placement.used_rows` of each layer.
+      placements: of each layer.
       first_layer: layers of the network before these.
 
     Raises:
@@ -105,17 +115,17 @@ def network_schedule(
     """
     check_kind("config", config, CrossbarConfig)
     check_whole("first_layer", first_layer, "count layers from 0", 0, 2**31 - 1)
-    check_kind("used_rows", used_rows, (list, tuple), "give a list of arrays, one of each layer")
-    for used in used_rows:
-        check_array("used_rows", used, "integers", "[sections]", axes=1)
-    make = block_schedule if config.schedule == "block" else interleaved_schedule
-    total = sum(used.size for used in used_rows)
+    check_kind("placements", placements, (list, tuple), "give a list, one of each layer")
+    for one in placements:
+        check_kind("placements", one, Placement, "give the Placement of each layer")
+    sizes = [one.used_rows.shape[0] for one in placements]
+    total = sum(sizes)
     # sections are numbered through; each layer starts at crossbar 0
     parts, first = [], 0
-    for used in used_rows:
-        part = make(used.size, config.crossbars).sections
-        parts.append(np.where(part < used.size, part + first, total))
-        first += used.size
+    for size in sizes:
+        part = layer_schedule(size, config).sections
+        parts.append(np.where(part < size, part + first, total))
+        first += size
     sections = np.concatenate(parts, axis=1 if config.crossbars is None else 0).astype(np.int32)
     slots = np.empty(total + 1, np.int32)  # the one more catches the idle slots
     slots[sections.reshape(-1)] = np.arange(sections.size, dtype=np.int32)
@@ -123,11 +133,12 @@ def network_schedule(
     def in_slots(of_layers: Sequence[AnyArray]) -> np.ndarray:
         return np.concatenate([*of_layers, [0]]).astype(np.int32)[sections]
 
-    numbers = range(first_layer, first_layer + len(used_rows))
+    numbers = range(first_layer, first_layer + len(sizes))
     return Schedule(sections, slots[:total]), Slots(
-        used_rows=in_slots(used_rows),
-        layer=in_slots([np.full(u.size, i) for i, u in zip(numbers, used_rows, strict=True)]),
-        section=in_slots([np.arange(used.size) for used in used_rows]),
+        used_rows=in_slots([one.used_rows for one in placements]),
+        used_words=in_slots([one.used_words for one in placements]),
+        layer=in_slots([np.full(size, i) for i, size in zip(numbers, sizes, strict=True)]),
+        section=in_slots([np.arange(size) for size in sizes]),
     )
 
 

@@ -289,7 +289,7 @@ def _keys(chips: Chips) -> Sequence[Array]:
 def _chip_maker(chips: Chips, differ: bool) -> Callable[[Array, int, CrossbarConfig], Chip]:
     def make_chip(key: Array, crossbars: int, config: CrossbarConfig) -> Chip:
         if chips.faults is None and not differ:  # nothing is ever drawn from the key
-            none = jnp.asarray(np.zeros((crossbars, config.physical_rows), config.word_dtype))
+            none = jnp.asarray(np.zeros((crossbars, config.physical_words), config.word_dtype))
             return Chip(key, jnp.int32(0), none, none, none)
         if chips.faults is None and not (chips.stuck_at_0 or chips.stuck_at_1):
             return whole_chip(key, crossbars, config)

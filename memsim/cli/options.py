@@ -68,9 +68,15 @@ class CheckpointOptions:
 class CrossbarOptions:
     """The crossbars."""
 
-    rows: Annotated[
-        int, typer.Option(help="weights per section: rows", rich_help_panel=CROSSBARS)
-    ] = 128
+    rows: Annotated[int, typer.Option(help="rows of a crossbar", rich_help_panel=CROSSBARS)] = 128
+    columns: Annotated[
+        int | None,
+        typer.Option(
+            help="bit lines of a crossbar; the words of a row share its input",
+            show_default="one word",
+            rich_help_panel=CROSSBARS,
+        ),
+    ] = None
     bits: Annotated[
         int, typer.Option(help="bits per weight, sign included", rich_help_panel=CROSSBARS)
     ] = 8
@@ -113,6 +119,7 @@ class CrossbarOptions:
         }
         return CrossbarConfig(
             rows=self.rows,
+            columns=self.columns,
             bits=self.bits,
             cell_bits=self.cell_bits,
             crossbars=None if text == "all" else int(text),
@@ -236,10 +243,10 @@ def check_memory(
     sections = sections_by_output(matrices, config)
     crossbars = config.crossbars or sum(sections.values())
     # state and stuck cells in words, and wear in 4 bytes a cell
-    of_row = 4 * config.word_dtype.itemsize + 4 * config.cells_per_word
-    of_chip = crossbars * config.physical_rows * of_row
+    of_word = 4 * config.word_dtype.itemsize + 4 * config.cells_per_word
+    of_chip = crossbars * config.physical_words * of_word
     # where the weights of a layer are placed, and their words
-    of_layer = 16 * config.physical_rows * max(sections.values())
+    of_layer = 16 * config.physical_words * max(sections.values())
     # SETs and RESETs, of each pass, layer and column
     counts = 8 * passes * len(matrices) * config.cells_per_word
     needed = chips * (of_chip + counts) + of_layer

@@ -14,6 +14,8 @@ from memsim.selection import Matrix
 CONFIG = frozenset(
     ("rows", "bits", "cell_bits", "encoding", "crossbars", "schedule", "scale_per", "flags")
 )
+# and what it tells of a placement
+PLACEMENT = ("weights", "used_rows")
 
 
 def read_entry(number: int, entry: object) -> tuple[str, Matrix]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from memsim.config import CrossbarConfig
 from memsim.files.own import Part, check_part
+from memsim.placement import check_one_input, mixes_outputs, used_mask
 from memsim.planning import LayerPlan
 from memsim.selection import Matrix
 
@@ -15,6 +16,8 @@ from memsim.selection import Matrix
 # array; those with a default may be missing.
 PARTS = tuple(name for name in LayerPlan._fields if name not in ("matrix", "placement"))
 OPTIONAL = frozenset(LayerPlan._field_defaults)
+# Of the placement; its inverse follows from it.
+PLACEMENT = ("weights", "used_rows", "used_words")
 
 
 def check_matrix(matrix: Matrix) -> None:
@@ -42,30 +45,42 @@ def _slice(matrix: Matrix) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return matrix.slice_shape, matrix.slice_axes
 
 
-def check_placement(weights: np.ndarray, used_rows: np.ndarray, matrix: Matrix, rows: int) -> None:
-    """Checks that a placement puts every weight in one row, from row 0 of its section on.
+def check_placement(
+    arrays: Mapping[str, np.ndarray], matrix: Matrix, config: CrossbarConfig
+) -> np.ndarray:
+    """Checks that a placement puts every weight in one word, from the first of its section on.
 
     Args:
-      weights, used_rows: see `Placement`.
-      rows: of a crossbar.
+      arrays: `weights`, `used_rows` and `used_words` of a `Placement`.
+
+    Returns:
+      The words in use, bool [sections, words].
 
     Raises:
-      ValueError: another dtype or shape, weights missing or there twice, gaps.
+      ValueError: another dtype or shape, weights missing or there twice, gaps, rows of several
+        inputs.
     """
-    size = matrix.inputs * matrix.outputs
+    weights, used_rows, used_words = (arrays[part] for part in PLACEMENT)
+    size, words = matrix.inputs * matrix.outputs, config.words_per_row
     sections = weights.shape[0] if weights.ndim else 0
-    check_part("weights", weights, Part(("int32",), (sections, rows), 0, size))
-    check_part("used_rows", used_rows, Part(("int32",), (sections,), 1, rows))
-    # a section fills rows from 0 on; the others hold the number of weights
-    used = np.arange(rows) < used_rows[:, None]
+    check_part("weights", weights, Part(("int32",), (sections, config.words), 0, size))
+    check_part("used_rows", used_rows, Part(("int32",), (sections,), 1, config.rows))
+    check_part("used_words", used_words, Part(("int32",), (sections,), 1, words))
+    # a section fills rows and words from 0 on; the others hold the number of weights
+    used = used_mask(used_rows, used_words, config.rows, words)
     if (weights[~used] != size).any():
-        raise ValueError(f"`weights` holds numbers other than {size} in rows past `used_rows`")
+        raise ValueError(
+            f"`weights` holds numbers other than {size} past `used_rows` or `used_words`"
+        )
     placed = weights[used]
     # as many as there are, all below `size` and none missing: then none is there twice
     there = np.zeros(size + 1, bool)
     there[placed] = True
     if placed.size != size or there[size] or not there[:size].all():
         raise ValueError(f"`weights` does not hold each of {size} weights exactly once")
+    if words > 1:
+        check_one_input(weights, used, matrix.inputs, words)
+    return used
 
 
 def parts_of(matrix: Matrix, sections: int, config: CrossbarConfig) -> dict[str, Part]:
@@ -74,7 +89,7 @@ def parts_of(matrix: Matrix, sections: int, config: CrossbarConfig) -> dict[str,
     scales = [n if axis in axes else 1 for axis, n in enumerate(shape)]
     float32 = np.finfo(np.float32)
     reach = config.max_code - config.min_code  # between the lowest code and the highest
-    flags = 1 if config.flags == "section" else config.rows
+    flags = config.words_per_row if config.flags == "section" else config.words
     return {
         # smaller ones are flushed to zero
         "scale": Part(
@@ -99,27 +114,23 @@ def check_layer(matrix: Matrix, arrays: Mapping[str, np.ndarray], config: Crossb
     """Checks all of a layer.
 
     Args:
-      arrays: `weights` and `used_rows` of its placement, and its parts, by name.
+      arrays: those of `PLACEMENT`, and its parts, by name.
 
     Raises:
       ValueError: a part of another dtype or shape, numbers outside their range, or parts that
         contradict each other.
     """
     check_matrix(matrix)
-    weights, used_rows = arrays["weights"], arrays["used_rows"]
-    check_placement(weights, used_rows, matrix, config.rows)
-    for name, part in parts_of(matrix, len(used_rows), config).items():
+    used, weights = check_placement(arrays, matrix, config), arrays["weights"]
+    for name, part in parts_of(matrix, len(weights), config).items():
         if name in arrays:
             check_part(name, arrays[name], part)
     if ("flips" in arrays) != (config.flags != "none"):
         raise ValueError(f"`flips` and the flag cells of the config ({config.flags}) go together")
-    used = np.arange(config.rows) < used_rows[:, None]
     if "flips" in arrays:
         _check_flips(arrays["flips"], used, config)
     if arrays["analog_valid"]:
-        # every row of a section holds a weight of the output that its first row holds one of
-        outputs = weights // matrix.inputs
-        mixed = ((outputs != outputs[:, :1]) & used).any()
+        mixed = mixes_outputs(weights, used, matrix.inputs, config.words_per_row)
         if mixed or config.flags == "word":
             raise ValueError("`analog_valid` is true of sections that mix outputs, or complements")
 

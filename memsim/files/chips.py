@@ -54,6 +54,8 @@ def save_chip(path: str | Path, chip: Chip, config: CrossbarConfig, *, force: bo
     except ValueError as error:
         raise ValueError(f"`chip` cannot be saved: {error}.") from error
     description = {"format": _FORMAT, "key": kind, "cells": config.column_masks}
+    if config.words_per_row > 1:
+        description["words_per_row"] = config.words_per_row
     save_tensors(path, tensors, metadata={"memsim.chip": json.dumps(description)}, force=force)
 
 
@@ -73,7 +75,7 @@ def load_chip(path: str | Path, config: CrossbarConfig) -> Chip:
     check_kind("config", config, CrossbarConfig)
     tensors, description = load_own(path, "chip")
     try:
-        check_keys("its description", description, ("key", "cells"), ("format",))
+        check_keys("its description", description, ("key", "cells"), ("format", "words_per_row"))
         if description.get("format", _FORMAT) != _FORMAT:
             raise ValueError(
                 f"its format is {description['format']!r}, and this memsim reads formats up to "
@@ -90,11 +92,17 @@ def load_chip(path: str | Path, config: CrossbarConfig) -> Chip:
             f"`chip` {path} is no whole chip: {error}; sample or program it again."
         ) from error
     # a whole chip, but of other crossbars
+    words = description.get("words_per_row", 1)
+    if words != config.words_per_row:
+        raise ValueError(
+            f"`chip` {path} has {words!r} words a row, the config {config.words_per_row}; program "
+            "it with the config that it was made for."
+        )
     if tuple(cells) != config.column_masks:
         raise ValueError(
             f"`chip` {path} has {len(cells)} other columns than the config's "
-            f"{config.cells_per_word} ({config.encoding}, {config.bits} bits, {config.cell_bits} per "
-            "cell); program it with the config that it was made for."
+            f"{config.cells_per_word} ({config.encoding}, {config.bits} bits, {config.cell_bits} "
+            "per cell); program it with the config that it was made for."
         )
     try:
         _check_chip(tensors, kind, config)
@@ -129,7 +137,7 @@ def _check_chip(tensors: Mapping[str, np.ndarray], kind: str, config: CrossbarCo
     # weight stationary, only the network says how many crossbars there are
     crossbars = config.crossbars or (state.shape[0] if state.ndim else 0)
     word, whole = config.word_dtype.name, sum(config.column_masks)
-    words = Part((word,), (crossbars, config.physical_rows), 0, whole)
+    words = Part((word,), (crossbars, config.physical_words), 0, whole)
     for name in ("stuck_at_0", "stuck_at_1", "state"):
         check_part(name, tensors[name], words)
     if not crossbars:

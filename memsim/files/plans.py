@@ -12,7 +12,7 @@ import numpy as np
 from memsim._checks import check_kind, check_path, check_truth
 from memsim.config import CrossbarConfig
 from memsim.files import _format_1
-from memsim.files._plan_checks import OPTIONAL, PARTS, check_layer
+from memsim.files._plan_checks import OPTIONAL, PARTS, PLACEMENT, check_layer
 from memsim.files.own import check_keys, load_own, read_record
 from memsim.files.writing import save_tensors
 from memsim.placement import Placement, inverse_positions
@@ -24,7 +24,6 @@ __all__ = ["load_plan", "save_plan"]
 
 # 1 is that of memsim 0.1, which does not say so, nor which parts a layer has
 _FORMAT = 2
-_PLACEMENT = ("weights", "used_rows")
 
 
 def save_plan(path: str | Path, plan: Plan, *, force: bool = False) -> None:
@@ -46,7 +45,7 @@ def save_plan(path: str | Path, plan: Plan, *, force: bool = False) -> None:
         layer = plan.layers[name]
         parts = [part for part in PARTS if getattr(layer, part) is not None]
         arrays = {part: np.asarray(getattr(layer, part)) for part in parts}
-        arrays |= {part: np.asarray(getattr(layer.placement, part)) for part in _PLACEMENT}
+        arrays |= {part: np.asarray(getattr(layer.placement, part)) for part in PLACEMENT}
         # what could not be loaded is not saved
         try:
             check_layer(layer.matrix, arrays, plan.config)
@@ -86,8 +85,10 @@ def load_plan(path: str | Path) -> Plan:
         # then layer by layer
         layers = {}
         for i, entry in enumerate(entries):
-            there = {part: tensors.get(f"{i}.{part}") for part in (*_PLACEMENT, *PARTS)}
+            there = {part: tensors.get(f"{i}.{part}") for part in (*PLACEMENT, *PARTS)}
             arrays = {part: array for part, array in there.items() if array is not None}
+            if "format" not in description:  # crossbars were one word wide
+                arrays["used_words"] = np.ones_like(arrays["used_rows"])
             layers[entry["name"]] = _layer(entry, arrays, config)
             if optional:
                 there_too = OPTIONAL & set(arrays)
@@ -101,7 +102,7 @@ def load_plan(path: str | Path) -> Plan:
         raise ValueError(
             f"`plan` {path} is no whole plan: {error}; plan the network again."
         ) from error
-    schedule = network_schedule([layer.placement.used_rows for layer in layers.values()], config)
+    schedule = network_schedule([layer.placement for layer in layers.values()], config)
     # all at once: array by array takes three times as long
     plan: Plan = jax.device_put(Plan(config, layers, *schedule))
     return plan
@@ -138,7 +139,7 @@ def _description(description: Mapping[str, Any]) -> tuple[CrossbarConfig, list[d
         raise ValueError("its description lists no layers")
     if not first:
         return config, [_entry(i, entry) for i, entry in enumerate(entries)]
-    parts = [*_PLACEMENT, *(part for part in PARTS if part not in OPTIONAL)]
+    parts = [*_format_1.PLACEMENT, *(part for part in PARTS if part not in OPTIONAL)]
     named = [_format_1.read_entry(i, entry) for i, entry in enumerate(entries)]
     return config, [{"name": name, "matrix": matrix, "parts": parts} for name, matrix in named]
 
@@ -156,7 +157,7 @@ def _entry(number: int, entry: object) -> dict[str, Any]:
         raise ValueError(f"{what} has parts that are no list of texts")
     check_keys(f"`parts` of {what}", parts, set(PARTS) - OPTIONAL, OPTIONAL)
     matrix = read_record(Matrix, entry["matrix"], f"the matrix of {what}")
-    return {"name": name, "matrix": matrix, "parts": [*_PLACEMENT, *parts]}
+    return {"name": name, "matrix": matrix, "parts": [*PLACEMENT, *parts]}
 
 
 def _layer(
@@ -172,9 +173,9 @@ def _layer(
         check_layer(matrix, arrays, config)
     except ValueError as error:
         raise ValueError(f"of layer `{entry['name']}`, {error}") from error
-    weights, used_rows = (arrays[part] for part in _PLACEMENT)
+    weights, used_rows, used_words = (arrays[part] for part in PLACEMENT)
     # the inverse is not in the file: it follows from the placement
     positions = inverse_positions(weights, matrix.inputs * matrix.outputs)
-    placement = Placement(weights, positions, used_rows)
+    placement = Placement(weights, positions, used_rows, used_words)
     parts = {part: arrays.get(part) for part in PARTS}
     return LayerPlan(matrix, placement=placement, **parts)  # type: ignore[arg-type]

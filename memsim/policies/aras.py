@@ -51,9 +51,9 @@ class Aras(Policy):
     def place(
         self, codes: Shaped[np.ndarray, "outputs inputs"], config: CrossbarConfig
     ) -> Placement:
-        """Keeps the inputs of every output in their own order."""
+        """Keeps inputs and outputs in their own order."""
         outputs, inputs = codes.shape
-        return unsorted_placement(outputs, inputs, config.rows)
+        return unsorted_placement(outputs, inputs, config.rows, config.words_per_row)
 
     def prepare(self, layer: LayerCodes, config: CrossbarConfig) -> Follow:
         """Chooses the offset by what the layer before left."""

@@ -7,10 +7,11 @@ whether the sums of sections stay meaningful. A policy of your own is a class of
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Magnitude(memsim.policies.Stuckable):
         def place(self, codes, config):
-            return memsim.policies.sorted_placement(np.abs(codes), config.rows)
+            words = config.words_per_row
+            return memsim.policies.sorted_placement(np.abs(codes), config.rows, words=words)
 
         def index_bits(self, inputs, outputs, config):
-            return (inputs - 1).bit_length()
+            return (inputs - 1).bit_length() / min(config.words_per_row, outputs)
 
 It works in `plan`, `program`, `compare` and sweeps, and on the command line by its module and
 name, `--policy my_module:Magnitude`; its fields are the words of its text, as in
@@ -89,11 +90,11 @@ class Arrangement(NamedTuple):
     """The places that the weights of a layer take, and what is stored there.
 
     Attributes:
-      placement: which weight sits in which (section, row).
+      placement: which weight sits in which (section, word).
       delta: int8 or int16 [weights], what is added to each code before it is encoded.
       correction: float32 [outputs], what is taken off the codes of each output again, digitally.
-      flips: words [sections, rows], or [sections, 1] for flags of sections: the bits that are
-        stored complemented.
+      flips: words [sections, words], or [sections, words of a row] for flags of sections: the bits
+        that are stored complemented.
       offset: int32, what is added to every code and subtracted from what is read.
     """
 

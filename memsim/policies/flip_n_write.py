@@ -48,9 +48,9 @@ class FlipNWrite(Policy):
     def place(
         self, codes: Shaped[np.ndarray, "outputs inputs"], config: CrossbarConfig
     ) -> Placement:
-        """Keeps the inputs of every output in their own order."""
+        """Keeps inputs and outputs in their own order."""
         outputs, inputs = codes.shape
-        return unsorted_placement(outputs, inputs, config.rows)
+        return unsorted_placement(outputs, inputs, config.rows, config.words_per_row)
 
     def prepare(self, layer: LayerCodes, config: CrossbarConfig) -> Follow:
         """Chooses the complements by what the layer before left."""

@@ -24,6 +24,8 @@ __all__ = ["Sws", "SwsLayer"]
 class Sws(Stuckable):
     """Sorts the weights of each output and goes section-major: section s of every output in turn.
 
+    Outputs that share rows are sorted together, by the sum of their codes.
+
     >>> str(Sws(p=0.25, low=2))
     'sws+stuck:p=0.25,low=2'
     """
@@ -33,12 +35,12 @@ class Sws(Stuckable):
     def place(
         self, codes: Shaped[np.ndarray, "outputs inputs"], config: CrossbarConfig
     ) -> Placement:
-        """Sorts each output by code, ascending and stable."""
-        return sorted_placement(codes, config.rows)
+        """Sorts the inputs of each group of outputs by the sum of their codes, stable."""
+        return sorted_placement(codes, config.rows, words=config.words_per_row)
 
     def index_bits(self, inputs: int, outputs: int, config: CrossbarConfig) -> float:
-        """Takes the row of every weight, among those of its output: ceil(log2 inputs)."""
-        return (inputs - 1).bit_length()
+        """Takes the row of every input, ceil(log2 inputs), shared by the words of a row."""
+        return (inputs - 1).bit_length() / min(config.words_per_row, outputs)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,19 @@ class SwsLayer(Stuckable):
     """Sorts all weights of a layer together: the published bound, not analog-valid."""
 
     name: ClassVar[str] = "sws-layer"
+
+    def check(self, config: CrossbarConfig) -> None:
+        """Checks that crossbars are one word wide: words that share an input cannot be sorted.
+
+        Raises:
+          ValueError: they are wider; as `Policy.check`.
+        """
+        super().check(config)
+        if config.words_per_row > 1:
+            raise ValueError(
+                f"`columns` is {config.columns}, {config.words_per_row} words a row, but sws-layer "
+                "sorts single words; use sws, or columns=None."
+            )
 
     def place(
         self, codes: Shaped[np.ndarray, "outputs inputs"], config: CrossbarConfig

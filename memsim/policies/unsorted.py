@@ -17,7 +17,7 @@ __all__ = ["Unsorted"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Unsorted(Stuckable):
-    """Programs output by output, within an output section by section, inputs in their own order.
+    """Programs group by group of the outputs that share rows; all stays in its own order.
 
     >>> str(Unsorted(p=0.5, low=3))
     'unsorted+stuck:p=0.5,low=3'
@@ -29,9 +29,9 @@ class Unsorted(Stuckable):
     def place(
         self, codes: Shaped[np.ndarray, "outputs inputs"], config: CrossbarConfig
     ) -> Placement:
-        """Keeps the inputs of every output in their own order."""
+        """Keeps inputs and outputs in their own order."""
         outputs, inputs = codes.shape
-        return unsorted_placement(outputs, inputs, config.rows)
+        return unsorted_placement(outputs, inputs, config.rows, config.words_per_row)
 
     def index_bits(self, inputs: int, outputs: int, config: CrossbarConfig) -> float:
         """Needs no index."""

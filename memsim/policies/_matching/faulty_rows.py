@@ -13,7 +13,7 @@ import numpy as np
 from memsim.chip import Stuck
 from memsim.codes import decode, encode
 from memsim.config import CrossbarConfig
-from memsim.schedule import network_schedule
+from memsim.schedule import layer_schedule
 
 _FAR = 1 << 60
 
@@ -66,7 +66,7 @@ def row_kinds(
     number_of_row = number[kind[:-1]].reshape(both.shape)
     sections = -(-inputs // config.rows)
     # the crossbar of every section, in the order of the tour
-    schedule, _ = network_schedule([np.ones(sections * outputs, np.int32)], config)
+    schedule = layer_schedule(sections * outputs, config)
     crossbar = (schedule.slots % both.shape[0]).reshape(sections, outputs)
     of_place = np.empty_like(crossbar)
     of_place[:, dealt] = crossbar

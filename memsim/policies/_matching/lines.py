@@ -176,7 +176,8 @@ def arrange(
     weights = np.ascontiguousarray(sections).reshape(-1, rows)
     used = np.full(weights.shape[0], rows, np.int32)
     used[-outputs:] = count - (weights.shape[0] // outputs - 1) * rows
-    placement = Placement(weights, inverse_positions(weights, outputs * count), used)
+    positions = inverse_positions(weights, outputs * count)
+    placement = Placement(weights, positions, used, np.ones_like(used))
     return placement, delta, error, held
 
 

@@ -20,21 +20,21 @@ def choose_flips(
 
     Args:
       codes: signed integers [weights], in the order of `Placement`.
-      placement: which weight sits in which (section, row).
-      held: words [crossbars, physical_rows] before the layer; None for erased cells.
+      placement: which weight sits in which (section, word).
+      held: words [crossbars, physical_words] before the layer; None for erased cells.
       config: with flags.
 
     Returns:
-      (flips, held): words [sections, rows], or [sections, 1] for flags of sections, of the bits to
-      complement; the words held afterwards. Both `config.word_dtype`.
+      (flips, held): words [sections, words], or [sections, words of a row] for flags of sections,
+      of the bits to complement; the words held afterwards. Both `config.word_dtype`.
     """
     # the sections in the order of programming, and what they overwrite
-    weights, _, used_rows = placement
-    sections, held = scheduled(used_rows, held, config)
+    weights = placement.weights
+    sections, held = scheduled(len(weights), held, config)
     words, masks = words_of_codes(config), np.asarray(config.column_masks, np.int64)
-    walk = (codes, weights, used_rows, sections, words, config.min_code)
+    walk = (codes, weights, sections, words, config.min_code)
     if config.flags == "section":
-        flips = np.zeros((used_rows.size, 1), config.word_dtype)
+        flips = np.zeros((len(weights), config.words_per_row), config.word_dtype)
         _flip_columns(*walk, masks, held, flips)
     else:
         flipped = np.zeros(weights.shape, np.bool_)
@@ -59,79 +59,88 @@ def _changes(config: CrossbarConfig) -> np.ndarray:
 
 @numba.njit(cache=True, nogil=True)
 def _flip_words(  # type: ignore[no-untyped-def]
-    codes, weights, used_rows, sections, words, lowest, whole, changes, held, flipped
+    codes, weights, sections, words, lowest, whole, changes, held, flipped
 ):
     """Decides word by word.
 
     Args:
       codes: [weights].
-      weights, used_rows: of the placement.
+      weights: of the placement; past the last one is an unused word.
       sections: int32 [steps, crossbars], programmed at each step; idle past the last section.
       words: int32 [codes], from the code `lowest`.
       whole: all bits of a word, that of its flag included.
       changes: uint8 [2, 65536], cells that differ, by the halves of the bits that differ.
-      held: int32 [crossbars, rows], words before; returned: after.
-      flipped: bool [sections, rows], returned.
+      held: int32 [crossbars, words], words before; returned: after.
+      flipped: bool [sections, words], returned.
     """
     steps, crossbars = sections.shape
     for step in range(steps):
         for crossbar in range(crossbars):
             section = sections[step, crossbar]
             # an idle crossbar
-            if section == used_rows.size:
+            if section == len(weights):
                 continue
-            for row in range(used_rows[section]):
+            for i in range(weights.shape[1]):
+                if weights[section, i] == codes.size:
+                    continue
                 # changes of the plain word (flag 0) and of its complement (flag 1)
-                word = words[codes[weights[section, row]] - lowest]
-                plain = held[crossbar, row] ^ word
+                word = words[codes[weights[section, i]] - lowest]
+                plain = held[crossbar, i] ^ word
                 turned = plain ^ whole
                 cells = changes[0, plain & 0xFFFF] + changes[1, plain >> 16]
                 # a tie stays plain
                 if changes[0, turned & 0xFFFF] + changes[1, turned >> 16] < cells:
-                    flipped[section, row] = True
+                    flipped[section, i] = True
                     word ^= whole
-                held[crossbar, row] = word
+                held[crossbar, i] = word
 
 
 @numba.njit(cache=True, nogil=True)
 def _flip_columns(  # type: ignore[no-untyped-def]
-    codes, weights, used_rows, sections, words, lowest, masks, held, flips
+    codes, weights, sections, words, lowest, masks, held, flips
 ):
     """Decides column by column of every section; arguments as of `_flip_words`.
 
     Args:
       masks: int64 [columns], the bits of each.
-      held: int32 [crossbars, rows + 1], the flags last.
-      flips: [sections, 1], returned: the bits to complement.
+      held: int32 [crossbars, words of all rows], the row of flags last.
+      flips: [sections, words of a row], returned: the bits to complement.
     """
     steps, crossbars = sections.shape
-    rows, columns = weights.shape[1], masks.size
+    across, count, columns = flips.shape[1], weights.shape[1], masks.size
     plain, turned = np.empty(columns, np.int64), np.empty(columns, np.int64)
     for step in range(steps):
         for crossbar in range(crossbars):
             section = sections[step, crossbar]
             # an idle crossbar
-            if section == used_rows.size:
+            if section == len(weights):
                 continue
-            for column in range(columns):
-                # the flag cell itself may change
-                flag = held[crossbar, rows] & masks[column]
-                plain[column] = flag != 0
-                turned[column] = flag != masks[column]
-            # cells of each column that differ from plain, and from complemented words
-            for row in range(used_rows[section]):
-                differs = held[crossbar, row] ^ words[codes[weights[section, row]] - lowest]
+            for slot in range(across):
+                # a slot that the section does not use keeps its flags
+                if weights[section, slot] == codes.size:
+                    continue
                 for column in range(columns):
-                    here = differs & masks[column]
-                    plain[column] += here != 0
-                    turned[column] += here != masks[column]
-            # columns that take fewer changes complemented
-            flip = 0
-            for column in range(columns):
-                if turned[column] < plain[column]:
-                    flip |= masks[column]
-            for row in range(used_rows[section]):
-                held[crossbar, row] = words[codes[weights[section, row]] - lowest] ^ flip
-            # flags are the row after the others
-            held[crossbar, rows] = flip
-            flips[section, 0] = flip
+                    # the flag cell itself may change
+                    flag = held[crossbar, count + slot] & masks[column]
+                    plain[column] = flag != 0
+                    turned[column] = flag != masks[column]
+                # cells of each column that differ from plain, and from complemented words
+                for i in range(slot, count, across):
+                    if weights[section, i] == codes.size:
+                        continue
+                    differs = held[crossbar, i] ^ words[codes[weights[section, i]] - lowest]
+                    for column in range(columns):
+                        here = differs & masks[column]
+                        plain[column] += here != 0
+                        turned[column] += here != masks[column]
+                # columns that take fewer changes complemented
+                flip = 0
+                for column in range(columns):
+                    if turned[column] < plain[column]:
+                        flip |= masks[column]
+                for i in range(slot, count, across):
+                    if weights[section, i] < codes.size:
+                        held[crossbar, i] = words[codes[weights[section, i]] - lowest] ^ flip
+                # flags are the row after the others
+                held[crossbar, count + slot] = flip
+                flips[section, slot] = flip

@@ -21,20 +21,20 @@ def choose_offset(
 
     Args:
       codes: signed integers [weights], in the order of `Placement`.
-      placement: which weight sits in which (section, row).
-      held: words [crossbars, rows] before the layer; None for erased cells.
+      placement: which weight sits in which (section, word).
+      held: words [crossbars, words] before the layer; None for erased cells.
 
     Returns:
       (offset, held): int32 scalar; words held afterwards, `config.word_dtype`.
     """
-    weights, _, used_rows = placement
-    sections, held = scheduled(used_rows, held, config)
+    weights = placement.weights
+    sections, held = scheduled(len(weights), held, config)
     graph, size = word_graph(config), 2**config.bits
     word_of, changes = graph.node_of_code, graph.changes  # unsigned words: each is its own node
     # an offset moves all codes alike: it is enough to count which follow which
     last = np.full(held.shape, -1, np.int32)
     first, pairs = np.zeros((size, size), np.int64), np.zeros((size, size), np.int64)
-    _count_pairs(codes, weights, used_rows, sections, config.min_code, held, last, first, pairs)
+    _count_pairs(codes, weights, sections, config.min_code, held, last, first, pairs)
     word, entered = np.nonzero(first)
     old, new = np.nonzero(pairs)
 
@@ -47,19 +47,19 @@ def choose_offset(
     # offsets with which every code stays one that a word can hold
     lowest, highest = int(codes.min()), int(codes.max())
     _, _, offset = min(map(price, range(config.min_code - lowest, config.max_code - highest + 1)))
-    # rows that were not programmed hold what they held
+    # words that were not programmed hold what they held
     after = np.where(last < 0, held, word_of[last + offset])
     return np.asarray(offset, np.int32), after.astype(config.word_dtype)
 
 
 @numba.njit(cache=True, nogil=True)
 def _count_pairs(  # type: ignore[no-untyped-def]
-    codes, weights, used_rows, sections, lowest, held, last, first, pairs
+    codes, weights, sections, lowest, held, last, first, pairs
 ):
-    """Counts which codes follow each other in a row; arguments as of `flips._flip_words`.
+    """Counts which codes follow each other in a word; arguments as of `flips._flip_words`.
 
     Args:
-      last: int32 [crossbars, rows], -1; returned: the last code in each row, from `lowest`.
+      last: int32 [crossbars, words], -1; returned: the last code in each word, from `lowest`.
       first: int64 [words, codes], zeros; returned: codes that overwrite what was held.
       pairs: int64 [codes, codes], zeros; returned: codes that overwrite a code.
     """
@@ -68,13 +68,15 @@ def _count_pairs(  # type: ignore[no-untyped-def]
         for crossbar in range(crossbars):
             section = sections[step, crossbar]
             # an idle crossbar
-            if section == used_rows.size:
+            if section == len(weights):
                 continue
-            for row in range(used_rows[section]):
-                code = codes[weights[section, row]] - lowest
-                # the first code in a row overwrites a word, later ones a code
-                if last[crossbar, row] < 0:
-                    first[held[crossbar, row], code] += 1
+            for i in range(weights.shape[1]):
+                if weights[section, i] == codes.size:
+                    continue
+                code = codes[weights[section, i]] - lowest
+                # the first code in a word overwrites what was held, later ones a code
+                if last[crossbar, i] < 0:
+                    first[held[crossbar, i], code] += 1
                 else:
-                    pairs[last[crossbar, row], code] += 1
-                last[crossbar, row] = code
+                    pairs[last[crossbar, i], code] += 1
+                last[crossbar, i] = code

@@ -7,20 +7,20 @@ import numpy as np
 
 from memsim.codes import AnyArray, encode
 from memsim.config import CrossbarConfig
-from memsim.schedule import network_schedule
+from memsim.schedule import layer_schedule
 
 
 def scheduled(
-    used_rows: AnyArray, held: np.ndarray | None, config: CrossbarConfig
+    sections: int, held: np.ndarray | None, config: CrossbarConfig
 ) -> tuple[AnyArray, np.ndarray]:
     """Gives the sections of each step [steps, crossbars], and a copy of what is held, int32.
 
     A word and its flag take 31 bits at most.
     """
     # a layer by itself starts at crossbar 0, as in the schedule of the network
-    sections = network_schedule([used_rows], config)[0].sections
-    erased = np.zeros((sections.shape[1], config.physical_rows), np.int32)
-    return sections, erased if held is None else held.astype(np.int32)
+    steps = layer_schedule(sections, config).sections
+    erased = np.zeros((steps.shape[1], config.physical_words), np.int32)
+    return steps, erased if held is None else held.astype(np.int32)
 
 
 @functools.cache
