@@ -266,9 +266,9 @@ def enable_slots(
     """Gives write-enable words, a function of (chip, pass, layer, section) alone."""
     # a row of flags, if there is one, is used whenever row 0 is
     row, word = np.divmod(np.arange(config.physical_words, dtype=np.int32), config.words_per_row)
-    used = jnp.asarray(row % config.rows) < slots.used_rows[..., None]
+    used = jnp.asarray(row % config.rows)[None, None] < slots.used_rows[..., None]
     if config.words_per_row > 1:
-        used = used & (jnp.asarray(word) < slots.used_words[..., None])
+        used = used & (jnp.asarray(word)[None, None] < slots.used_words[..., None])
     enable = jnp.where(used, word_constant(sum(config.column_masks), config), 0)
     enable = enable & ~(chip.stuck_at_0 | chip.stuck_at_1)[None]
     if not draws:  # drawing is most of what there is to compile

@@ -106,22 +106,38 @@ def top_levels(config):
     return to_cells([2**bits - 1 for bits in part_bits(config)], config)
 
 
-def sections(codes, placement, rows):
-    """In programming order: the (output, input) of the weight in each row."""
+def words_of_a_row(config, flag=False):
+    """Words that stand side by side, each of a cell a column, and one for its flag."""
+    return 1 if config.columns is None else config.columns // (len(top_levels(config)) + flag)
+
+
+def sections(codes, placement, rows, words=1):
+    """In programming order: of each section {(row, slot): (output, input) of the weight there}."""
     m, n = codes.shape
     if placement == "sws-layer":
         line = [(o, i) for o in range(m) for i in range(n)]
         line.sort(key=lambda place: codes[place])  # stable: ties stay output-major
-        return [line[first : first + rows] for first in range(0, m * n, rows)]
-    per_output = []
-    for o in range(m):
-        line = [(o, i) for i in range(n)]
+        cut = [line[first : first + rows] for first in range(0, m * n, rows)]
+        return [{(r, 0): place for r, place in enumerate(section)} for section in cut]
+    groups = []
+    for first in range(0, m, words):
+        members = range(first, min(first + words, m))
+        inputs = list(range(n))
         if placement == "sws":
-            line.sort(key=lambda place: codes[place])
-        per_output.append([line[first : first + rows] for first in range(0, n, rows)])
+            inputs.sort(key=lambda i: sum(int(codes[o, i]) for o in members))
+        groups.append(
+            [
+                {
+                    (r, slot): (o, i)
+                    for r, i in enumerate(inputs[start : start + rows])
+                    for slot, o in enumerate(members)
+                }
+                for start in range(0, n, rows)
+            ]
+        )
     if placement == "sws":
-        return [output[s] for s in range(len(per_output[0])) for output in per_output]
-    return [section for output in per_output for section in output]
+        return [group[s] for s in range(len(groups[0])) for group in groups]
+    return [section for group in groups for section in group]
 
 
 def crossbar_of(section, count, config):
@@ -144,7 +160,7 @@ class LayerCounts:
 class Programmed:
     counts: list  # per pass: name -> LayerCounts
     wear: np.ndarray  # [crossbars, rows, columns]
-    state: np.ndarray  # packed words [crossbars, rows]
+    state: np.ndarray  # packed words [crossbars, words], row by row
     effective: dict  # name -> tensor of its own dtype
 
 
@@ -158,35 +174,37 @@ def program(
       axes: name -> its output axes.
       config: rows, bits, cell_bits, encoding, crossbars, schedule, scale_per.
       placement: unsorted, sws or sws-layer.
-      enable: (pass, name, section) -> packed words [rows] of the cells bit stucking leaves enabled.
-      stuck: packed words [crossbars, rows] (1: stuck cell) and the words they are stuck at.
-      state: packed words [crossbars, rows] before the first pass; erased without it.
+      enable: (pass, name, section) -> packed words [words] of the cells bit stucking leaves
+        enabled; words of a section or crossbar are numbered row by row.
+      stuck: packed words [crossbars, words] (1: stuck cell) and the words they are stuck at.
+      state: packed words [crossbars, words] before the first pass; erased without it.
       plans: name -> tensor that scale and placement were planned from, where not its own.
     """
-    names, rows = natural_order(tensors), config.rows
+    names, rows, across = natural_order(tensors), config.rows, words_of_a_row(config)
     scale, codes, placed, first, total = {}, {}, {}, {}, 0
     for name in names:
         planned = matrix((plans or tensors)[name], axes[name])
         scale[name] = scales(planned, config)
         codes[name] = quantize(matrix(tensors[name], axes[name]), scale[name], config)
-        placed[name] = sections(quantize(planned, scale[name], config), placement, rows)
+        seen = quantize(planned, scale[name], config)
+        placed[name] = sections(seen, placement, rows, across)
         first[name] = total if config.crossbars is None else 0
         total += len(placed[name])
     crossbars = config.crossbars or total
     columns = len(top_levels(config))
 
     level, broken = {}, set()
-    nothing = np.zeros((crossbars, rows), int)
+    nothing = np.zeros((crossbars, rows * across), int)
     is_stuck, stuck_at = (nothing, nothing) if stuck is None else stuck
-    for c, r in np.ndindex(crossbars, rows):
-        held = to_cells(unpack((nothing if state is None else state)[c, r], config), config)
-        at = to_cells(unpack(stuck_at[c, r], config), config)
-        for b, here in enumerate(to_cells(unpack(is_stuck[c, r], config), config)):
-            level[c, r, b] = at[b] if here else held[b]
+    for c, w in np.ndindex(crossbars, rows * across):
+        held = to_cells(unpack((nothing if state is None else state)[c, w], config), config)
+        at = to_cells(unpack(stuck_at[c, w], config), config)
+        for b, here in enumerate(to_cells(unpack(is_stuck[c, w], config), config)):
+            level[c, w, b] = at[b] if here else held[b]
             if here:
-                broken.add((c, r, b))
+                broken.add((c, w, b))
 
-    wear = np.zeros((crossbars, rows, columns), int)
+    wear = np.zeros((crossbars, rows, config.columns or columns), int)
     counts, achieved = [], {name: np.zeros_like(codes[name]) for name in names}
     for k in range(passes):
         counts.append({})
@@ -194,27 +212,28 @@ def program(
             tally = counts[k][name] = LayerCounts([0] * columns, [0] * columns)
             for s, section in enumerate(placed[name]):
                 c = first[name] + crossbar_of(s, len(placed[name]), config)
-                for r, place in enumerate(section):
+                changed_rows = set()
+                for (r, slot), place in section.items():
+                    w = r * across + slot
                     target = to_cells(word(codes[name][place], config), config)
                     may = [1] * columns
                     if enable is not None:
-                        may = to_cells(unpack(enable[k, name, s][r], config), config)
-                    changed = False
+                        may = to_cells(unpack(enable[k, name, s][w], config), config)
                     for b in range(columns):
-                        old = level[c, r, b]
-                        if (c, r, b) in broken or not may[b] or target[b] == old:
+                        old = level[c, w, b]
+                        if (c, w, b) in broken or not may[b] or target[b] == old:
                             continue
-                        level[c, r, b] = target[b]
+                        level[c, w, b] = target[b]
                         (tally.sets if target[b] > old else tally.resets)[b] += 1
-                        wear[c, r, b] += 1
-                        changed = True
-                    tally.row_operations += changed
-                    now = [level[c, r, b] for b in range(columns)]
+                        wear[c, r, slot * columns + b] += 1
+                        changed_rows.add(r)
+                    now = [level[c, w, b] for b in range(columns)]
                     achieved[name][place] = code_of(to_parts(now, config), config)
+                tally.row_operations += len(changed_rows)
 
-    after = np.zeros((crossbars, rows), np.int64)
-    for c, r in np.ndindex(crossbars, rows):
-        after[c, r] = pack(to_parts([level[c, r, b] for b in range(columns)], config), config)
+    after = np.zeros((crossbars, rows * across), np.int64)
+    for c, w in np.ndindex(crossbars, rows * across):
+        after[c, w] = pack(to_parts([level[c, w, b] for b in range(columns)], config), config)
     effective = {
         name: tensor_of(
             achieved[name].astype(np.float32) * scale[name][:, None],
@@ -242,16 +261,17 @@ def competitor(tensors, axes, config, form, stuck=None, passes=1, left=None):
     names, rows = natural_order(tensors), config.rows
     top = top_levels(config)
     columns = len(top)
+    across, wide = words_of_a_row(config, form == "word"), columns + (form == "word")
     scale, codes, placed, first, total = {}, {}, {}, {}, 0
     for name in names:
         weights = matrix(tensors[name], axes[name])
         scale[name] = scales(weights, config)
         codes[name] = quantize(weights, scale[name], config)
-        placed[name] = sections(codes[name], "unsorted", rows)
+        placed[name] = sections(codes[name], "unsorted", rows, across)
         first[name] = total if config.crossbars is None else 0
         total += len(placed[name])
     crossbars = config.crossbars or total
-    shape = (crossbars, rows + (form == "section"), columns + (form == "word"))
+    shape = (crossbars, rows + (form == "section"), config.columns or wide)
 
     def on(name, s):
         return first[name] + crossbar_of(s, len(placed[name]), config)
@@ -265,31 +285,37 @@ def competitor(tensors, axes, config, form, stuck=None, passes=1, left=None):
     def cost(cells, levels):
         return put(cells, dict(levels))
 
-    def of_weight(name, s, r, offset=0):
-        return to_cells(word(codes[name][placed[name][s][r]] + offset, config), config)
+    def of_weight(name, s, place, offset=0):
+        return to_cells(word(codes[name][placed[name][s][place]] + offset, config), config)
 
     def of_section(name, s, levels):
         c, chosen = on(name, s), {}
-        used = range(len(placed[name][s]))
-        plain = [of_weight(name, s, r) for r in used]
+        plain = {place: of_weight(name, s, place) for place in placed[name][s]}
         if form == "word":
-            for r in used:
-                kept = {(c, r, b): plain[r][b] for b in range(columns)} | {(c, r, columns): 0}
-                turned = {(c, r, b): top[b] - plain[r][b] for b in range(columns)}
-                turned[c, r, columns] = 1
+            for (r, slot), cells in plain.items():
+                first = slot * wide
+                kept = {(c, r, first + b): cells[b] for b in range(columns)}
+                kept[c, r, first + columns] = 0
+                turned = {(c, r, first + b): top[b] - cells[b] for b in range(columns)}
+                turned[c, r, first + columns] = 1
                 chosen |= turned if cost(turned, levels) < cost(kept, levels) else kept
-        else:
+            return chosen
+        for slot in sorted({slot for _, slot in plain}):
+            used = [r for r, other in plain if other == slot]
             for b in range(columns):
-                kept = {(c, r, b): plain[r][b] for r in used} | {(c, rows, b): 0}
-                turned = {(c, r, b): top[b] - plain[r][b] for r in used}
-                turned[c, rows, b] = top[b]
+                column = slot * wide + b
+                kept = {(c, r, column): plain[r, slot][b] for r in used} | {(c, rows, column): 0}
+                turned = {(c, r, column): top[b] - plain[r, slot][b] for r in used}
+                turned[c, rows, column] = top[b]
                 chosen |= turned if cost(turned, levels) < cost(kept, levels) else kept
         return chosen
 
     def shifted(name, s, offset):
-        c, used = on(name, s), range(len(placed[name][s]))
+        c = on(name, s)
         return {
-            (c, r, b): level for r in used for b, level in enumerate(of_weight(name, s, r, offset))
+            (c, r, slot * wide + b): level
+            for r, slot in placed[name][s]
+            for b, level in enumerate(of_weight(name, s, (r, slot), offset))
         }
 
     events, offsets, levels = {}, {}, dict(left or {})
@@ -313,15 +339,16 @@ def competitor(tensors, axes, config, form, stuck=None, passes=1, left=None):
             put(events[name, s], levels)
 
     low, high = (np.zeros(shape, bool), np.zeros(shape, bool)) if stuck is None else stuck
-    highest = [*top, 1]
+    highest = [*top, 1][:wide]
     state, wear = np.zeros(shape, int), np.zeros(shape, int)
     for cell in zip(*np.nonzero(high), strict=True):
-        state[cell] = highest[cell[2]]
+        if cell[2] < across * wide:
+            state[cell] = highest[cell[2] % wide]
     counts, achieved = [], {name: np.zeros_like(codes[name]) for name in names}
     for _ in range(passes):
         counts.append({})
         for name in names:
-            tally = counts[-1][name] = LayerCounts([0] * shape[2], [0] * shape[2])
+            tally = counts[-1][name] = LayerCounts([0] * wide, [0] * wide)
             for s, section in enumerate(placed[name]):
                 changed = set()
                 for cell, level in events[name, s].items():
@@ -329,18 +356,20 @@ def competitor(tensors, axes, config, form, stuck=None, passes=1, left=None):
                     if low[cell] or high[cell] or level == old:
                         continue
                     state[cell] = level
-                    (tally.sets if level > old else tally.resets)[cell[2]] += 1
+                    (tally.sets if level > old else tally.resets)[cell[2] % wide] += 1
                     wear[cell] += 1
                     changed.add(cell[1])
                 tally.row_operations += len(changed)
                 c = on(name, s)
-                for r, place in enumerate(section):
-                    now = list(state[c, r])
+                for (r, slot), place in section.items():
+                    cells = slice(slot * wide, (slot + 1) * wide)
+                    now = list(state[c, r, cells])
                     if form == "word" and now.pop():
                         now = [top[b] - now[b] for b in range(columns)]
                     if form == "section":
                         for b in range(columns):
-                            now[b] = top[b] - now[b] if state[c, rows, b] else now[b]
+                            flag = state[c, rows, slot * wide + b]
+                            now[b] = top[b] - now[b] if flag else now[b]
                     code = code_of(to_parts(now, config), config)
                     achieved[name][place] = code - offsets.get(name, 0)
     effective = {

@@ -46,6 +46,7 @@ def check_against_loops(tensors, config, form, key, rates=(0.0, 0.0), passes=1):
             assert row_operations == of_pass[name].row_operations
     np.testing.assert_array_equal(programming.wear, expected.wear)
     levels = memsim.codes.bit_slice(programming.chip.state, plan.config)
+    levels = memsim.chip.on_bit_lines(levels, plan.config)
     np.testing.assert_array_equal(levels, expected.state)
     for name, weights in tensors.items():
         np.testing.assert_array_equal(held[name], expected.effective[name])
@@ -66,14 +67,15 @@ def check_against_loops(tensors, config, form, key, rates=(0.0, 0.0), passes=1):
     schedule=st.sampled_from(["block", "interleaved"]),
     passes=st.integers(1, 2),
     rate=st.sampled_from([0.0, 0.1]),
+    columns=st.sampled_from([None, 34]),
 )
-@hypothesis.settings(max_examples=5)
+@hypothesis.settings(max_examples=6)
 def test_flips_are_those_of_plain_loops(
-    seed, form, encoding, bits, cell_bits, crossbars, schedule, passes, rate
+    seed, form, encoding, bits, cell_bits, crossbars, schedule, passes, rate, columns
 ):
     config = memsim.CrossbarConfig(
         rows=4, encoding=encoding, bits=bits, cell_bits=cell_bits, crossbars=crossbars,
-        schedule=schedule,
+        schedule=schedule, columns=columns,
     )  # fmt: skip
     tensors = network(seed, [(5, 6), (3, 9)])
     check_against_loops(tensors, config, form, jax.random.key(seed), (rate, rate / 2), passes)
@@ -89,14 +91,15 @@ def test_flips_are_those_of_plain_loops(
     schedule=st.sampled_from(["block", "interleaved"]),
     passes=st.integers(1, 2),
     rate=st.sampled_from([0.0, 0.1]),
+    columns=st.sampled_from([None, 34]),
 )
 @hypothesis.settings(max_examples=8)
 def test_offsets_are_the_best_of_all(
-    seed, encoding, bits, cell_bits, crossbars, schedule, passes, rate
+    seed, encoding, bits, cell_bits, crossbars, schedule, passes, rate, columns
 ):
     config = memsim.CrossbarConfig(
         rows=4, encoding=encoding, bits=bits, cell_bits=cell_bits, crossbars=crossbars,
-        schedule=schedule,
+        schedule=schedule, columns=columns,
     )  # fmt: skip
     tensors = network(seed, [(5, 6), (3, 9)])
     check_against_loops(tensors, config, "aras", jax.random.key(seed), (rate, rate / 2), passes)

@@ -1,3 +1,4 @@
+import dataclasses
 import importlib
 import itertools
 
@@ -34,7 +35,12 @@ NETWORKS = (
 def cases():
     """Every encoding with every width of cell, every precision; each compiles its own program."""
     kinds = [*itertools.product(ENCODINGS, (1, 2, 4)), *itertools.product(ENCODINGS[:3], (1,))]
-    for i, (encoding, cell_bits) in enumerate(kinds):
+    widths = [(kind, None) for kind in kinds]
+    # rows of one word and idle columns, of several, of more than there are outputs
+    shapes = ((1, 2), (2, 0), (3, 1), (7, 0), (2, 3))
+    widths += [(kind, shapes[i % 5]) for i, kind in enumerate(kinds[:12])]
+    for number, ((encoding, cell_bits), width) in enumerate(widths):
+        i = number % len(kinds)
         config = memsim.CrossbarConfig(
             rows=(4, 3, 1, 8, 5, 16, 2)[i % 7],
             bits=i * 7 % 15 + 2,
@@ -44,11 +50,17 @@ def cases():
             schedule=("block", "interleaved")[i // 3 % 2],
             scale_per=("tensor", "output")[i // 5 % 2],
         )
+        if width is not None:
+            words, idle = width
+            columns = config.cells_per_word * words + idle
+            config = dataclasses.replace(config, columns=columns)
         network, passes = NETWORKS[(i + i // 3) % 3], i // 2 % 3 + 1
-        name = f"{encoding}-{cell_bits}-of-{config.bits}"
+        name = f"{encoding}-{cell_bits}-of-{config.bits}" + (
+            f"-on-{config.columns}" if width else ""
+        )
         marks = [] if i % 3 == 0 else [pytest.mark.slow]
         yield pytest.param(config, network, passes, ("unsorted", "sws"), id=name, marks=marks)
-        if i in (0, 4, 7, 8, 11):
+        if width is None and i in (0, 4, 7, 8, 11):
             id_ = f"{name}-by-layer"
             yield pytest.param(config, network, passes, ("sws-layer",), id=id_, marks=marks)
 
@@ -82,7 +94,7 @@ def enabled_cells(plan, chip, passes):
 def draw_chip(rng, plan, faults, used):
     """A chip with cells stuck at these rates; if `used`, an earlier network has left its words."""
     config = plan.config
-    drawn = rng.random((plan.crossbars, config.rows, config.cells_per_word))
+    drawn = rng.random((plan.crossbars, config.rows, config.bit_lines))
     cells = drawn < faults[0], drawn > 1 - faults[1]
     stuck = [memsim.chip.fault_words(marked, plan.crossbars, config) for marked in cells]
     chip = memsim.with_faults(jax.random.key(rng.integers(2**31)), *stuck)

@@ -17,30 +17,34 @@ CODES = hnp.arrays(
 )
 
 
-def placed(codes, placement, rows):
+def placed(codes, placement, rows, words=1):
     if placement == "unsorted":
-        return memsim.placement.unsorted_placement(*codes.shape, rows)
+        return memsim.placement.unsorted_placement(*codes.shape, rows, words)
     scope = {"sws": "output", "sws-layer": "layer"}[placement]
-    return memsim.placement.sorted_placement(codes, rows, scope)
+    return memsim.placement.sorted_placement(codes, rows, scope, words)
 
 
 @pytest.mark.parametrize("placement", ["unsorted", "sws", "sws-layer"])
-@given(codes=CODES, rows=st.integers(1, 7))
-def test_sections_equal_the_oracle(placement, codes, rows):
-    result = placed(codes, placement, rows)
-    expected = oracles.sections(codes, placement, rows)
-    assert result.weights.shape == (len(expected), rows)
-    np.testing.assert_array_equal(result.used_rows, [len(section) for section in expected])
-    for section, line in zip(expected, result.weights, strict=True):
-        weights = [output * codes.shape[1] + i for output, i in section]
-        unused = [codes.size] * (rows - len(section))
-        np.testing.assert_array_equal(line, weights + unused)
+@given(codes=CODES, rows=st.integers(1, 7), words=st.integers(1, 6))
+def test_sections_equal_the_oracle(placement, codes, rows, words):
+    words = 1 if placement == "sws-layer" else words
+    result = placed(codes, placement, rows, words)
+    expected = oracles.sections(codes, placement, rows, words)
+    assert result.weights.shape == (len(expected), rows * words)
+    for number, (section, line) in enumerate(zip(expected, result.weights, strict=True)):
+        assert result.used_rows[number] == 1 + max(row for row, _ in section)
+        assert result.used_words[number] == 1 + max(slot for _, slot in section)
+        weights = np.full((rows, words), codes.size)
+        for place, (output, i) in section.items():
+            weights[place] = output * codes.shape[1] + i
+        np.testing.assert_array_equal(line, weights.reshape(-1))
+    memsim.placement.check_placement(result, codes.shape[::-1], rows, words)
 
 
 @pytest.mark.parametrize("placement", ["unsorted", "sws", "sws-layer"])
-@given(codes=CODES, rows=st.integers(1, 7))
-def test_positions_are_the_inverse_permutation(placement, codes, rows):
-    result = placed(codes, placement, rows)
+@given(codes=CODES, rows=st.integers(1, 7), words=st.integers(1, 6))
+def test_positions_are_the_inverse_permutation(placement, codes, rows, words):
+    result = placed(codes, placement, rows, 1 if placement == "sws-layer" else words)
     np.testing.assert_array_equal(
         result.weights.reshape(-1)[result.positions], np.arange(codes.size)
     )

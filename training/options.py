@@ -20,6 +20,12 @@ RESNET20, CIFAR10, CIFAR10_TRAIN = (
 MAX_SEED = 2**32 - 1
 
 Rows = Annotated[int, typer.Option(help="rows of a crossbar")]
+Columns = Annotated[
+    int | None,
+    typer.Option(
+        help="bit lines of a crossbar; the words of a row share its input", show_default="one word"
+    ),
+]
 Bits = Annotated[int, typer.Option(help="bits of a weight, its sign included")]
 Crossbars = Annotated[int, typer.Option(min=1, help="number of crossbars")]
 StuckAt = Annotated[
@@ -121,6 +127,7 @@ class DigitsOptions(Options):
     epochs: Epochs = 40
     share_at_1: ShareAt1 = 0.5
     rows: Rows = 128
+    columns: Columns = None
     seed: Seed = 0
 
 

@@ -246,7 +246,9 @@ def make_tune(
 @with_options(RedeployOptions)
 def main(chosen: RedeployOptions) -> None:
     """Accuracy against model updates on chips that wear out."""
-    config = memsim.CrossbarConfig(rows=chosen.rows, crossbars=chosen.crossbars)
+    config = memsim.CrossbarConfig(
+        rows=chosen.rows, columns=chosen.columns, crossbars=chosen.crossbars
+    )
     policy = memsim.Policy.parse(chosen.policy)
     law = memsim.service.Lognormal(median=chosen.median, sigma_ln=chosen.sigma_ln)
     if not states(policy, "p"):

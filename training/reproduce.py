@@ -204,6 +204,7 @@ class ReproduceOptions(options.TaskOptions):
     chips: Annotated[int, typer.Option(min=1, help="chips, where they differ")] = 8
     passes: options.Passes = 1
     rows: options.Rows = 128
+    columns: options.Columns = None
     bits: options.Bits = 8
     crossbars: options.Crossbars = 1
     set_width: Annotated[float, typer.Option(help="width of a SET pulse, seconds")] = (
@@ -240,7 +241,9 @@ class ReproduceOptions(options.TaskOptions):
 def main(chosen: ReproduceOptions) -> None:
     """Writes saved, accuracy kept, write time and energy, under each policy."""
     open_chosen = choose_task(chosen, chosen.batch)
-    config = memsim.CrossbarConfig(rows=chosen.rows, bits=chosen.bits, crossbars=chosen.crossbars)
+    config = memsim.CrossbarConfig(
+        rows=chosen.rows, columns=chosen.columns, bits=chosen.bits, crossbars=chosen.crossbars
+    )
     policies = list_policies(chosen.p, chosen.low, chosen.tolerance, avoid=chosen.stuck_at > 0)
     for policy in policies.values():
         policy.check(policy.stored_on(config))

@@ -202,7 +202,9 @@ def serve(
 @with_options(WearoutOptions)
 def main(chosen: WearoutOptions) -> None:
     """Writes, accuracy, energy, write time, years and cost of the digits CNN by policy."""
-    config = memsim.CrossbarConfig(rows=chosen.rows, bits=chosen.bits, crossbars=chosen.crossbars)
+    config = memsim.CrossbarConfig(
+        rows=chosen.rows, columns=chosen.columns, bits=chosen.bits, crossbars=chosen.crossbars
+    )
     policies = {name: memsim.Policy.parse(name) for name in chosen.policy}
     inputs = read_service_inputs(chosen.cost) if chosen.cost else make_service_inputs()
     runs.check_file(chosen.out, chosen.force)

@@ -72,7 +72,7 @@ def check_arguments(
             f"`readout` has {readout.input_bits} input bits: with weights of {config.bits} bits "
             f"and {layer.matrix.inputs} inputs, sums take {needed} bits of 32; use fewer."
         )
-    expected = (layer.placement.weights.shape[0], config.rows, config.cells_per_word)
+    expected = (layer.placement.weights.shape[0], config.words, config.cells_per_word)
     if cells.mean.shape != expected:
         raise ValueError(
             f"`cells` has shape {cells.mean.shape}, `layer` and `config` {expected}; give "

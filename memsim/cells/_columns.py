@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -18,19 +17,21 @@ from memsim.config import CrossbarConfig
 class ColumnSums(NamedTuple):
     """The codes of the converters for every column, all bits of the inputs shifted and added.
 
+    A slot is the place of a word in its row: the words of all rows there share their columns.
+
     Attributes:
       total: levels times inputs; int32 where a step is one level.
       above, below: int32, conversions that saturated at the top of the range, or at its bottom.
     """
 
-    total: Int32[Array, "sections columns"] | Float32[Array, "sections columns"]
+    total: Int32[Array, "sections slots columns"] | Float32[Array, "sections slots columns"]
     above: Int32[Array, ""]
     below: Int32[Array, ""]
 
 
 def column_sums(
     key: Key[Array, ""],
-    driven: Int32[Array, "sections rows"],
+    driven: Int32[Array, "sections words"],
     cells: Cells,
     config: CrossbarConfig,
     readout: Readout,
@@ -43,14 +44,19 @@ def column_sums(
 
     Args:
       key: of the read noise; consumed.
-      driven: inputs of the rows, two's complement of `readout.input_bits`.
+      driven: inputs of the words, two's complement of `readout.input_bits`.
       cells, config, readout: what is read, and how.
       limit: most levels of a sum where `adc_bits` sets none: what 32 bits can hold in the end.
     """
     # rows that each bit drives, and what they add up to, exact while all of it is whole
     shifts = jnp.arange(readout.input_bits, dtype=jnp.int32)
     bits = (driven[None] >> shifts[:, None, None] & 1).astype(jnp.float32)
-    add_up = functools.partial(jnp.einsum, "tsr,src->tsc", bits, precision="highest")
+    bits = bits.reshape(len(shifts), -1, config.rows, config.words_per_row)
+
+    def add_up(values: Array) -> Array:
+        by_slot = values.reshape(*bits.shape[1:], -1)
+        return jnp.einsum("tsrw,srwc->tswc", bits, by_slot, precision="highest")
+
     sums = add_up(cells.mean)
     if cells.deviation is not None:
         variance = add_up(jnp.square(cells.deviation))  # of independent cells
@@ -73,6 +79,14 @@ def column_sums(
     place = jnp.left_shift(1, shifts).at[-1].multiply(-1)  # two's complement
     total = jnp.tensordot(place, codes, axes=1)
     return ColumnSums(total if step == 1 else total.astype(jnp.float32) * step, above, below)
+
+
+def over_rows(
+    driven: Int32[Array, "sections words"], config: CrossbarConfig
+) -> Int32[Array, "sections slots"]:
+    """Sums what drives the words of each slot."""
+    by_slot = driven.reshape(-1, config.rows, config.words_per_row)
+    return by_slot.sum(axis=1, dtype=jnp.int32)
 
 
 def full_range(config: CrossbarConfig, readout: Readout) -> Fraction:
@@ -112,22 +126,22 @@ def codes_of_whole_sums(
 
 
 def stored_as(
-    words: UInt[Array, "sections physical_rows"], config: CrossbarConfig
-) -> tuple[Bool[Array, "sections 1 columns"], Bool[Array, "sections rows"]]:
-    """Finds which columns of a section hold complements, and which rows a sign apart."""
-    data, flags = words[:, : config.rows], words[:, config.rows :]
+    words: UInt[Array, "sections physical_words"], config: CrossbarConfig
+) -> tuple[Bool[Array, "sections slots columns"], Bool[Array, "sections words"]]:
+    """Finds which columns of a section hold complements, and which words a sign apart."""
+    data, flags = words[:, : config.words], words[:, config.words :]
     if config.flags == "section":
-        data = data ^ flags
+        data = data ^ jnp.tile(flags, config.rows)
         complemented = bit_slice(flags, config) != 0
     else:
-        complemented = jnp.zeros((len(words), 1, config.cells_per_word), bool)
+        complemented = jnp.zeros((len(words), config.words_per_row, config.cells_per_word), bool)
     sign = word_constant(1 << (config.bits - 1), config)
     negative = (data & sign) != 0 if takes_turns(config) else jnp.zeros(data.shape, bool)
     return complemented, negative
 
 
 def takes_turns(config: CrossbarConfig) -> bool:
-    """Says whether rows are read by the sign of their words, which counts unlike its column."""
+    """Says whether words are read by their sign, which counts unlike its column."""
     in_wide_cell = config.column_masks[-1] != 1 << (config.bits - 1)
     return config.encoding == "sign_magnitude" or (
         config.encoding == "twos_complement" and in_wide_cell
@@ -135,12 +149,12 @@ def takes_turns(config: CrossbarConfig) -> bool:
 
 
 def negated(config: CrossbarConfig) -> int:
-    """Gives the factor of the sum of the rows with a sign."""
+    """Gives the factor of the sum of the words with a sign."""
     return -1 if config.encoding == "sign_magnitude" else 1
 
 
 def sign_level(config: CrossbarConfig) -> int:
-    """Gives the levels by which the top cell of a negative row exceeds the digit it stands for."""
+    """Gives the levels by which the top cell of a negative word exceeds the digit it stands for."""
     top = config.column_masks[-1]
     sign = (1 << (config.bits - 1)) // (top & -top)
     return sign if config.encoding == "sign_magnitude" else 2 * sign

@@ -25,6 +25,7 @@ from memsim.cells._column_levels import top_levels
 from memsim.cells._columns import (
     column_sums,
     negated,
+    over_rows,
     sign_level,
     stored_as,
     takes_turns,
@@ -119,7 +120,7 @@ def _read_weights(
     key: Key[Array, ""],
     effective: PyTree,
     plan: Plan,
-    words: dict[str, UInt[Array, "sections physical_rows"]],
+    words: dict[str, UInt[Array, "sections physical_words"]],
     readout: Readout,
 ) -> tuple[PyTree, Float32[Array, ""]]:
     config, leaves = plan.config, named_leaves(effective)
@@ -136,10 +137,11 @@ def _read_weights(
             noise = jax.random.normal(read_key, seen.shape, seen.dtype)
             seen = seen + cells.deviation * noise
         # what cells count too much or too little, weighed as their columns and signs count
-        levels = bit_slice(cells.words[:, : config.rows], config).astype(jnp.float32)
+        levels = bit_slice(cells.words[:, : config.words], config).astype(jnp.float32)
         complemented, negative = stored_as(cells.words, config)
         weights = jnp.asarray(config.column_weights, jnp.float32)
-        signs = jnp.where(complemented, -1, 1) * jnp.where(negative, negated(config), 1)[..., None]
+        turned = jnp.tile(jnp.where(complemented, -1, 1), (1, config.rows, 1))
+        signs = turned * jnp.where(negative, negated(config), 1)[..., None]
         codes = jnp.matmul((seen - levels) * signs, weights, precision="highest")
         if any(readout.wires):
             codes = jnp.where(cells.residual <= readout.wire_tolerance, codes, jnp.nan)
@@ -165,7 +167,8 @@ def read_layer(
     Each bit of the inputs drives the rows of every section; each column sum is converted, shifted,
     added, and weighed by its column, all in integers. Rows whose words have a sign apart
     (`sign_magnitude`, and `twos_complement` in cells of several bits) take turns: first those that
-    are not negative, then the others. What complements, offsets and corrections add is the sum of
+    are not negative, then the others; where words share a row, those of each slot take turns of
+    their own. What complements, offsets and corrections add is the sum of
     the inputs times a number, and is taken off digitally.
 
     Args:
@@ -247,38 +250,39 @@ def _read_layer(
 ]:
     """Gives the product, and the conversions that saturated above and below."""
     matrix = layer.matrix
-    # the input of every row; rows without a weight are not driven
+    # the input of every word; rows without a weight are not driven
     index = jnp.asarray(layer.placement.weights)
     driven = jnp.where(index < matrix.inputs * matrix.outputs, inputs[index % matrix.inputs], 0)
     complemented, negative = stored_as(cells.words, config)
-    # rows by turns: all, or those without a sign and those with one
+    # words by turns: all, or those without a sign and those with one
     turns = [driven]
     if takes_turns(config):
         turns = [jnp.where(negative, 0, driven), jnp.where(negative, driven, 0)]
-    sums: Array = jnp.zeros(index.shape[0], jnp.int32)
+    sums: Array = jnp.zeros((index.shape[0], config.words_per_row), jnp.int32)
     above = below = jnp.zeros((), jnp.int32)
     weights = jnp.asarray(config.column_weights, jnp.int32)
     limit = most_levels(layer, config, readout)
-    for turn, rows in enumerate(turns):
-        total = rows.sum(axis=1, dtype=jnp.int32)
+    for turn, words in enumerate(turns):
+        total = over_rows(words, config)
         turn_key = jax.random.fold_in(key, turn)
-        read_columns = column_sums(turn_key, rows, cells, config, readout, limit)
+        read_columns = column_sums(turn_key, words, cells, config, readout, limit)
         columns = read_columns.total
         above, below = above + read_columns.above, below + read_columns.below
         # of a complemented column the sum is that of all cells at their highest level, less this
         top = jnp.asarray(top_levels(config), columns.dtype)
-        of_all = total[:, None].astype(columns.dtype) * top[None]
-        columns = jnp.where(complemented[:, 0], of_all - columns, columns)
+        of_all = total[..., None].astype(columns.dtype) * top[None, None]
+        columns = jnp.where(complemented, of_all - columns, columns)
         if turn:  # the sign within its cell
             sign = sign_level(config) * total
-            columns = columns.at[:, -1].add(-sign.astype(columns.dtype))
-        # columns to one number a section
+            columns = columns.at[..., -1].add(-sign.astype(columns.dtype))
+        # columns to one number a slot of a section
         read = jnp.matmul(columns, weights.astype(columns.dtype), precision="highest")
         sums = sums.astype(read.dtype) + (negated(config) * read if turn else read)
     # sections to outputs, and what was added to all codes taken off again
     if config.encoding == "offset_binary":
-        sums -= (1 << (config.bits - 1)) * driven.sum(axis=1, dtype=jnp.int32).astype(sums.dtype)
-    outputs = jax.ops.segment_sum(sums, index[:, 0] // matrix.inputs, matrix.outputs)
+        sums -= (1 << (config.bits - 1)) * over_rows(driven, config).astype(sums.dtype)
+    of_slot = index[:, : config.words_per_row] // matrix.inputs  # of an unused one: no output
+    outputs = jax.ops.segment_sum(sums.reshape(-1), of_slot.reshape(-1), matrix.outputs)
     of_inputs = inputs.sum(dtype=jnp.int32)
     if layer.offset is not None:
         outputs -= (layer.offset * of_inputs).astype(outputs.dtype)

@@ -40,7 +40,7 @@ class Readout:
 
     Attributes:
       cells: their conductance, a `Conductance` or any other `ConductanceLaw`.
-      wires: their resistance, in numbers; a crossbar is as wide as a word.
+      wires: their resistance, in numbers, of all columns that hold words; idle ones are left out.
       seconds: since programming.
       input_bits: of an input, two's complement, applied one after the other.
       adc_bits: of the converter of each column; None for one as wide as it takes, whose step is
@@ -104,21 +104,21 @@ class Cells(NamedTuple):
     """The cells of a layer's sections and what they count as when they are read, in levels.
 
     Attributes:
-      words: what the rows hold, rows of flags included.
+      words: what the crossbars hold, rows of flags included.
       mean: what a cell adds to the sum of its column; with ideal cells and wires its level.
       deviation: standard deviation of that from one read to the next; None where there is none.
       residual: of the solve of the wires, the largest of all sections; 0 without wires.
     """
 
-    words: UInt[Array, "sections physical_rows"]
-    mean: Float32[Array, "sections rows columns"]
-    deviation: Float32[Array, "sections rows columns"] | None
+    words: UInt[Array, "sections physical_words"]
+    mean: Float32[Array, "sections words columns"]
+    deviation: Float32[Array, "sections words columns"] | None
     residual: Float32[Array, ""]
 
 
 def program_cells(
     key: Key[Array, ""],
-    words: UInt[Array, "sections physical_rows"],
+    words: UInt[Array, "sections physical_words"],
     config: CrossbarConfig,
     readout: Readout,
 ) -> Cells:
@@ -158,10 +158,10 @@ def program_cells(
             "flip-n-write:flags=section."
         )
     shape, dtype = getattr(words, "shape", None), getattr(words, "dtype", None)
-    if dtype != config.word_dtype or shape is None or shape[1:] != (config.physical_rows,):
+    if dtype != config.word_dtype or shape is None or shape[1:] != (config.physical_words,):
         raise ValueError(
             f"`words` is {type(words).__name__} {dtype} {shape}; give {config.word_dtype} "
-            f"[sections, {config.physical_rows}] of one layer, from program(..., words=True)."
+            f"[sections, {config.physical_words}] of one layer, from program(..., words=True)."
         )
     cells: Cells = _program_cells(key, words, config, readout)
     check_solved(cells.residual, readout)
@@ -187,14 +187,14 @@ def check_solved(residual: Float32[Array, ""], readout: Readout) -> None:
 @functools.partial(jax.jit, static_argnames=("config", "readout"))
 def _program_cells(
     key: Key[Array, ""],
-    words: UInt[Array, "sections physical_rows"],
+    words: UInt[Array, "sections physical_words"],
     config: CrossbarConfig,
     readout: Readout,
 ) -> Cells:
     program_key, drift_key = jax.random.split(key)
     # levels of the cells, and what programming aims at for them
     law, wires, seconds = readout.cells, readout.wires, readout.seconds
-    levels = bit_slice(words[:, : config.rows], config).astype(jnp.float32)
+    levels = bit_slice(words[:, : config.words], config).astype(jnp.float32)
     top = jnp.broadcast_to(jnp.asarray(top_levels(config), jnp.float32), levels.shape)
     share = levels / top
     target = _of_law("aimed_at", law.aimed_at(share), law, share)
@@ -203,12 +203,14 @@ def _program_cells(
     seen = law.drifted(drift_key, reached, target, seconds)
     seen = _of_law("drifted", seen, law, share)
     residual = jnp.zeros((), jnp.float32)
-    # wires between the cells, one crossbar as wide as a word after the other
+    # wires between the cells, one crossbar after the other, all words of its rows
     if any(wires):
+        crossbars = seen.reshape(len(seen), config.rows, -1)
         solved = jax.lax.map(
-            lambda one: effective_conductance(one, wires), seen, batch_size=_SOLVED_AT_ONCE
+            lambda one: effective_conductance(one, wires), crossbars, batch_size=_SOLVED_AT_ONCE
         )
-        seen, residual = solved.value, jnp.max(solved.residual, initial=0)
+        seen = solved.value.reshape(seen.shape)
+        residual = jnp.max(solved.residual, initial=0)
     # converters were set at programming; reference columns have drifted since
     low, high = law.average(0.0, 0.0), law.average(1.0, 0.0)
     per_level = (high - low) / top

@@ -22,7 +22,7 @@ from memsim.policies import Policy
 from memsim.report.documents import to_json
 from memsim.report.tables import policy_table
 from memsim.report.terminal import listed, progress_bar, results_console
-from memsim.report.texts import count_text, pool_text, printable
+from memsim.report.texts import count_text, pool_text, printable, width_text
 from memsim.selection import Matrix, layout_of
 from memsim.service.ownership import ServiceLife
 from memsim.streaming import Chips, Comparison, compare
@@ -157,6 +157,7 @@ def run_report(chosen: ReportOptions) -> None:
     _write_files(chosen, outputs, document, figures)
     console = results_console()
     console.print(policy_table(result.policies, chosen.title))
+    console.print(f"crossbars: {width_text(document['config'])}", highlight=False)
     if not all(summary.analog_valid for summary in result.policies.values()):
         console.print(
             "analog-valid NO: sections mix outputs or complemented words, so a column current is "

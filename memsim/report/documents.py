@@ -41,7 +41,7 @@ def to_json(
     weights = sum(layer.weights for layer in next(iter(policies.values())).layers.values())
     return {
         "checkpoint": checkpoint,
-        "config": dataclasses.asdict(config),
+        "config": dataclasses.asdict(config) | {"words_per_row": config.words_per_row},
         "weights": weights,
         "digital": list(digital),
         "policies": {name: dataclasses.asdict(summary) for name, summary in policies.items()},

@@ -18,6 +18,7 @@ from memsim.report.texts import (
     quantity_text,
     time_text,
     wear_text,
+    width_text,
 )
 
 __all__ = ["to_html"]
@@ -70,6 +71,7 @@ def to_html(
         "origin": origin_text,
         "pool": pool_text,
         "wear_text": wear_text,
+        "width_text": width_text,
     }
     template = environment.from_string(source)
     return template.render(report=report, accuracy=accuracy or {}, pictures=pictures or {})

@@ -19,6 +19,7 @@ __all__ = [
     "quantity_text",
     "time_text",
     "wear_text",
+    "width_text",
 ]
 
 
@@ -147,6 +148,23 @@ def pool_text(config: Mapping[str, Any]) -> str:
         return f"one crossbar per section, {of_rows}"
     pool = f"{count_text(config['crossbars'], 'crossbar')} {of_rows}"
     return pool if config["crossbars"] == 1 else f"{pool}, {config['schedule']} schedule"
+
+
+def width_text(config: Mapping[str, Any]) -> str:
+    """Says how wide crossbars are: one word, the published model, or several that share rows.
+
+    Example:
+      >>> width_text({"columns": 128, "words_per_row": 16})
+      '128 columns, 16 words a row that share its input'
+
+    Args:
+      config: its JSON values.
+    """
+    if config.get("columns") is None:
+        return "one word wide, the published model: every output has input lines of its own"
+    words = config["words_per_row"]
+    shared = f"{words} words a row that share its input" if words > 1 else "one word a row"
+    return f"{count_text(config['columns'], 'column')}, {shared}"
 
 
 def wear_text(report: Mapping[str, Any]) -> str:

@@ -55,10 +55,12 @@ def show_plan(chosen: FinetuneOptions) -> None:
     else:
         what = f"a network for each of {chosen.chips} chips, {chosen.group} in one vmap"
     refreshed = f"made afresh every {chosen.refresh} steps" if chosen.refresh else "made once"
+    width = f"{chosen.columns} columns" if chosen.columns else "one word wide"
     lines = {
         "network": chosen.model or ("resnet20" if chosen.assets else "digits CNN"),
         "policy": chosen.policy,
-        "crossbars": f"{chosen.crossbars} of {chosen.rows} rows, {chosen.bits} bits, "
+        "crossbars": f"{chosen.crossbars} of {chosen.rows} rows, "
+        f"{width}, {chosen.bits} bits, "
         f"{100 * chosen.stuck_at:g} % of cells stuck",
         "read": f"{chosen.cells} cells after {chosen.seconds:g} s, wires of {chosen.ohm:g} ohm "
         "from cell to cell",

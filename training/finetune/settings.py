@@ -40,6 +40,7 @@ class FinetuneOptions(options.ReadOptions, options.TaskOptions):
     ] = None
     crossbars: options.Crossbars = 16
     rows: options.Rows = 128
+    columns: options.Columns = None
     bits: options.Bits = 8
     stuck_at: options.StuckAt = 0.03
     steps: Annotated[int, typer.Option(min=1, help="steps of fine-tuning")] = 300
@@ -110,7 +111,9 @@ def check_options(chosen: FinetuneOptions) -> tuple[memsim.CrossbarConfig, memsi
         raise ValueError(
             f"`--warmup` is {chosen.warmup}; it ends before the {chosen.steps} `--steps` do."
         )
-    config = memsim.CrossbarConfig(crossbars=chosen.crossbars, rows=chosen.rows, bits=chosen.bits)
+    config = memsim.CrossbarConfig(
+        crossbars=chosen.crossbars, rows=chosen.rows, columns=chosen.columns, bits=chosen.bits
+    )
     policy = memsim.Policy.parse(chosen.policy)
     policy.check(policy.stored_on(config))
     policies.check_trainable(chosen.policy, policy)

@@ -33,8 +33,9 @@ class Combination(NamedTuple):
 
     def __str__(self) -> str:
         config = self.config
+        columns = f"{config.columns} columns, " if config.columns else ""
         return (
-            f"{config.bits} bits, {config.rows} rows, {config.encoding}, {self.policy}, "
+            f"{config.bits} bits, {config.rows} rows, {columns}{config.encoding}, {self.policy}, "
             f"{100 * self.stuck_at:g} % stuck"
         )
 
@@ -64,6 +65,7 @@ def list_configs(
     rows: Sequence[int],
     encodings: Sequence[Encoding],
     crossbars: int | None = 1,
+    columns: Sequence[int | None] = (None,),
 ) -> list[memsim.CrossbarConfig]:
     """Lists crossbars of every size and encoding.
 
@@ -71,8 +73,8 @@ def list_configs(
       ValueError: a value that no crossbar has.
     """
     return [
-        memsim.CrossbarConfig(rows=n, bits=b, encoding=encoding, crossbars=crossbars)
-        for b, n, encoding in itertools.product(bits, rows, encodings)
+        memsim.CrossbarConfig(rows=n, columns=m, bits=b, encoding=encoding, crossbars=crossbars)
+        for b, n, m, encoding in itertools.product(bits, rows, columns, encodings)
     ]
 
 

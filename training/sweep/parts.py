@@ -26,6 +26,7 @@ SCHEMA = pa.schema(
         ("cell", pa.int32()),
         ("bits", pa.int32()),
         ("rows", pa.int64()),
+        ("columns", pa.int64()),
         ("encoding", pa.string()),
         ("policy", pa.string()),
         ("placement", pa.string()),
@@ -87,6 +88,7 @@ def describe(combination: Combination) -> dict[str, Any]:
         "cell": combination.number,
         "bits": config.bits,
         "rows": config.rows,
+        "columns": config.columns,
         "encoding": config.encoding,
         **policies.columns(combination.policy),
         "stuck_at": rate,
@@ -177,7 +179,7 @@ def check_part(
 def _wrong(row: Mapping[str, Any], same: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Names the columns of a row that cannot be, and what would be right."""
     for name, value in row.items():
-        if value is None and name != "reduction":
+        if value is None and name not in ("reduction", "columns"):
             yield name, "a value is missing"
         elif isinstance(value, float) and not math.isfinite(value):
             yield name, "it is finite"

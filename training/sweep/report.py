@@ -73,7 +73,7 @@ def save_summary(
 
 def describe(combination: Combination) -> dict[str, Any]:
     """Tells which combination it is, as JSON values."""
-    names = ("cell", "bits", "rows", "encoding", "policy", "stuck_at")
+    names = ("cell", "bits", "rows", "columns", "encoding", "policy", "stuck_at")
     every = parts.describe(combination)
     return {name: every[name] for name in names}
 
@@ -128,7 +128,8 @@ def save_charts(
         by_config.setdefault(one.config, []).append(one)
     figures: dict[str, Figure] = {}
     for config, members in by_config.items():
-        kind = f"_{config.bits}bits_{config.rows}rows_{config.encoding}"
+        wide = f"_{config.columns}columns" if config.columns else ""
+        kind = f"_{config.bits}bits_{config.rows}rows{wide}_{config.encoding}"
         figures |= _draw(members, found, summary, kind if len(by_config) > 1 else "")
     runs.write_charts(out, figures)
 
@@ -228,7 +229,7 @@ def _half(interval: Sequence[float]) -> float:
 def _headings(table: rich.table.Table, combinations: Sequence[Combination]) -> list[str]:
     """Adds columns for what differs in the grid, and the policy. Returns their keys."""
     entries = [describe(one) for one in combinations]
-    names = ("bits", "rows", "encoding", "policy", "stuck_at")
+    names = ("bits", "rows", "columns", "encoding", "policy", "stuck_at")
     keys = [key for key in names if key == "policy" or len({x[key] for x in entries}) > 1]
     for key in keys:
         number = key not in ("encoding", "policy")

@@ -41,6 +41,10 @@ class SweepOptions(Processes, options.ReadOptions, options.TaskOptions):
     rows: Annotated[list[int], typer.Option(help="rows of a crossbar; repeatable")] = (
         dataclasses.field(default_factory=lambda: [128])
     )
+    columns: Annotated[
+        list[int] | None,
+        typer.Option(help="bit lines of a crossbar; one word without it; repeatable"),
+    ] = None
     encoding: Annotated[
         list[str], typer.Option(help="encoding of a weight, see `memsim report`; repeatable")
     ] = dataclasses.field(default_factory=lambda: ["twos_complement"])
@@ -97,7 +101,11 @@ class SweepOptions(Processes, options.ReadOptions, options.TaskOptions):
           ValueError: options that do not go together.
         """
         configs = list_configs(
-            self.bits, self.rows, cast(list[Encoding], self.encoding), self.crossbars
+            self.bits,
+            self.rows,
+            cast(list[Encoding], self.encoding),
+            self.crossbars,
+            self.columns or (None,),
         )
         wanted = list_policies(self.policy, self.p or (), self.low or (), self.tolerance or ())
         return list_combinations(configs, wanted, self.stuck_at, self.readout())
