@@ -79,6 +79,11 @@ class Matched(Stuckable):
                 f"`faults` is 'avoid' at {config.bits} `bits`; it takes at most {MATCHED_BITS} "
                 "bits."
             )
+        if self.avoids_faults and config.words_per_row > 1:
+            raise ValueError(
+                f"`faults` is 'avoid' at {config.columns} `columns`; where words share rows it is "
+                "not known yet how to avoid stuck cells: use faults=ignore, or columns=None."
+            )
         if self.tolerance and wide:
             raise ValueError(
                 f"`tolerance` is {self.tolerance} at {config.bits} `bits`; it takes at most "
@@ -94,28 +99,53 @@ class Matched(Stuckable):
 
     def prepare(self, layer: LayerCodes, config: CrossbarConfig) -> Follow:
         """Leads the weights through all outputs; rows and sections follow the layer before."""
-        from memsim.policies._matching import lines  # compiles: slow to import
+        from memsim.policies._matching import lines, sections  # compiles: slow to import
 
         rules = lines.Rules(self.tolerance, self.price, self.pool == "section", self.avoids_faults)
+        if self._by_crossbar(config):
+
+            def fill(held: Held) -> tuple[Arrangement, Held]:
+                shape = (config.crossbars or 1, config.rows, config.words_per_row)
+                before = held.get("", np.zeros(shape, np.int32))
+                filled = sections.fill_sections(layer.codes, before, config, rules)
+                placement, delta, error, after = filled
+                return Arrangement(placement, delta, self._correction(error)), {"": after}
+
+            return fill
         led = lines.lead_through_outputs(layer.codes, config, rules, layer.stuck)
 
         def follow(held: Held) -> tuple[Arrangement, Held]:
             # one crossbar's content stands for all of them, in the words of the graph
             before = held.get("", np.zeros(config.rows, np.int32))
             placement, delta, error, after = lines.arrange(led, before, config, rules)
-            correction = None
-            if self.correction == "mean":
-                # 8 of its 16 bits are a fraction
-                correction = np.asarray(np.rint(256 * error) / 256, np.float32)
-            return Arrangement(placement, delta, correction), {"": after}
+            return Arrangement(placement, delta, self._correction(error)), {"": after}
 
         return follow
 
+    def _by_crossbar(self, config: CrossbarConfig) -> bool:
+        """Says whether sections are chosen by what each crossbar holds, and not by the last one."""
+        return config.words_per_row > 1
+
+    def _correction(self, error: np.ndarray) -> np.ndarray | None:
+        """Gives the correction of mean errors, if outputs have one."""
+        if self.correction == "none":
+            return None
+        # 8 of its 16 bits are a fraction
+        return np.asarray(np.rint(256 * error) / 256, np.float32)
+
     def index_bits(self, inputs: int, outputs: int, config: CrossbarConfig) -> float:
-        """Takes the row of every weight, the order of the outputs and 16 bits for a correction."""
+        """Takes the row of every weight, the order of the outputs and 16 bits for a correction.
+
+        On wide crossbars the words of a row share its index, and each section says which output is
+        in which of its slots.
+        """
         pool = min(config.rows, inputs) if self.pool == "section" else inputs
-        per_output = (outputs - 1).bit_length() + (16 if self.correction == "mean" else 0)
-        return (pool - 1).bit_length() + per_output / inputs
+        of_rows: float = (pool - 1).bit_length()
+        of_order = (outputs - 1).bit_length()
+        if self._by_crossbar(config):
+            of_rows *= -(-outputs // config.words_per_row) / outputs
+            of_order *= -(-inputs // config.rows)
+        return of_rows + (of_order + (16 if self.correction == "mean" else 0)) / inputs
 
     @property
     def avoids_faults(self) -> bool:

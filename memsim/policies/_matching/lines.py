@@ -212,7 +212,7 @@ def _arrange(codes, last, alike, held, rows, graph, flow, slot):  # type: ignore
 
 @numba.njit(cache=True, nogil=True)
 def _polish_rows(codes, held, kinds, graph, rows, words):  # type: ignore[no-untyped-def]
-    """Calls `_polish` for every row that is whole, through all its sections.
+    """Calls `polish` for every row that is whole, through all its sections.
 
     Args:
       codes: int32 [outputs, positions], position section * rows + row.
@@ -236,7 +236,7 @@ def _polish_rows(codes, held, kinds, graph, rows, words):  # type: ignore[no-unt
                 whole &= kinds.of[k, s * rows + row] == 0
         # faulty rows were chosen exactly already
         if whole:
-            _polish(steps, held[row], graph, after)
+            polish(steps, held[row], graph, after)
         # back to their places
         for s in range(sections):
             for k in range(outputs):
@@ -245,7 +245,7 @@ def _polish_rows(codes, held, kinds, graph, rows, words):  # type: ignore[no-unt
 
 
 @numba.njit(cache=True, nogil=True)
-def _polish(codes, held, graph, words):  # type: ignore[no-untyped-def]
+def polish(codes, held, graph, words):  # type: ignore[no-untyped-def]
     """Finds the words that cost a row least, for the weights that follow one another there.
 
     A shortest path, exact.
