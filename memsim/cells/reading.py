@@ -260,7 +260,7 @@ def _read_layer(
         turns = [jnp.where(negative, 0, driven), jnp.where(negative, driven, 0)]
     sums: Array = jnp.zeros((index.shape[0], config.words_per_row), jnp.int32)
     above = below = jnp.zeros((), jnp.int32)
-    weights = jnp.asarray(config.column_weights, jnp.int32)
+    weights = jnp.asarray(config.column_weights, jnp.int32)[None, None]
     limit = most_levels(layer, config, readout)
     for turn, words in enumerate(turns):
         total = over_rows(words, config)
@@ -275,8 +275,10 @@ def _read_layer(
         if turn:  # the sign within its cell
             sign = sign_level(config) * total
             columns = columns.at[..., -1].add(-sign.astype(columns.dtype))
-        # columns to one number a slot of a section
-        read = jnp.matmul(columns, weights.astype(columns.dtype), precision="highest")
+        # columns to one number a slot of a section; the order of a product hangs on the batch
+        read = functools.reduce(
+            jnp.add, jnp.moveaxis(columns * weights.astype(columns.dtype), -1, 0)
+        )
         sums = sums.astype(read.dtype) + (negated(config) * read if turn else read)
     # sections to outputs, and what was added to all codes taken off again
     if config.encoding == "offset_binary":

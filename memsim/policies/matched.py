@@ -17,6 +17,8 @@ from memsim.policies.base import Arrangement, Follow, Held, LayerCodes, Policy, 
 __all__ = ["Matched"]
 
 _MOST_TOLERANCE, _MOST_PRICE = 15, 10**4
+# Steps of a layer from which on sections follow in the order of all outputs.
+_MANY_STEPS = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,33 +100,47 @@ class Matched(Stuckable):
         return arrangement.placement
 
     def prepare(self, layer: LayerCodes, config: CrossbarConfig) -> Follow:
-        """Leads the weights through all outputs; rows and sections follow the layer before."""
+        """Leads weights through all outputs, or chooses each section by what its crossbar holds."""
         from memsim.policies._matching import lines, sections  # compiles: slow to import
 
         rules = lines.Rules(self.tolerance, self.price, self.pool == "section", self.avoids_faults)
-        if self._by_crossbar(config):
+        outputs, inputs = layer.codes.shape
+        crossbars = config.crossbars or 1  # weight stationary, one stands for all of them
+        erased = np.zeros((crossbars, config.rows, config.words_per_row), np.int32)
+        if self._by_crossbar(inputs, outputs, config):
 
             def fill(held: Held) -> tuple[Arrangement, Held]:
-                shape = (config.crossbars or 1, config.rows, config.words_per_row)
-                before = held.get("", np.zeros(shape, np.int32))
-                filled = sections.fill_sections(layer.codes, before, config, rules)
-                placement, delta, error, after = filled
+                before = held.get("", erased)
+                placement, delta, error, after = sections.fill_sections(
+                    layer.codes, before, config, rules
+                )
                 return Arrangement(placement, delta, self._correction(error)), {"": after}
 
             return fill
         led = lines.lead_through_outputs(layer.codes, config, rules, layer.stuck)
 
         def follow(held: Held) -> tuple[Arrangement, Held]:
-            # one crossbar's content stands for all of them, in the words of the graph
-            before = held.get("", np.zeros(config.rows, np.int32))
-            placement, delta, error, after = lines.arrange(led, before, config, rules)
+            # the first crossbar's content stands for all of them, in the words of the graph
+            before = held.get("", erased)
+            placement, delta, error, last = lines.arrange(led, before[0, :, 0], config, rules)
+            after = last[None, :, None]
+            if crossbars > 1:
+                after = sections.held_after(placement, layer.codes, delta, before, config, rules)
             return Arrangement(placement, delta, self._correction(error)), {"": after}
 
         return follow
 
-    def _by_crossbar(self, config: CrossbarConfig) -> bool:
-        """Says whether sections are chosen by what each crossbar holds, and not by the last one."""
-        return config.words_per_row > 1
+    def _by_crossbar(self, inputs: int, outputs: int, config: CrossbarConfig) -> bool:
+        """Says whether sections of a layer are chosen by what each crossbar holds.
+
+        Otherwise they follow one another in the order of all outputs, which takes less planning and
+        is as good where many of them follow on one crossbar.
+        """
+        if config.words_per_row > 1:
+            return True
+        if self.avoids_faults or config.crossbars in (None, 1):
+            return False
+        return -(-inputs // config.rows) * outputs < _MANY_STEPS * (config.crossbars or 1)
 
     def _correction(self, error: np.ndarray) -> np.ndarray | None:
         """Gives the correction of mean errors, if outputs have one."""
@@ -142,7 +158,7 @@ class Matched(Stuckable):
         pool = min(config.rows, inputs) if self.pool == "section" else inputs
         of_rows: float = (pool - 1).bit_length()
         of_order = (outputs - 1).bit_length()
-        if self._by_crossbar(config):
+        if self._by_crossbar(inputs, outputs, config):
             of_rows *= -(-outputs // config.words_per_row) / outputs
             of_order *= -(-inputs // config.rows)
         return of_rows + (of_order + (16 if self.correction == "mean" else 0)) / inputs
