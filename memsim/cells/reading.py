@@ -269,16 +269,14 @@ def _read_layer(
         columns = read_columns.total
         above, below = above + read_columns.above, below + read_columns.below
         # of a complemented column the sum is that of all cells at their highest level, less this
-        top = jnp.asarray(top_levels(config), columns.dtype)
-        of_all = total[..., None].astype(columns.dtype) * top[None, None]
+        top = jnp.asarray(top_levels(config), columns.dtype)[None, None]
+        of_all = total[..., None].astype(columns.dtype) * top
         columns = jnp.where(complemented, of_all - columns, columns)
         if turn:  # the sign within its cell
-            sign = sign_level(config) * total
-            columns = columns.at[..., -1].add(-sign.astype(columns.dtype))
+            columns = columns.at[..., -1].add(-(sign_level(config) * total).astype(columns.dtype))
         # columns to one number a slot of a section; the order of a product hangs on the batch
-        read = functools.reduce(
-            jnp.add, jnp.moveaxis(columns * weights.astype(columns.dtype), -1, 0)
-        )
+        weighed = columns * weights.astype(columns.dtype)
+        read = functools.reduce(jnp.add, jnp.moveaxis(weighed, -1, 0))
         sums = sums.astype(read.dtype) + (negated(config) * read if turn else read)
     # sections to outputs, and what was added to all codes taken off again
     if config.encoding == "offset_binary":
