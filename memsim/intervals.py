@@ -24,7 +24,10 @@ def confidence_interval(values: Sequence[float]) -> tuple[float, float]:
     Args:
       values: one or more; of one alone there is no telling, and both ends are the value itself.
     """
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError:  # of several shapes
+        array = np.asarray(None)
     if array.ndim != 1 or not array.size or not np.issubdtype(array.dtype, np.number):
         raise ValueError(
             f"`values` is {array.dtype} {array.shape}; give one number or more, in a list."

@@ -66,8 +66,8 @@ def unsorted_placement(outputs: int, inputs: int, rows: int, words: int = 1) -> 
     # the words of a row are one weight of each output of the group
     weights = np.full((groups, per_group * rows, words), numbers.size, np.int32)
     full = outputs // words
-    together = numbers[: full * words].reshape(full, words, inputs)
-    weights[:full, :inputs] = together.swapaxes(1, 2)
+    grouped = numbers[: full * words].reshape(full, words, inputs)
+    weights[:full, :inputs] = grouped.swapaxes(1, 2)
     weights[full:, :inputs, : outputs - full * words] = numbers[full * words :].T
     # a weight is in the row of its input, counted from the first of its group
     group, slot = np.divmod(np.arange(outputs, dtype=np.int32)[:, None], np.int32(words))

@@ -94,6 +94,7 @@ class Slots(NamedTuple):
 
 def layer_schedule(sections: int, config: CrossbarConfig) -> Schedule:
     """Schedules the sections of one layer, from crossbar 0, as `config.schedule` says."""
+    check_kind("config", config, CrossbarConfig)
     make = block_schedule if config.schedule == "block" else interleaved_schedule
     return make(sections, config.crossbars)
 

@@ -318,6 +318,11 @@ def _opened(network: Mapping[str, Any] | Tensors) -> tuple[Mapping[str, Any], Lo
     """Gives shapes by name, and what loads a tensor."""
     if isinstance(network, Mapping):
         return network, network.__getitem__
+    if not (hasattr(network, "tensors") and hasattr(network, "load")):
+        raise ValueError(
+            f"`tensors` is a {type(network).__name__}; give arrays by name, or a checkpoint from "
+            "memsim.open_checkpoint."
+        )
     return network.tensors, network.load
 
 

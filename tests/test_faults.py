@@ -179,7 +179,8 @@ def test_errors_all_but_vanish(crossbars, tolerance):
     assert 20 * np.sum(after**2, where=after > tolerance) < np.sum(before**2)
 
 
-@pytest.mark.parametrize("crossbars", [1, 3, None])
+# on several crossbars, only where no faults are to be avoided is each section chosen by its own
+@pytest.mark.parametrize("crossbars", [1, None])
 @pytest.mark.parametrize("policy", ["matched", "matched:tolerance=2,price=5,pool=section"])
 def test_a_chip_without_faults_gives_the_same_plan(crossbars, policy):
     config = memsim.CrossbarConfig(rows=8, crossbars=crossbars)

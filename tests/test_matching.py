@@ -211,7 +211,7 @@ def test_a_row_takes_the_cheapest_words_for_its_weights():
         codes = rng.integers(1, 15, 5).astype(np.int32)  # from the lowest
         held = int(rng.integers(16))
         words = np.empty(5, np.int32)
-        lines._polish(codes, held, graph, words)
+        lines.polish(codes, held, graph, words)
 
         def cost(path, codes=codes, held=held):
             nodes = [held, *path]

@@ -353,7 +353,7 @@ def test_planning_traced_tensors_is_refused(params, config):
 def test_too_many_rows_for_32_bits_are_refused(policy):
     params = {"weight": np.ones((2, 2), np.float32)}
     config = memsim.CrossbarConfig(rows=2**30)
-    with pytest.raises(ValueError, match="`weight` fills 2147483648 rows; the limit is"):
+    with pytest.raises(ValueError, match="`weight` fills 2147483648 words; the limit is"):
         memsim.plan(params, config, memsim.Policy.parse(policy))
 
 

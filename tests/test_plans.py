@@ -147,7 +147,7 @@ def test_every_tensor_of_a_plan_is_checked(tmp_path, files, policy):
 def test_no_part_may_be_added(tmp_path, files, policy):
     tensors, description = files[policy]
     every = {n.split(".")[1]: x for others, _ in files.values() for n, x in others.items()}
-    assert set(every) == {*PARTS, "weights", "used_rows"}
+    assert set(every) == {*PARTS, "weights", "used_rows", "used_words"}
     for part, array in every.items():
         for name in (f"0.{part}", f"2.{part}", part, f"0.{part}.more"):
             if name not in tensors:

@@ -139,6 +139,7 @@ def test_json_has_the_keys_the_design_fixes(plan):
     assert report["checkpoint"] == "model.safetensors"
     assert report["weights"] == 39
     assert report["digital"] == ["bias"]
+    assert report["config"].pop("words_per_row") == 1
     assert memsim.CrossbarConfig(**report["config"]) == plan.config
     assert {
         "writes",

@@ -1,4 +1,4 @@
-"""Which inputs go to which rows, and which outputs to which slots, so that few cells change.
+"""Rows for inputs and slots for outputs, so that few cells change.
 
 Rows of given slots, and slots of given rows, are an assignment problem, exact; both together are a
 quadratic one, by local search from many starts. Offline, on the host.
@@ -20,7 +20,7 @@ _STARTS, _ROUNDS, _SAMPLE = 2, 3, 256
 
 
 class Prices(NamedTuple):
-    """What it costs to overwrite a word so that a code is held there within the tolerance.
+    """The price of overwriting a word so that a code is held there within the tolerance.
 
     Attributes:
       cost: int32 [words, codes], price * cell changes + squared error.

@@ -135,11 +135,11 @@ def _units(layer: Layer, rules: Rules) -> list[Unit]:
     # slots of the short group have one output more
     sizes = np.where(np.arange(words) < outputs - full * words, groups, full)
     runs = np.split(order, np.cumsum(sizes)[:-1])
-    together = [np.asarray([run[k] for run in runs if k < run.size]) for k in range(groups)]
+    grouped = [np.asarray([run[k] for run in runs if k < run.size]) for k in range(groups)]
     pools = [np.arange(inputs)]
     if rules.by_section:
         pools = np.split(pools[0], np.arange(rows, inputs, rows))
-    return [Unit(of_group, pool) for of_group in together for pool in pools]
+    return [Unit(of_group, pool) for of_group in grouped for pool in pools]
 
 
 def _next_section(layer: Layer, units: list[Unit], held: np.ndarray, search: Search) -> Section:
@@ -166,7 +166,7 @@ def _next_section(layer: Layer, units: list[Unit], held: np.ndarray, search: Sea
     _, number, section = best
     rows, slots = section.words.shape
     held[:rows, :slots] = section.words
-    left = np.setdiff1d(units[number].inputs, section.inputs, assume_unique=True)
+    left = np.setdiff1d(units[number].inputs, section.inputs)
     units[number] = units[number]._replace(inputs=left)
     if not left.size:
         del units[number]
