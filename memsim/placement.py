@@ -17,7 +17,6 @@ __all__ = [
     "check_one_input",
     "check_one_output",
     "check_placement",
-    "group_placement",
     "inverse_positions",
     "invert_placement",
     "mixes_outputs",
@@ -113,7 +112,25 @@ def sorted_placement(
         codes = codes.reshape(1, -1)
     # NumPy's stable sort of integers up to 16 bits is a radix sort
     order = np.argsort(_group_sums(codes, words), axis=1, kind="stable")
-    return group_placement(order, np.arange(len(codes)), rows, words, section_major=True)
+    groups, inputs = order.shape
+    size, per_group = codes.size, -(-inputs // rows)
+    # numbers past the last weight are those of slots that a short group leaves
+    index = order[:, :, None] + inputs * np.arange(groups * words).reshape(groups, 1, words)
+    # short sections are filled up with one past the last weight
+    weights = np.full((groups, per_group * rows, words), size, np.int32)
+    weights[:, :inputs] = np.minimum(index, size) if len(codes) % words else index
+    # section s of every group in turn
+    sections = weights.reshape(groups, per_group, rows * words).swapaxes(0, 1)
+    slots = np.arange(weights.size, dtype=np.int32).reshape(per_group, groups, rows * words)
+    positions = np.empty(groups * words * inputs, np.int32)
+    positions[index] = slots.swapaxes(0, 1).reshape(weights.shape)[:, :inputs]
+    used_rows, used_words = _used(len(codes), inputs, rows, words)
+    return Placement(
+        sections.reshape(-1, rows * words),
+        positions[:size],
+        used_rows.T.reshape(-1),
+        used_words.T.reshape(-1),
+    )
 
 
 def _group_sums(codes: np.ndarray, words: int) -> np.ndarray:
@@ -123,45 +140,6 @@ def _group_sums(codes: np.ndarray, words: int) -> np.ndarray:
     sums = np.add.reduceat(codes, np.arange(0, len(codes), words), axis=0, dtype=np.int32)
     most = max(-int(sums.min()), int(sums.max()))
     return sums.astype(np.min_scalar_type(-most - 1))
-
-
-def group_placement(
-    order: np.ndarray, outputs: np.ndarray, rows: int, words: int, section_major: bool
-) -> Placement:
-    """Places groups of outputs that share rows, the inputs of each in an order of its own.
-
-    Args:
-      order: integers [groups, inputs], the input in each row of a group's sections.
-      outputs: integers [outputs], which output is in each slot of each group, `words` a group; the
-        last group may be short.
-      rows: of a crossbar.
-      words: of a row.
-      section_major: whether section s of every group comes before section s + 1 of any.
-    """
-    groups, inputs = order.shape
-    size, per_group = outputs.size * inputs, -(-inputs // rows)
-    # one output past the last stands for the slots that a short group leaves
-    of_slot = np.full(groups * words, outputs.size)
-    of_slot[: outputs.size] = outputs
-    index = order[:, :, None] + inputs * of_slot.reshape(groups, 1, words)
-    # short sections are filled up with one past the last weight
-    weights = np.full((groups, per_group * rows, words), size, np.int32)
-    weights[:, :inputs] = np.minimum(index, size) if outputs.size % words else index
-    sections = weights.reshape(groups, per_group, rows * words)
-    slots = np.arange(weights.size, dtype=np.int32).reshape(sections.shape)
-    used_rows, used_words = _used(outputs.size, inputs, rows, words)
-    if section_major:
-        sections = sections.swapaxes(0, 1)
-        used_rows, used_words = used_rows.T, used_words.T
-        slots = slots.reshape(per_group, groups, rows * words).swapaxes(0, 1)
-    positions = np.empty((outputs.size + 1) * inputs, np.int32)
-    positions[index] = slots.reshape(weights.shape)[:, :inputs]
-    return Placement(
-        sections.reshape(-1, rows * words),
-        positions[:size],
-        used_rows.reshape(-1),
-        used_words.reshape(-1),
-    )
 
 
 def _check_size(weights: int) -> None:

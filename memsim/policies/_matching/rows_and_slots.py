@@ -83,21 +83,30 @@ class Search:
           held: int32 [rows, slots], word nodes.
           codes: int32 [inputs, outputs], at least as many inputs as rows, as many outputs as slots.
         """
-        held, codes = np.ascontiguousarray(held), np.ascontiguousarray(codes)
         best: Fit | None = None
         for order in self._orders(held, codes):
             # rows by slots, slots by rows, until neither changes
             for _ in range(_ROUNDS):
-                row, cost = assign(row_costs(held, codes[:, order], self.prices.cost))
+                row, cost = self._assign(held, codes[:, order])
                 if best is None or cost < best.cost:
                     best = Fit(cost, order, row)
-                changed, _ = assign(_slot_costs(held, codes[row], self.prices.cost))
+                changed, _ = self._assign(held.T, codes[row].T)
                 if np.array_equal(changed, order):
                     break
                 order = changed
         if best is None:
             raise AssertionError("there is an order at least.")
         return best
+
+    def _assign(self, held: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, float]:
+        """Gives each row of `held` a row of `codes` of its own, exactly at least cost."""
+        from scipy.optimize import linear_sum_assignment
+
+        # one layout of arrays takes one compilation
+        held, codes = np.ascontiguousarray(held), np.ascontiguousarray(codes)
+        costs = _costs(held, codes, self.prices.cost)
+        row, column = linear_sum_assignment(costs)
+        return column, float(costs[row, column].sum())
 
     def _orders(self, held: np.ndarray, codes: np.ndarray) -> list[np.ndarray]:
         """Finds orders of slots in which their bits go together as those of what is held do."""
@@ -111,14 +120,6 @@ class Search:
         starts[0] = np.arange(slots)
         gains = np.asarray([_climb(pairs, alone, start) for start in starts])
         return list(starts[np.argsort(-gains, kind="stable")[: self._tries]])
-
-
-def assign(costs: np.ndarray) -> tuple[np.ndarray, float]:
-    """Gives each row a column of its own, exactly at least cost: (columns, cost)."""
-    from scipy.optimize import linear_sum_assignment
-
-    row, column = linear_sum_assignment(costs)
-    return column, float(costs[row, column].sum())
 
 
 def _bits(graph: Graph, config: CrossbarConfig) -> np.ndarray:
@@ -196,36 +197,18 @@ def _climb(pairs, alone, order):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def row_costs(held, codes, price):  # type: ignore[no-untyped-def]
-    """Computes what every input costs on every row, int32 [rows, inputs].
+def _costs(held, codes, price):  # type: ignore[no-untyped-def]
+    """Computes what every row of codes costs on every row held, int32 [rows, rows of codes].
 
     Args:
-      held: int32 [rows, slots], word nodes.
-      codes: int32 [inputs, slots].
+      held: int32 [rows, words], word nodes.
+      codes: int32 [rows of codes, words].
       price: int32 [words, codes].
     """
     costs = np.zeros((held.shape[0], codes.shape[0]), np.int32)
     for row in range(held.shape[0]):
-        for slot in range(held.shape[1]):
-            of_word = price[held[row, slot]]
+        for word in range(held.shape[1]):
+            of_word = price[held[row, word]]
             for i in range(codes.shape[0]):
-                costs[row, i] += of_word[codes[i, slot]]
-    return costs
-
-
-@numba.njit(cache=True, nogil=True)
-def _slot_costs(held, codes, price):  # type: ignore[no-untyped-def]
-    """Computes what every output costs in every slot, int32 [slots, outputs].
-
-    Args:
-      held: int32 [rows, slots], word nodes.
-      codes: int32 [rows, outputs].
-      price: int32 [words, codes].
-    """
-    costs = np.zeros((held.shape[1], codes.shape[1]), np.int32)
-    for row in range(held.shape[0]):
-        for slot in range(held.shape[1]):
-            of_word = price[held[row, slot]]
-            for output in range(codes.shape[1]):
-                costs[slot, output] += of_word[codes[row, output]]
+                costs[row, i] += of_word[codes[i, word]]
     return costs
