@@ -9,15 +9,17 @@ words of the field: `selection`, `codes`, `placement`, `schedule`, `chip`, `summ
 import importlib
 import typing
 
-from memsim import chip, codes, placement, policies, schedule, selection, summary
+from memsim import chip, codes, draws, placement, policies, schedule, selection, summary
 from memsim.chip import Chip, with_faults
 from memsim.config import CrossbarConfig
-from memsim.network import Programming, enable_words, program, sample_chip
+from memsim.draws import enable_words
+from memsim.network import Programming, program, sample_chip
 from memsim.planning import LayerPlan, Plan, plan, with_stucking
 from memsim.policies import Policy
 from memsim.programming import Counts
 from memsim.selection import select_by_name
 from memsim.summary import Summary, mean_over_chips, summarize
+from memsim.writing import Writing
 
 if typing.TYPE_CHECKING:
     from memsim import cells, files, intervals, plot, report, service
@@ -53,11 +55,13 @@ __all__ = [
     "Programming",
     "Readout",
     "Summary",
+    "Writing",
     "budget",
     "cells",
     "chip",
     "codes",
     "compare",
+    "draws",
     "enable_words",
     "expected_writes",
     "files",

@@ -24,6 +24,7 @@ from memsim.programming import Counts, Stucking, draws_cells, program_sections
 from memsim.schedule import Slots, apply_schedule, network_schedule
 from memsim.selection import Selected, slice_of
 from memsim.summary import LayerSummary, Summary, layer_facts, summarize_counts
+from memsim.writing import Writing
 
 # Words per chunk.
 _CHUNK_WORDS = 2**19
@@ -168,6 +169,7 @@ class Stream:
         keys: Sequence[Array],
         make_chip: Callable[[Array, int, CrossbarConfig], Chip],
         keep_wear: bool,
+        writing: Writing | None = None,
     ) -> None:
         self._config = config
         self._stucking = stucking
@@ -179,6 +181,7 @@ class Stream:
         self._waiting: list[tuple[np.ndarray, Slots]] = []
         self._counts: list[list[Counts]] = [[] for _ in keys]  # of every chip, every pass
         self._keep_wear = keep_wear
+        self._writing = writing
         self._first_wear: list[np.ndarray] = []  # of every chip, in the first pass
 
     def add(self, target: np.ndarray, slots: Slots) -> None:
@@ -225,7 +228,8 @@ class Stream:
                 jax.tree.map(lambda *passes: np.stack(passes), *counts),
                 facts,
                 int(tally.wear.max()),
-                self._config.cell_bits,
+                self._config,
+                self._writing,
             )
             for counts, tally in zip(self._counts, self._tallies, strict=True)
         ]
@@ -240,7 +244,8 @@ class Stream:
             last = jax.tree.map(lambda x: x[None], counts[-1])
             wear = (np.asarray(tally.wear) - before) / np.float32(self._passes - 1)
             most = round(float(wear.max()))
-            found.append((summarize_counts(last, facts, most, self._config.cell_bits), wear))
+            summary = summarize_counts(last, facts, most, self._config, self._writing)
+            found.append((summary, wear))
         return found
 
     @property
@@ -263,7 +268,7 @@ class Stream:
         if not self._tallies:
             self._tallies = [self._new_tally(key, chunk[0].shape[1]) for key in self._keys]
         self._tallies = [
-            _program_chunk(tally, *chunk, self._stucking, self._config, self._draws)
+            _program_chunk(tally, *chunk, self._stucking, self._config, self._writing, self._draws)
             for tally in self._tallies
         ]
 
@@ -273,9 +278,15 @@ class Stream:
         per_row = per_column[:, 0]
         # weight stationary, a cell is written at most once a pass; the wear is as large as the chip
         wear = np.min_scalar_type(self._passes) if config.crossbars is None else np.uint32
+        chip = self._make_chip(key, crossbars, config)
+        if self._writing is not None and self._writing.controller == "blind":
+            chip = chip._replace(planned=chip.state)
+        wrong = None if self._writing is None else per_column
         return Tally(
-            self._make_chip(key, crossbars, config),
-            Counts(per_column, per_column, per_row, per_row, per_row),
+            chip,
+            Counts(
+                per_column, per_column, per_row, per_row, per_row, per_column, per_column, wrong
+            ),
             np.zeros((crossbars, config.physical_rows, config.bit_lines), wear),
         )
 
@@ -297,13 +308,14 @@ def _program_chunk(
     slots: Slots,
     stucking: Stucking,
     config: CrossbarConfig,
+    writing: Writing | None,
     draws: bool,
 ) -> Tally:
     done = program_sections(
-        target, slots, stucking, tally.chip, config, passes=1, wear=True, draws=draws
+        target, slots, stucking, tally.chip, config, writing, passes=1, wear=True, draws=draws
     )
     return Tally(
-        tally.chip._replace(state=done.state),
+        tally.chip._replace(state=done.state, planned=done.planned),
         jax.tree.map(lambda before, counts: before + counts[0], tally.counts, done.counts),
         tally.wear + jnp.asarray(done.wear, tally.wear.dtype),
     )

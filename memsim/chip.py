@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, Key, Shaped, UInt, UInt32
 
 from memsim._checks import as_key, check_array, check_kind, check_number, check_whole
-from memsim.codes import AnyArray, bit_slice, join_slices, word_constant
+from memsim._random_cells import fold_in
+from memsim.codes import AnyArray, bit_slice, join_slices
 from memsim.config import CrossbarConfig
 
 __all__ = [
@@ -31,8 +32,6 @@ __all__ = [
 # Stuck cells are drawn in groups of so many words side by side, so many cells at a time.
 _GROUP_WORDS = 2**13
 _BLOCK_CELLS = 256
-# Bit stucking draws p to this many binary digits.
-_DRAW_DIGITS = 16
 
 
 class Chip(NamedTuple):
@@ -43,6 +42,8 @@ class Chip(NamedTuple):
       passes: int32, times the whole network has been programmed: `fresh` draws depend on it.
       stuck_at_0, stuck_at_1: words [crossbars, words], all bits of a cell that is stuck.
       state: words [crossbars, words], what the cells hold.
+      planned: words [crossbars, words], what they would hold had no pulse of a blind controller
+        failed, which it goes by; None: what they hold.
 
     Words are `config.physical_words`, row by row: flag cells of sections are the last row.
     """
@@ -52,6 +53,7 @@ class Chip(NamedTuple):
     stuck_at_0: UInt[Array, "crossbars words"]
     stuck_at_1: UInt[Array, "crossbars words"]
     state: UInt[Array, "crossbars words"]
+    planned: UInt[Array, "crossbars words"] | None = None
 
 
 class Stuck(NamedTuple):
@@ -324,76 +326,3 @@ def check_rates(stuck_at_0: float, stuck_at_1: float) -> None:
             f"`stuck_at_0` + `stuck_at_1` is {stuck_at_0 + stuck_at_1}; a cell is stuck one way or "
             "the other, so the rates sum to at most 1."
         )
-
-
-def bernoulli_cells(
-    keys: Key[Array, "*shape"],
-    probability: Float32[Array, "*shape"],
-    mask: UInt[Array, "*shape"],
-    config: CrossbarConfig,
-) -> UInt[Array, "*shape words"]:
-    """Draws cells of `config.physical_words` words per key; a drawn cell has all its bits set.
-
-    Args:
-      keys: one per section or crossbar; consumed.
-      probability: of a cell to be drawn, rounded to `_DRAW_DIGITS` binary digits.
-      mask: words, all bits of the cells that are wanted.
-    """
-    # Many cells per random word: from the last binary digit of p to the first, OR with random bits
-    # where the digit is 1 and AND where it is 0. p = 1/2 takes one round, 1/4 two. The bits above
-    # the wanted ones serve the digits before: three low columns of eight take two from a word.
-    one = jnp.uint32(1 << _DRAW_DIGITS)
-    threshold = jnp.round(probability * jnp.float32(1 << _DRAW_DIGITS)).astype(jnp.uint32)
-    numerator = threshold | one  # 0 and 1 then need no round at all
-    trailing_zeros = jax.lax.population_count((numerator & -numerator) - jnp.uint32(1))
-    rounds = _DRAW_DIGITS - trailing_zeros.astype(jnp.int32)
-    word_bits = 8 * config.word_dtype.itemsize
-    width = jnp.maximum(word_bits - jax.lax.clz(mask).astype(jnp.int32), 1)
-    per_word = word_bits // width
-    most = jnp.max(-(-rounds // per_word))
-
-    def add_word(number: Array, cells: Array) -> Array:
-        from_last = jnp.asarray(most - 1 - number, jnp.int32)
-        word = jnp.broadcast_to(_DRAW_DIGITS - 1 - from_last, keys.shape)
-        random = _random_words(fold_in(keys, word), config)
-
-        def add_digit(number: Array, cells: Array) -> Array:
-            part = jnp.max(parts) - 1 - number
-            digit = (from_last * per_word + part).astype(jnp.uint32)  # 0 is the first
-            is_one = (((threshold << digit) >> jnp.uint32(_DRAW_DIGITS - 1)) & 1)[..., None] == 1
-            bits = random >> (width * part).astype(config.word_dtype)[..., None]
-            added = jnp.where(is_one, cells | bits, cells & bits)
-            return jnp.where((part < parts)[..., None], added, cells)
-
-        parts = jnp.clip(rounds - from_last * per_word, 0, per_word)
-        return jnp.asarray(jax.lax.fori_loop(0, jnp.max(parts), add_digit, cells))
-
-    cells = jnp.zeros((*keys.shape, config.physical_words), config.word_dtype)
-    cells = jax.lax.fori_loop(0, most, add_word, cells)
-    cells = jnp.where((threshold == one)[..., None], ~jnp.zeros_like(cells), cells)
-    lowest_bits = word_constant(sum(mask & -mask for mask in config.column_masks), config)
-    cells = cells & lowest_bits
-    for _ in range(config.cell_bits - 1):
-        cells = cells | (cells << word_constant(1, config))
-    wanted: Array = cells & mask[..., None]
-    return wanted
-
-
-def fold_in(keys: Key[Array, "*shape"], data: Int32[Array, "*shape"]) -> Key[Array, "*shape"]:
-    """Folds data into keys, `jax.random.fold_in`, elementwise."""
-    return jax.vmap(jax.random.fold_in)(keys.reshape(-1), data.reshape(-1)).reshape(keys.shape)
-
-
-def _random_words(
-    keys: Key[Array, "*shape"], config: CrossbarConfig
-) -> UInt[Array, "*shape words"]:
-    """Draws uniform words, a row per key; 32 bits at a time, which costs a quarter."""
-    per_draw = 4 // config.word_dtype.itemsize
-    draws = -(-config.physical_words // per_draw)
-
-    def row(key: Key[Array, ""]) -> UInt32[Array, " draws"]:
-        return jax.random.bits(key, (draws,), jnp.uint32)
-
-    bits = jax.vmap(row)(keys.reshape(-1))
-    words = jax.lax.bitcast_convert_type(bits, config.word_dtype)
-    return words.reshape(*keys.shape, draws * per_draw)[..., : config.physical_words]

@@ -24,6 +24,7 @@ __all__ = [
     "quantize",
     "rounded_quotient",
     "to_codes",
+    "whole_cells",
     "word_constant",
 ]
 
@@ -230,6 +231,13 @@ def cell_changes(
         sets |= differs & (new >> shift)
         decided |= differs
     return sets, decided ^ sets
+
+
+def whole_cells(cells: UInt[Array, "*shape"], config: CrossbarConfig) -> UInt[Array, "*shape"]:
+    """Marks all bits of the cells whose lowest bit is marked."""
+    for _ in range(config.cell_bits - 1):
+        cells = cells | (cells << word_constant(1, config))
+    return cells & word_constant(sum(config.column_masks), config)
 
 
 def hamming_distance(

@@ -22,7 +22,6 @@ from memsim.programming import (
     Programmed,
     Stucking,
     draws_cells,
-    enable_slots,
     program_sections,
 )
 from memsim.schedule import Schedule, Slots, apply_schedule, invert_schedule
@@ -36,11 +35,11 @@ from memsim.selection import (
     slice_of,
     tensor_name,
 )
+from memsim.writing import Writing, check_writing
 
 __all__ = [
     "Programming",
     "effective_weights",
-    "enable_words",
     "program",
     "sample_chip",
     "target_words",
@@ -60,12 +59,14 @@ class Programming(NamedTuple):
       words: by layer, [sections, physical_words], what the words of each section held when it was
         read, after the last pass; None unless `words=True`.
       chip: the chip afterwards.
+      writing: how cells were written, as given.
     """
 
     counts: Counts
     wear: UInt[Array, "crossbars rows columns"] | None
     words: dict[str, UInt[Array, "sections words"]] | None
     chip: Chip
+    writing: Writing | None = None
 
 
 def sample_chip(
@@ -117,6 +118,7 @@ def program(
     passes: int = 1,
     wear: bool = False,
     words: bool = False,
+    writing: Writing | None = None,
 ) -> tuple[PyTree, Programming]:
     """Programs a network onto a chip: the weights the chip really holds, and what it took.
 
@@ -130,13 +132,15 @@ def program(
       wear: also count writes per cell (static): as large as the chip.
       words: also give the words that the rows held (static), for `read_weights`: as large as the
         network.
+      writing: how writes may fail; None: every pulse does what it should.
 
     Returns:
       (effective, programming): `params` with every selected tensor replaced by
       decode(achieved word) * scale of the last pass, in its own dtype; and the counts.
 
     Raises:
-      ValueError: a plan or chip that belongs to another network, or `passes` < 1.
+      ValueError: a plan or chip that belongs to another network, a `writing` of other columns, or
+        `passes` < 1.
 
     >>> import jax, numpy as np, memsim
     >>> params = {"kernel": np.eye(4, dtype=np.float32)}
@@ -150,6 +154,7 @@ def program(
     check_kind("plan", plan, Plan, "give (params, plan, chip), the plan from `memsim.plan`")
     check_kind("chip", chip, Chip, "give one that `memsim.sample_chip` drew from a key")
     check_whole("passes", passes, "program the network at least once", 1)
+    check_writing(writing, plan.config)
     leaves = named_leaves(params)
     names = plan.names
     layers = [plan.layers[name] for name in names]
@@ -169,7 +174,7 @@ def program(
     # all sections of all layers at once
     stucking = stucking_of(layers, config)
     done, achieved = _program_scheduled(
-        join(sections), plan.schedule, plan.slots, stucking, chip, config,
+        join(sections), plan.schedule, plan.slots, stucking, chip, config, writing,
         passes=passes, wear=wear, draws=draws_cells(stucking),
     )  # fmt: skip
     # and back
@@ -182,7 +187,8 @@ def program(
         counts=done.counts,
         wear=done.wear,
         words=dict(zip(names, split(achieved, layers), strict=True)) if words else None,
-        chip=chip._replace(state=done.state, passes=chip.passes + passes),
+        chip=chip._replace(state=done.state, passes=chip.passes + passes, planned=done.planned),
+        writing=writing,
     )
     return jax.tree.unflatten(jax.tree.structure(params), leaves.values()), programming
 
@@ -217,13 +223,14 @@ def _program_scheduled(
     stucking: Stucking,
     chip: Chip,
     config: CrossbarConfig,
+    writing: Writing | None,
     passes: int,
     wear: bool,
     draws: bool,
 ) -> tuple[Programmed, UInt[Array, "sections words"]]:
     target = apply_schedule(sections, schedule)
     done = program_sections(
-        target, slots, stucking, chip, config, passes=passes, wear=wear, draws=draws
+        target, slots, stucking, chip, config, writing, passes=passes, wear=wear, draws=draws
     )
     return done, invert_schedule(done.achieved, schedule)
 
@@ -330,40 +337,6 @@ def put_back(layers: dict[str, LayerPlan], held: Sequence[Array]) -> dict[str, A
         tensor: from_slices([of_tensor[place] for place in sorted(of_tensor)], matrices[tensor])
         for tensor, of_tensor in parts.items()
     }
-
-
-def enable_words(plan: Plan, chip: Chip) -> dict[str, UInt[Array, "sections words"]]:
-    """Gives the write-enable words of the chip's next pass: bit b is 1 where it may change.
-
-    Returns:
-      By layer, words [sections, physical_words], sections in programming order. Unused words,
-      stuck-at cells and cells left alone by bit stucking are 0.
-
-    Raises:
-      ValueError: a chip that belongs to another network.
-    """
-    check_kind("plan", plan, Plan, "give (plan, chip), the plan from `memsim.plan`")
-    check_kind("chip", chip, Chip, "give one that `memsim.sample_chip` drew from a key")
-    check_chip(plan, chip)
-    layers = [plan.layers[name] for name in plan.names]
-    stucking = stucking_of(layers, plan.config)
-    enable = _enable_sections(
-        plan.schedule, plan.slots, stucking, chip, plan.config, draws_cells(stucking)
-    )
-    return dict(zip(plan.names, split(enable, layers), strict=True))
-
-
-@functools.partial(jax.jit, static_argnames=("config", "draws"))
-def _enable_sections(
-    schedule: Schedule,
-    slots: Slots,
-    stucking: Stucking,
-    chip: Chip,
-    config: CrossbarConfig,
-    draws: bool,
-) -> UInt[Array, "sections words"]:
-    enable = enable_slots(slots, stucking, chip, chip.passes, config, draws)
-    return invert_schedule(enable, schedule)
 
 
 def check_belongs(name: str, leaf: Any, layer: LayerPlan) -> None:

@@ -15,10 +15,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, UInt
 
 from memsim._checks import is_known
-from memsim.chip import Chip, bernoulli_cells, fold_in, on_bit_lines
+from memsim._random_cells import bernoulli_cells, fold_in, successful_cells
+from memsim._steps import Success, held_before, program_failing, program_words
+from memsim.chip import Chip, on_bit_lines
 from memsim.codes import AnyArray, cell_changes, column_counts, word_constant
 from memsim.config import CrossbarConfig
 from memsim.schedule import Slots
+from memsim.writing import Writing, by_column
 
 __all__ = [
     "Counts",
@@ -28,10 +31,13 @@ __all__ = [
     "enable_slots",
     "program_sections",
     "program_words",
+    "success_slots",
 ]
 
 # Words per tile: a tile's arrays stay in cache, and a network's never exist all at once.
 _TILE_WORDS = 2**19
+# What draws of writing have in place of the number of a pass: bit stucking counts passes from 1.
+_OF_WRITING = 2**32 - 1
 
 
 class Stucking(NamedTuple):
@@ -55,8 +61,12 @@ class Counts(NamedTuple):
       sets, resets: int32 [..., columns], cells whose level rose, or fell, by their column within a
         word.
       row_operations: int32 [...], rows of which at least one cell changed.
-      set_rows, reset_rows: int32 [...], rows of which at least one cell was SET, or RESET: the
-        phases that they take.
+      set_rows, reset_rows: int32 [...], rows of which at least one cell was pulsed to SET, or to
+        RESET it: the phases that they take.
+      set_pulses, reset_pulses: int32 [..., columns], cells that were pulsed, whether they changed
+        or not: once each, however many pulses verifying them takes.
+      wrong: int32 [..., columns], cells that did not hold their target when their section had been
+        programmed; None where no write can fail.
     """
 
     sets: Int32[AnyArray, "*shape columns"]
@@ -64,6 +74,9 @@ class Counts(NamedTuple):
     row_operations: Int32[AnyArray, "*shape"]
     set_rows: Int32[AnyArray, "*shape"]
     reset_rows: Int32[AnyArray, "*shape"]
+    set_pulses: Int32[AnyArray, "*shape columns"]
+    reset_pulses: Int32[AnyArray, "*shape columns"]
+    wrong: Int32[AnyArray, "*shape columns"] | None = None
 
 
 class Programmed(NamedTuple):
@@ -72,6 +85,7 @@ class Programmed(NamedTuple):
     Attributes:
       achieved: words [steps, crossbars, words] of the last pass, right after each step.
       state: words [crossbars, words] at the end.
+      planned: words [crossbars, words], what a blind controller goes by; None of others.
       counts: of each pass and layer.
       wear: unsigned [crossbars, rows, columns], writes per cell over all passes, in the smallest
         dtype that cannot overflow; None if not asked.
@@ -79,6 +93,7 @@ class Programmed(NamedTuple):
 
     achieved: UInt[Array, "steps crossbars words"]
     state: UInt[Array, "crossbars words"]
+    planned: UInt[Array, "crossbars words"] | None
     counts: Counts
     wear: UInt[Array, "crossbars rows columns"] | None
 
@@ -91,67 +106,13 @@ def draws_cells(stucking: Stucking) -> bool:
     return bool(np.any((np.asarray(low_mask) != 0) & (np.asarray(reprogram) < 1)))
 
 
-def program_words(
-    target: UInt[Array, "steps *shape"],
-    enable: UInt[Array, "steps *shape"],
-    state: UInt[Array, "*shape"],
-) -> UInt[Array, "steps *shape"]:
-    """Works out the words held after each step: `(target & enable) | (previous & ~enable)`.
-
-    Args:
-      target: words to program.
-      enable: bits that may change.
-      state: words held before the first step.
-
-    Returns:
-      Achieved words, same shape and dtype as `target`.
-    """
-    # A prefix over (enable, value) pairs, in about sqrt(steps) blocks side by side: a loop over
-    # every single step leaves a GPU idle. First what each block does as a whole, then the state
-    # each block meets, then all blocks again from that state.
-    steps = target.shape[0]
-    if steps == 0:
-        return target
-    block = math.ceil(math.sqrt(steps))
-    blocks = -(-steps // block)
-    pad = [(0, blocks * block - steps)] + [(0, 0)] * state.ndim
-    values = jnp.pad(target & enable, pad).reshape(blocks, block, *state.shape)
-    enables = jnp.pad(enable, pad).reshape(blocks, block, *state.shape)
-
-    def step(words: Array, index: Array) -> Array:
-        return jnp.asarray(jax.lax.dynamic_index_in_dim(words, index, axis=1, keepdims=False))
-
-    # what a block does to any state: bits it sets, bits it touches
-    def compose(pair: tuple[Array, Array], index: Array) -> tuple[tuple[Array, Array], None]:
-        value, touched = pair
-        enable = step(enables, index)
-        return (step(values, index) | (value & ~enable), touched | enable), None
-
-    # what each block meets
-    def enter(held: Array, pair: tuple[Array, Array]) -> tuple[Array, Array]:
-        value, touched = pair
-        return value | (held & ~touched), held
-
-    # what is held after every step
-    def replay(held: Array, index: Array) -> tuple[Array, Array]:
-        held = step(values, index) | (held & ~step(enables, index))
-        return held, held
-
-    indices = jnp.arange(block, dtype=jnp.int32)
-    nothing = jnp.zeros((blocks, *state.shape), state.dtype)
-    whole, _ = jax.lax.scan(compose, (nothing, nothing), indices)
-    _, entered = jax.lax.scan(enter, state, whole)
-    _, achieved = jax.lax.scan(replay, entered, indices)
-    words: Array = achieved.swapaxes(0, 1).reshape(blocks * block, *state.shape)[:steps]
-    return words
-
-
 def program_sections(
     target: UInt[Array, "steps crossbars words"],
     slots: Slots,
     stucking: Stucking,
     chip: Chip,
     config: CrossbarConfig,
+    writing: Writing | None = None,
     *,
     passes: int,
     wear: bool,
@@ -167,6 +128,7 @@ def program_sections(
       slots: what they are.
       stucking: of every layer of the network; `slots.layer` says which.
       chip: the chip before.
+      writing: how writes fail; None if none does.
       config, passes, wear: static; `wear` asks for writes per cell.
       draws: static, what `draws_cells` says of `stucking`.
     """
@@ -183,32 +145,46 @@ def program_sections(
 
     targets, tiled_slots = cut(target), jax.tree.map(cut, slots)
 
-    def program_tile(carry: tuple[Array, Array, Any], index: Array) -> tuple[Any, Counts]:
-        state, achieved, cell_writes = carry
+    def program_tile(carry: tuple[Array, Any, Array, Any], index: Array) -> tuple[Any, Counts]:
+        state, planned, achieved, cell_writes = carry
         # tiles of a pass, then those of the next pass
         here = index % tiles
         tile_slots = jax.tree.map(lambda x: x[here], tiled_slots)
         passed = chip.passes + index // tiles
         enable = enable_slots(tile_slots, stucking, chip, passed, config, draws)
-        words = program_words(targets[here], enable, state)
-        # each step against the one before
-        sets, resets = cell_changes(jnp.concatenate([state[None], words[:-1]]), words, config)
+        if writing is None:
+            words = program_words(targets[here], enable, state)
+            # each step against the one before
+            sets, resets = pulsed = cell_changes(held_before(state, words), words, config)
+            wrong = None
+        else:
+            success = success_slots(tile_slots, chip, passed, writing, config)
+            words, planned, pulsed = program_failing(
+                targets[here], enable, state, planned, success, config
+            )
+            sets, resets = cell_changes(held_before(state, words), words, config)
+            wrong = _wrong_counts(targets[here], words, tile_slots, config)
         counts = Counts(
             column_counts(sets, config),
             column_counts(resets, config),
-            *_row_counts(*(_any_of_row(cells, config) for cells in (sets, resets))),
+            *_row_counts(*(_any_of_row(x, config) for x in (sets | resets, *pulsed))),
+            *(column_counts(cells, config) for cells in pulsed),
+            wrong,
         )
         achieved = jax.lax.dynamic_update_index_in_dim(achieved, words, here, axis=0)
         if wear:
             cell_writes = cell_writes + _writes_per_cell(sets | resets, config, wear_dtype)
-        return (words[-1], achieved, cell_writes), counts
+        return (words[-1], planned, achieved, cell_writes), counts
 
     wear_dtype = np.min_scalar_type(passes * steps)
     shape = (crossbars, config.physical_words, config.cells_per_word)
     cell_writes = jnp.zeros(shape, wear_dtype) if wear else None
+    planned = None
+    if writing is not None and writing.controller == "blind":
+        planned = chip.state if chip.planned is None else chip.planned
     # the state is carried from tile to tile and from pass to pass
-    start = (chip.state, jnp.zeros_like(targets), cell_writes)
-    (state, achieved, cell_writes), counts = jax.lax.scan(
+    start = (chip.state, planned, jnp.zeros_like(targets), cell_writes)
+    (state, planned, achieved, cell_writes), counts = jax.lax.scan(
         program_tile, start, jnp.arange(passes * tiles, dtype=jnp.int32)
     )
 
@@ -222,7 +198,35 @@ def program_sections(
 
     achieved = achieved.reshape(tiles * tile, *state.shape)[:steps]
     by_cell = None if cell_writes is None else on_bit_lines(cell_writes, config)
-    return Programmed(achieved, state, jax.tree.map(per_layer, counts), by_cell)
+    return Programmed(achieved, state, planned, jax.tree.map(per_layer, counts), by_cell)
+
+
+def success_slots(
+    slots: Slots,
+    chip: Chip,
+    pass_index: Int32[Array, ""],
+    writing: Writing,
+    config: CrossbarConfig,
+) -> Success:
+    """Draws which pulses would succeed, a function of (chip, pass, layer, section) alone."""
+    shape = slots.layer.shape
+    keys = jnp.broadcast_to(jax.random.fold_in(chip.key, _OF_WRITING), shape)
+    for data in (jnp.broadcast_to(pass_index, shape), slots.layer, slots.section):
+        keys = fold_in(keys, jnp.asarray(data))
+    set_success = by_column(writing, "set_success", config)
+    reset_success = by_column(writing, "reset_success", config)
+    return Success(*successful_cells(keys, set_success, reset_success, config))
+
+
+def _wrong_counts(
+    target: UInt[Array, "steps crossbars words"],
+    words: UInt[Array, "steps crossbars words"],
+    slots: Slots,
+    config: CrossbarConfig,
+) -> Int32[Array, "steps crossbars columns"]:
+    """Counts the cells in use that do not hold their target."""
+    rises, falls = cell_changes(words, target, config)
+    return column_counts((rises | falls) & _used_cells(slots, config), config)
 
 
 def _any_of_row(
@@ -237,11 +241,13 @@ def _any_of_row(
 
 
 def _row_counts(
-    sets: UInt[Array, "*shape rows"], resets: UInt[Array, "*shape rows"]
+    changed: UInt[Array, "*shape rows"],
+    sets: UInt[Array, "*shape rows"],
+    resets: UInt[Array, "*shape rows"],
 ) -> tuple[Int32[Array, "*shape"], Int32[Array, "*shape"], Int32[Array, "*shape"]]:
-    """Counts rows that are written at all, SET and RESET, in one reduction."""
+    """Counts rows that change at all, that are pulsed to SET and to RESET, in one reduction."""
     # counts of at most 1,023 rows lie side by side in 32 bits
-    one = [(words != 0).astype(jnp.uint32) for words in (sets | resets, sets, resets)]
+    one = [(words != 0).astype(jnp.uint32) for words in (changed, sets, resets)]
     packed = one[0] | one[1] << jnp.uint32(10) | one[2] << jnp.uint32(20)
     rows = sets.shape[-1]
     groups = -(-rows // 1023)
@@ -264,13 +270,7 @@ def enable_slots(
     draws: bool,
 ) -> UInt[Array, "steps crossbars words"]:
     """Gives write-enable words, a function of (chip, pass, layer, section) alone."""
-    # a row of flags, if there is one, is used whenever row 0 is
-    row, word = np.divmod(np.arange(config.physical_words, dtype=np.int32), config.words_per_row)
-    used = jnp.asarray(row % config.rows)[None, None] < slots.used_rows[..., None]
-    if config.words_per_row > 1:
-        used = used & (jnp.asarray(word)[None, None] < slots.used_words[..., None])
-    enable = jnp.where(used, word_constant(sum(config.column_masks), config), 0)
-    enable = enable & ~(chip.stuck_at_0 | chip.stuck_at_1)[None]
+    enable = _used_cells(slots, config) & ~(chip.stuck_at_0 | chip.stuck_at_1)[None]
     if not draws:  # drawing is most of what there is to compile
         return enable
     reprogram, low_mask, fixed = jax.tree.map(lambda x: x[slots.layer], stucking)
@@ -285,6 +285,16 @@ def enable_slots(
     drawn = bernoulli_cells(keys, reprogram, wanted, config)
     free: Array = enable & ~(low_mask[..., None] & ~drawn)
     return free
+
+
+def _used_cells(slots: Slots, config: CrossbarConfig) -> UInt[Array, "steps crossbars words"]:
+    """Gives words with all bits of the cells that sections use."""
+    # a row of flags, if there is one, is used whenever row 0 is
+    row, word = np.divmod(np.arange(config.physical_words, dtype=np.int32), config.words_per_row)
+    used = jnp.asarray(row % config.rows)[None, None] < slots.used_rows[..., None]
+    if config.words_per_row > 1:
+        used = used & (jnp.asarray(word)[None, None] < slots.used_words[..., None])
+    return jnp.where(used, word_constant(sum(config.column_masks), config), 0)
 
 
 def _writes_per_cell(

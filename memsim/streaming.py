@@ -30,6 +30,7 @@ from memsim.policies import Policy, Unsorted, chips_differ
 from memsim.policies.base import Held
 from memsim.selection import Matrix, Select, Selected, select_by_name, select_layers
 from memsim.summary import LayerSummary, Summary, mean_over_chips, with_reduction
+from memsim.writing import Writing, check_writing
 
 __all__ = ["Chips", "Comparison", "SteadyPass", "Tensors", "compare"]
 
@@ -110,6 +111,7 @@ def compare(
     passes: int = 1,
     chips: Chips = Chips(),  # noqa: B008 - it cannot change
     steady: bool = False,
+    writing: Writing | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Comparison:
     """Counts what each policy writes to program a network, on the same chips.
@@ -129,12 +131,13 @@ def compare(
       passes: times the network is programmed, state carrying over.
       chips: to average over.
       steady: also tell the last of several passes by itself, and what all but the first wear.
+      writing: how writes may fail; None: every pulse does what it should.
       progress: called with the finished fraction.
 
     Raises:
       ValueError: as `plan` and `sample_chip`; `passes` or `chips` below 1; a fault map of another
         shape; an `old` network with other weight matrices, or on shared crossbars; `steady` of a
-        single pass.
+        single pass; a `writing` of other columns.
 
     >>> import numpy as np, memsim
     >>> params = {"kernel": np.arange(12, dtype=np.float32).reshape(4, 3)}
@@ -144,6 +147,7 @@ def compare(
     37
     """
     _check_arguments(config, policies, passes, chips, steady)
+    check_writing(writing, config)
     shapes, load = _opened(tensors)
     selected = select_layers(shapes, select_by_name() if select is None else select)
     rounds = [Round(load, load)] * passes
@@ -157,7 +161,7 @@ def compare(
 
     baseline: Policy = Unsorted()
     wanted = list(dict.fromkeys((baseline, *policies.values())))
-    streams = _make_streams(wanted, config, selected, chips, passes, steady)
+    streams = _make_streams(wanted, config, selected, chips, passes, steady, writing)
     facts = _program_all(streams, rounds, selected, config, chips, old is not None, progress)
 
     # where chips do not differ, one was programmed for all
@@ -228,10 +232,11 @@ def _make_streams(
     chips: Chips,
     passes: int,
     keep_wear: bool,
+    writing: Writing | None,
 ) -> Streams:
     """Makes a stream for every policy, or for every chip where each has a placement of its own."""
     rates = (chips.stuck_at_0, chips.stuck_at_1)
-    differ = {policy: chips_differ(policy.stucking, *rates) for policy in policies}
+    differ = {policy: chips_differ(policy.stucking, *rates, writing=writing) for policy in policies}
     keys = _keys(chips) if any(differ.values()) else [jax.random.key(chips.seed)]
     streams: Streams = {}
     for policy in policies:
@@ -243,7 +248,7 @@ def _make_streams(
         stucking = policy_stucking(policy, len(selected), stored)
         for placing, of_group in groups.items():
             make = _chip_maker(chips, differ[policy])
-            stream = Stream(stored, stucking, passes, of_group, make, keep_wear)
+            stream = Stream(stored, stucking, passes, of_group, make, keep_wear, writing)
             streams[policy, placing] = stream
     return streams
 

@@ -9,10 +9,12 @@ import jax
 import numpy as np
 
 from memsim._checks import check_kind
+from memsim.config import CrossbarConfig
 from memsim.intervals import confidence_interval
 from memsim.network import Programming
 from memsim.planning import LayerPlan, Plan
 from memsim.programming import Counts
+from memsim.writing import Writing, by_column
 
 __all__ = [
     "LayerSummary",
@@ -46,7 +48,13 @@ class Summary:
       writes, sets, resets: cells that changed, rose, fell.
       writes_per_pass: writes of each pass.
       row_operations: rows programmed of which at least one cell changed.
-      set_rows, reset_rows: of these, rows of which at least one cell was SET, or RESET.
+      set_rows, reset_rows: rows of which at least one cell was pulsed to SET, or to RESET it.
+      pulses: pulses that these cells were given, on average where they are verified; as many as
+        writes where none fails.
+      set_pulses, reset_pulses: cells that were pulsed to SET, or to RESET them, once each.
+      wrong_cells: cells that did not hold their target when their section had been programmed, in
+        the last pass; None where no write can fail.
+      wrong_share: of the cells of all weights.
       reduction: writes of `unsorted` divided by these; None without a baseline or any writes.
       index_bits_per_weight: routing memory, mean over weights.
       analog_valid: whether every section holds weights of one output only.
@@ -65,6 +73,11 @@ class Summary:
     row_operations: int
     set_rows: int
     reset_rows: int
+    pulses: int
+    set_pulses: int
+    reset_pulses: int
+    wrong_cells: int | None
+    wrong_share: float | None
     reduction: float | None
     index_bits_per_weight: float
     analog_valid: bool
@@ -100,7 +113,7 @@ def summarize(programming: Programming, plan: Plan, baseline: Summary | None = N
     layers = {name: plan.layers[name] for name in names}
     counts = jax.tree.map(lambda x: np.asarray(x, np.int64), programming.counts)
     worst = None if programming.wear is None else int(programming.wear.max())
-    summary = summarize_counts(counts, layer_facts(layers), worst, plan.config.cell_bits)
+    summary = summarize_counts(counts, layer_facts(layers), worst, plan.config, programming.writing)
     return summary if baseline is None else with_reduction(summary, baseline)
 
 
@@ -124,13 +137,15 @@ def summarize_counts(
     counts: Counts,
     layers: Mapping[str, LayerSummary],
     max_cell_writes: int | None,
-    cell_bits: int,
+    config: CrossbarConfig,
+    writing: Writing | None = None,
 ) -> Summary:
     """Makes a summary from host counts (int64, [passes, layers, ...]) of these layers."""
     # host integers of 64 bits: sums are exact
     writes = counts.sets + counts.resets  # [passes, layers, columns]
     weights = sum(layer.weights for layer in layers.values())
     index_bits = sum(layer.index_bits * layer.weights for layer in layers.values())
+    wrong = None if counts.wrong is None else int(counts.wrong[-1].sum())
     counted = {
         name: dataclasses.replace(
             layer,
@@ -147,14 +162,31 @@ def summarize_counts(
         row_operations=int(counts.row_operations.sum()),
         set_rows=int(counts.set_rows.sum()),
         reset_rows=int(counts.reset_rows.sum()),
+        pulses=_pulses(counts, config, writing),
+        set_pulses=int(counts.set_pulses.sum()),
+        reset_pulses=int(counts.reset_pulses.sum()),
+        wrong_cells=wrong,
+        wrong_share=None if wrong is None else wrong / (weights * config.cells_per_word),
         reduction=None,
         index_bits_per_weight=index_bits / weights,
         analog_valid=all(layer.analog_valid for layer in layers.values()),
         max_cell_writes=max_cell_writes,
         writes_per_column=writes.sum(axis=(0, 1)).tolist(),
         layers=counted,
-        cell_bits=cell_bits,
+        cell_bits=config.cell_bits,
     )
+
+
+def _pulses(counts: Counts, config: CrossbarConfig, writing: Writing | None) -> int:
+    """Counts the pulses that cells were given, those of each column as many as it takes."""
+    pulses = 0.0
+    for name, cells in (("set_pulses", counts.set_pulses), ("reset_pulses", counts.reset_pulses)):
+        of_column = cells.sum(axis=(0, 1))
+        if writing is None:
+            pulses += int(of_column.sum())
+        else:
+            pulses += float(of_column @ np.asarray(by_column(writing, name, config), np.float64))
+    return round(pulses)
 
 
 def with_reduction(summary: Summary, baseline: Summary) -> Summary:

@@ -153,7 +153,12 @@ def crossbar_of(section, count, config):
 class LayerCounts:
     sets: list
     resets: list
+    set_pulses: list
+    reset_pulses: list
+    wrong: list
     row_operations: int = 0
+    set_rows: int = 0
+    reset_rows: int = 0
 
 
 @dataclasses.dataclass
@@ -165,7 +170,17 @@ class Programmed:
 
 
 def program(
-    tensors, axes, config, placement, enable=None, stuck=None, state=None, passes=1, plans=None
+    tensors,
+    axes,
+    config,
+    placement,
+    enable=None,
+    stuck=None,
+    state=None,
+    passes=1,
+    plans=None,
+    success=None,
+    controller="read",
 ):
     """Programs every tensor `passes` times, one cell after another.
 
@@ -179,6 +194,9 @@ def program(
       stuck: packed words [crossbars, words] (1: stuck cell) and the words they are stuck at.
       state: packed words [crossbars, words] before the first pass; erased without it.
       plans: name -> tensor that scale and placement were planned from, where not its own.
+      success: (pass, name, section) -> packed words [words] of the cells of which a SET succeeds,
+        and of those of which a RESET does; without it every pulse succeeds.
+      controller: read (cells that differ are pulsed) or blind (those that the plan changes are).
     """
     names, rows, across = natural_order(tensors), config.rows, words_of_a_row(config)
     scale, codes, placed, first, total = {}, {}, {}, {}, 0
@@ -203,33 +221,52 @@ def program(
             level[c, w, b] = at[b] if here else held[b]
             if here:
                 broken.add((c, w, b))
+    planned = dict(level)  # what a controller takes the cells to hold that never looks
 
     wear = np.zeros((crossbars, rows, config.columns or columns), int)
     counts, achieved = [], {name: np.zeros_like(codes[name]) for name in names}
     for k in range(passes):
         counts.append({})
         for name in names:
-            tally = counts[k][name] = LayerCounts([0] * columns, [0] * columns)
+            tally = counts[k][name] = LayerCounts(*([0] * columns for _ in range(5)))
             for s, section in enumerate(placed[name]):
                 c = first[name] + crossbar_of(s, len(placed[name]), config)
-                changed_rows = set()
+                changed_rows, set_rows, reset_rows = set(), set(), set()
                 for (r, slot), place in section.items():
                     w = r * across + slot
                     target = to_cells(word(codes[name][place], config), config)
-                    may = [1] * columns
+                    may, set_ok, reset_ok = [1] * columns, [1] * columns, [1] * columns
                     if enable is not None:
                         may = to_cells(unpack(enable[k, name, s][w], config), config)
+                    if success is not None:
+                        set_ok, reset_ok = (
+                            to_cells(unpack(words[w], config), config)
+                            for words in success[k, name, s]
+                        )
                     for b in range(columns):
-                        old = level[c, w, b]
-                        if (c, w, b) in broken or not may[b] or target[b] == old:
-                            continue
-                        level[c, w, b] = target[b]
-                        (tally.sets if target[b] > old else tally.resets)[b] += 1
-                        wear[c, r, slot * columns + b] += 1
-                        changed_rows.add(r)
+                        cell, goal = (c, w, b), target[b]
+                        old = level[cell]
+                        if cell not in broken and may[b]:
+                            seen = old if controller == "read" else planned[cell]
+                            planned[cell] = goal
+                            if goal > seen:
+                                tally.set_pulses[b] += 1
+                                set_rows.add(r)
+                            if goal < seen:
+                                tally.reset_pulses[b] += 1
+                                reset_rows.add(r)
+                            done = set_ok[b] if goal > old else reset_ok[b]
+                            if goal != seen and goal != old and done:
+                                level[cell] = goal
+                                (tally.sets if goal > old else tally.resets)[b] += 1
+                                wear[c, r, slot * columns + b] += 1
+                                changed_rows.add(r)
+                        tally.wrong[b] += level[cell] != goal
                     now = [level[c, w, b] for b in range(columns)]
                     achieved[name][place] = code_of(to_parts(now, config), config)
                 tally.row_operations += len(changed_rows)
+                tally.set_rows += len(set_rows)
+                tally.reset_rows += len(reset_rows)
 
     after = np.zeros((crossbars, rows * across), np.int64)
     for c, w in np.ndindex(crossbars, rows * across):
@@ -348,7 +385,7 @@ def competitor(tensors, axes, config, form, stuck=None, passes=1, left=None):
     for _ in range(passes):
         counts.append({})
         for name in names:
-            tally = counts[-1][name] = LayerCounts([0] * wide, [0] * wide)
+            tally = counts[-1][name] = LayerCounts(*([0] * wide for _ in range(5)))
             for s, section in enumerate(placed[name]):
                 changed = set()
                 for cell, level in events[name, s].items():

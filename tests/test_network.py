@@ -91,6 +91,25 @@ def enabled_cells(plan, chip, passes):
     return enable
 
 
+def successful_cells(plan, chip, passes, writing):
+    """(pass, name, section) -> packed words of the SETs and RESETs that succeed, for the oracle."""
+    success = {}
+    for k in range(passes):
+        drawn = memsim.draws.success_words(plan, chip._replace(passes=chip.passes + k), writing)
+        for name, (sets, resets) in drawn.items():
+            pairs = zip(np.asarray(sets), np.asarray(resets), strict=True)
+            success |= {(k, name, s): pair for s, pair in enumerate(pairs)}
+    return success
+
+
+def draw_writing(rng, config, controller):
+    """Success by column or for all, of sure and of hopeless pulses too."""
+    chances = [0.0, 0.3, 0.55, 0.9, 1.0]
+    by_column = tuple(rng.choice(chances, config.cells_per_word).tolist())
+    success = by_column if rng.random() < 0.5 else float(rng.choice(chances))
+    return memsim.Writing(set_success=success, reset_success=0.5, controller=controller)
+
+
 def draw_chip(rng, plan, faults, used):
     """A chip with cells stuck at these rates; if `used`, an earlier network has left its words."""
     config = plan.config
@@ -105,9 +124,11 @@ def draw_chip(rng, plan, faults, used):
     return chip
 
 
-def assert_equals_oracle(params, planned, network, config, policy, chip, passes):
+def assert_equals_oracle(params, planned, network, config, policy, chip, passes, writing=None):
     plan = memsim.plan(planned, config, policy)
-    effective, programming = memsim.program(params, plan, chip, passes=passes, wear=True)
+    effective, programming = memsim.program(
+        params, plan, chip, passes=passes, wear=True, writing=writing
+    )
     expected = oracles.program(
         params,
         output_axes(network),
@@ -118,6 +139,8 @@ def assert_equals_oracle(params, planned, network, config, policy, chip, passes)
         state=np.asarray(chip.state),
         passes=passes,
         plans=planned,
+        success=writing and successful_cells(plan, chip, passes, writing),
+        controller=writing.controller if writing else "read",
     )
     counts = programming.counts
     names = oracles.natural_order(network)
@@ -126,7 +149,13 @@ def assert_equals_oracle(params, planned, network, config, policy, chip, passes)
         layer = expected.counts[k][name]
         np.testing.assert_array_equal(counts.sets[k, i], layer.sets)
         np.testing.assert_array_equal(counts.resets[k, i], layer.resets)
+        np.testing.assert_array_equal(counts.set_pulses[k, i], layer.set_pulses)
+        np.testing.assert_array_equal(counts.reset_pulses[k, i], layer.reset_pulses)
         assert counts.row_operations[k, i] == layer.row_operations
+        assert counts.set_rows[k, i] == layer.set_rows
+        assert counts.reset_rows[k, i] == layer.reset_rows
+        if writing:
+            np.testing.assert_array_equal(counts.wrong[k, i], layer.wrong)
     np.testing.assert_array_equal(programming.wear, expected.wear)
     np.testing.assert_array_equal(programming.chip.state, expected.state)
     assert programming.chip.passes == chip.passes + passes
@@ -139,6 +168,18 @@ def assert_equals_oracle(params, planned, network, config, policy, chip, passes)
 @settings(max_examples=20)
 @given(data=st.data())
 def test_everything_counted_equals_the_oracle(config, network, passes, placements, data):
+    check_against_oracle(config, network, passes, placements, data, None)
+
+
+@pytest.mark.parametrize("controller", ["read", "blind"])
+@pytest.mark.parametrize(("config", "network", "passes", "placements"), list(cases()))
+@settings(max_examples=10)
+@given(data=st.data())
+def test_failed_writes_equal_the_oracle(config, network, passes, placements, data, controller):
+    check_against_oracle(config, network, passes, placements, data, controller)
+
+
+def check_against_oracle(config, network, passes, placements, data, controller):
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), label="seed"))
     kind = data.draw(st.sampled_from(["normal", "ties", "zero"]), label="weights")
     planned = draw_weights(network, rng, kind)
@@ -153,7 +194,8 @@ def test_everything_counted_equals_the_oracle(config, network, passes, placement
     faults = data.draw(st.sampled_from([(0, 0), (0.1, 0.1), (0, 0.4)]), label="faults")
     plan = memsim.plan(planned, config, policy)
     chip = draw_chip(rng, plan, faults, used=data.draw(st.booleans(), label="used"))
-    assert_equals_oracle(params, planned, network, config, policy, chip, passes)
+    writing = controller and draw_writing(rng, config, controller)
+    assert_equals_oracle(params, planned, network, config, policy, chip, passes, writing)
 
 
 @pytest.mark.slow

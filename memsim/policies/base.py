@@ -35,6 +35,7 @@ from memsim.chip import Stuck
 from memsim.codes import AnyArray
 from memsim.config import CrossbarConfig
 from memsim.placement import Placement
+from memsim.writing import Writing, never_fails
 
 __all__ = [
     "Arrangement",
@@ -371,6 +372,7 @@ def chips_differ(
     stuck_at_0: float = 0.0,
     stuck_at_1: float = 0.0,
     readout: object = None,
+    writing: Writing | None = None,
 ) -> bool:
     """Says whether chips differ from one another; where they do not, one stands for all.
 
@@ -378,5 +380,7 @@ def chips_differ(
       stucking: of the policy.
       stuck_at_0, stuck_at_1: shares of cells that are stuck, drawn for each chip.
       readout: how chips are read, if their cells vary; None for ideal ones.
+      writing: how writes may fail.
     """
-    return stucking.drawn or stuck_at_0 > 0 or stuck_at_1 > 0 or readout is not None
+    vary = readout is not None or not never_fails(writing)
+    return stucking.drawn or stuck_at_0 > 0 or stuck_at_1 > 0 or vary

@@ -49,7 +49,7 @@ def make_measure(engine: Engine, task: Task, seed: int, chunk: int) -> Measure:
     def summarize(plan: memsim.Plan, counts: memsim.Counts) -> list[memsim.Summary]:
         facts = layer_facts({name: plan.layers[name] for name in plan.names})
         each = (jax.tree.map(lambda x, i=i: x[i], counts) for i in range(len(counts.sets)))
-        return [summarize_counts(of_chip, facts, None, plan.config.cell_bits) for of_chip in each]
+        return [summarize_counts(of_chip, facts, None, plan.config) for of_chip in each]
 
     @functools.cache
     def baseline(
