@@ -16,6 +16,7 @@ from memsim.config import CrossbarConfig
 _DRAW_DIGITS = 16
 # Pulses succeed with a probability of this many, the first of which every cell has of its own.
 _SUCCESS_DIGITS, _OWN_DIGITS, _SHARED_BY = 24, 8, 8
+_THREEFRY_TURNS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
 def bernoulli_cells(
@@ -85,39 +86,72 @@ def successful_cells(
       (set_ok, reset_ok): `config.physical_words` words per key, all bits of such a cell set.
     """
     # One uniform number a cell, compared with both probabilities. Binary digits of it are drawn
-    # for many cells at once, from the last to the first: `ok` where it is below, if a digit is
-    # equal what the digits after it say. All but one cell in 256 are decided by the first eight:
-    # eight words share the digits after them.
-    shifts = np.asarray([(mask & -mask).bit_length() - 1 for mask in config.column_masks])
+    # for many cells at once, from the last to the first: `ok` where the number is below, or where
+    # the digit is the same and the digits after it are below. The first eight decide on all but
+    # one cell in 256: eight words share the digits after them.
+    per_lane = 4 // config.word_dtype.itemsize
+    lanes = -(-config.physical_words // per_lane)  # of 32 bits each
     one = 1 << _SUCCESS_DIGITS
     success = jnp.stack([set_success, reset_success])
     thresholds = jnp.round(success * jnp.float32(one)).astype(jnp.uint32)
+
+    def lanes_of(flags: Array) -> Array:  # of SET and of RESET, [2, columns], 0 or 1
+        places = [(mask & -mask).bit_length() - 1 for mask in config.column_masks]
+        bits = flags.astype(jnp.uint32) << np.asarray(places, np.uint32)[None]
+        word = jax.lax.reduce_or(bits, axes=(1,))
+        repeated = sum(1 << (lane * 32 // per_lane) for lane in range(per_lane))
+        repeated_word: Array = word * jnp.uint32(repeated)
+        return repeated_word.reshape(2, *[1] * (keys.ndim + 1))
+
+    def add_two(number: Array, ok: Array, *, pairs: Array) -> Array:
+        pair = pairs - 1 - number
+        drawn = _threefry(seeds, jnp.asarray(pair, jnp.uint32), ok.shape[-1])
+        for half in (1, 0):  # the later digit first
+            shift = jnp.asarray(_SUCCESS_DIGITS - 1 - half - 2 * pair, jnp.uint32)
+            digits = lanes_of((thresholds >> shift) & 1)
+            below = ~drawn[half][None]
+            ok = (digits & (ok | below)) | (ok & below)
+        return ok
+
+    seeds = jax.vmap(lambda key: jax.random.bits(key, (2,), jnp.uint32))(keys.reshape(-1))
+    seeds = seeds.reshape(*keys.shape, 2)
+    # digits past the last 1 of all thresholds change nothing: a half takes one
     used = jax.lax.reduce_or(thresholds | jnp.uint32(one), axes=(0, 1))
     zeros = jax.lax.population_count((used & -used) - jnp.uint32(1)).astype(jnp.int32)
-    rounds = _SUCCESS_DIGITS - zeros  # that of a half takes one
-
-    def words_of(flags: Array) -> Array:  # of SET and RESET, [2, columns], 0 or 1
-        placed = flags.astype(config.word_dtype) << shifts[None].astype(config.word_dtype)
-        words = jax.lax.reduce_or(placed, axes=(1,))
-        return words.reshape(2, *[1] * (keys.ndim + 1))
-
-    def add_digit(number: Array, ok: Array, *, shared: int, last: Array) -> Array:
-        digit = last - 1 - number  # 0 is the first
-        digits = words_of((thresholds >> (_SUCCESS_DIGITS - 1 - digit).astype(jnp.uint32)) & 1)
-        own_keys = fold_in(keys, jnp.broadcast_to(digit, keys.shape))
-        drawn = _random_words(own_keys, -(-config.physical_words // shared), config)
-        random = jnp.tile(drawn, shared)[None, ..., : config.physical_words]
-        # the majority of three: below where the digit is 1 and drawn 0, or equal and below so far
-        return (digits & (ok | ~random)) | (ok & ~random)
-
-    ok = jnp.zeros((2, *keys.shape, config.physical_words), config.word_dtype)
-    late = functools.partial(add_digit, shared=_SHARED_BY, last=rounds)
-    first = jnp.minimum(rounds, _OWN_DIGITS)
-    early = functools.partial(add_digit, shared=1, last=first)
-    ok = jax.lax.fori_loop(0, rounds - first, late, ok)
-    ok = jax.lax.fori_loop(0, first, early, ok)
-    set_ok, reset_ok = whole_cells(ok | words_of(thresholds == one), config)
+    pairs = (_SUCCESS_DIGITS - zeros + 1) // 2
+    own = jnp.minimum(pairs, _OWN_DIGITS // 2)
+    ok = jnp.zeros((2, *keys.shape, -(-lanes // _SHARED_BY)), jnp.uint32)
+    ok = jax.lax.fori_loop(0, pairs - own, functools.partial(add_two, pairs=pairs), ok)
+    ok = jnp.tile(ok, _SHARED_BY)[..., :lanes]
+    ok = jax.lax.fori_loop(0, own, functools.partial(add_two, pairs=own), ok)
+    ok = ok | lanes_of(thresholds == one)
+    words = jax.lax.bitcast_convert_type(ok, config.word_dtype)
+    words = words.reshape(2, *keys.shape, -1)[..., : config.physical_words]
+    set_ok, reset_ok = whole_cells(words, config)
     return set_ok, reset_ok
+
+
+def _threefry(
+    seeds: UInt32[Array, "*shape 2"], counter: UInt32[Array, ""], count: int
+) -> tuple[UInt32[Array, "*shape count"], UInt32[Array, "*shape count"]]:
+    """Draws twice so many uniform numbers of 32 bits per seed, a function of seed and counter.
+
+    Threefry-2x32 of 20 rounds, as in JAX, whose own is a loop of loops on a CPU: five times slower.
+
+    References:
+      Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011.
+    """
+    first, second = seeds[..., :1], seeds[..., 1:]
+    key = (first, second, first ^ second ^ jnp.uint32(0x1BD11BDA))
+    place = jnp.arange(count, dtype=jnp.uint32).reshape(*[1] * (seeds.ndim - 1), count)
+    x, y = place + key[0], jnp.broadcast_to(counter + key[1], (*seeds.shape[:-1], count))
+    for block in range(5):
+        for turn in _THREEFRY_TURNS[block % 2]:
+            x = x + y
+            y = ((y << jnp.uint32(turn)) | (y >> jnp.uint32(32 - turn))) ^ x
+        x = x + key[(block + 1) % 3]
+        y = y + key[(block + 2) % 3] + jnp.uint32(block + 1)
+    return x, y
 
 
 def fold_in(keys: Key[Array, "*shape"], data: Int32[Array, "*shape"]) -> Key[Array, "*shape"]:

@@ -1,4 +1,4 @@
-"""What cells hold step after step, given what may change at each: where pulses may fail too."""
+"""Works out what cells hold step after step, where pulses may fail too."""
 
 from __future__ import annotations
 

@@ -281,7 +281,7 @@ class Stream:
         chip = self._make_chip(key, crossbars, config)
         if self._writing is not None and self._writing.controller == "blind":
             chip = chip._replace(planned=chip.state)
-        wrong = None if self._writing is None else per_column
+        wrong = None if self._writing is None else per_row
         return Tally(
             chip,
             Counts(

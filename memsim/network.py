@@ -151,16 +151,9 @@ def program(
     (True, 28)
     """
     # all that can be wrong is checked before anything is compiled
-    check_kind("plan", plan, Plan, "give (params, plan, chip), the plan from `memsim.plan`")
-    check_kind("chip", chip, Chip, "give one that `memsim.sample_chip` drew from a key")
-    check_whole("passes", passes, "program the network at least once", 1)
-    check_writing(writing, plan.config)
-    leaves = named_leaves(params)
+    leaves = _checked_leaves(params, plan, chip, passes, writing)
     names = plan.names
     layers = [plan.layers[name] for name in names]
-    for name, layer in zip(names, layers, strict=True):
-        check_belongs(name, leaves.get(tensor_name(name, layer.matrix)), layer)
-    check_chip(plan, chip)
     config, first = plan.config, first_sections(layers)
 
     # layer by layer, in programs that layers of one shape share
@@ -191,6 +184,21 @@ def program(
         writing=writing,
     )
     return jax.tree.unflatten(jax.tree.structure(params), leaves.values()), programming
+
+
+def _checked_leaves(
+    params: PyTree, plan: Plan, chip: Chip, passes: int, writing: Writing | None
+) -> dict[str, Any]:
+    """Gives the tensors of a network by name, once the arguments of `program` are checked."""
+    check_kind("plan", plan, Plan, "give (params, plan, chip), the plan from `memsim.plan`")
+    check_kind("chip", chip, Chip, "give one that `memsim.sample_chip` drew from a key")
+    check_whole("passes", passes, "program the network at least once", 1)
+    check_writing(writing, plan.config)
+    leaves = named_leaves(params)
+    for name, layer in plan.layers.items():
+        check_belongs(name, leaves.get(tensor_name(name, layer.matrix)), layer)
+    check_chip(plan, chip)
+    return leaves
 
 
 @functools.partial(jax.jit, static_argnames="config")

@@ -7,6 +7,7 @@ is 1. An unused row, an idle crossbar, a stuck-at cell and a stucked low-order c
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ from memsim._checks import is_known
 from memsim._random_cells import bernoulli_cells, fold_in, successful_cells
 from memsim._steps import Success, held_before, program_failing, program_words
 from memsim.chip import Chip, on_bit_lines
-from memsim.codes import AnyArray, cell_changes, column_counts, word_constant
+from memsim.codes import AnyArray, cell_changes, column_counts, hamming_distance, word_constant
 from memsim.config import CrossbarConfig
 from memsim.schedule import Slots
 from memsim.writing import Writing, by_column
@@ -65,7 +66,7 @@ class Counts(NamedTuple):
         RESET it: the phases that they take.
       set_pulses, reset_pulses: int32 [..., columns], cells that were pulsed, whether they changed
         or not: once each, however many pulses verifying them takes.
-      wrong: int32 [..., columns], cells that did not hold their target when their section had been
+      wrong: int32 [...], cells that did not hold their target when their section had been
         programmed; None where no write can fail.
     """
 
@@ -76,7 +77,7 @@ class Counts(NamedTuple):
     reset_rows: Int32[AnyArray, "*shape"]
     set_pulses: Int32[AnyArray, "*shape columns"]
     reset_pulses: Int32[AnyArray, "*shape columns"]
-    wrong: Int32[AnyArray, "*shape columns"] | None = None
+    wrong: Int32[AnyArray, "*shape"] | None = None
 
 
 class Programmed(NamedTuple):
@@ -145,35 +146,22 @@ def program_sections(
 
     targets, tiled_slots = cut(target), jax.tree.map(cut, slots)
 
-    def program_tile(carry: tuple[Array, Any, Array, Any], index: Array) -> tuple[Any, Counts]:
+    def next_tile(carry: tuple[Array, Any, Array, Any], index: Array) -> tuple[Any, Counts]:
         state, planned, achieved, cell_writes = carry
         # tiles of a pass, then those of the next pass
         here = index % tiles
         tile_slots = jax.tree.map(lambda x: x[here], tiled_slots)
         passed = chip.passes + index // tiles
         enable = enable_slots(tile_slots, stucking, chip, passed, config, draws)
-        if writing is None:
-            words = program_words(targets[here], enable, state)
-            # each step against the one before
-            sets, resets = pulsed = cell_changes(held_before(state, words), words, config)
-            wrong = None
-        else:
+        success = None
+        if writing is not None:
             success = success_slots(tile_slots, chip, passed, writing, config)
-            words, planned, pulsed = program_failing(
-                targets[here], enable, state, planned, success, config
-            )
-            sets, resets = cell_changes(held_before(state, words), words, config)
-            wrong = _wrong_counts(targets[here], words, tile_slots, config)
-        counts = Counts(
-            column_counts(sets, config),
-            column_counts(resets, config),
-            *_row_counts(*(_any_of_row(x, config) for x in (sets | resets, *pulsed))),
-            *(column_counts(cells, config) for cells in pulsed),
-            wrong,
+        words, planned, changed, counts = _program_tile(
+            targets[here], tile_slots, enable, success, state, planned, config
         )
         achieved = jax.lax.dynamic_update_index_in_dim(achieved, words, here, axis=0)
         if wear:
-            cell_writes = cell_writes + _writes_per_cell(sets | resets, config, wear_dtype)
+            cell_writes = cell_writes + _writes_per_cell(changed, config, wear_dtype)
         return (words[-1], planned, achieved, cell_writes), counts
 
     wear_dtype = np.min_scalar_type(passes * steps)
@@ -185,7 +173,7 @@ def program_sections(
     # the state is carried from tile to tile and from pass to pass
     start = (chip.state, planned, jnp.zeros_like(targets), cell_writes)
     (state, planned, achieved, cell_writes), counts = jax.lax.scan(
-        program_tile, start, jnp.arange(passes * tiles, dtype=jnp.int32)
+        next_tile, start, jnp.arange(passes * tiles, dtype=jnp.int32)
     )
 
     # sums by layer: slots at the end of the last tile are cut off
@@ -199,6 +187,61 @@ def program_sections(
     achieved = achieved.reshape(tiles * tile, *state.shape)[:steps]
     by_cell = None if cell_writes is None else on_bit_lines(cell_writes, config)
     return Programmed(achieved, state, planned, jax.tree.map(per_layer, counts), by_cell)
+
+
+def _program_tile(
+    target: UInt[Array, "steps crossbars words"],
+    slots: Slots,
+    enable: UInt[Array, "steps crossbars words"],
+    success: Success | None,
+    state: UInt[Array, "crossbars words"],
+    planned: UInt[Array, "crossbars words"] | None,
+    config: CrossbarConfig,
+) -> tuple[Array, Array | None, Array, Counts]:
+    """Programs a few steps, and counts.
+
+    Args:
+      target, slots, enable: of each step.
+      success: of its pulses; None if all do what they should.
+      state, planned: before the first step, see `Programmed`.
+
+    Returns:
+      (words held after each step, planned, cells that change, counts of each step).
+    """
+    if success is None:
+        words = program_words(target, enable, state)
+    else:
+        words, planned, pulsed = program_failing(target, enable, state, planned, success, config)
+    # each step against the one before
+    sets, resets = cell_changes(held_before(state, words), words, config)
+    changed = sets | resets
+    by_column = [column_counts(cells, config) for cells in (sets, resets)]
+    if success is None:
+        rows = _row_counts(*(_any_of_row(cells, config) for cells in (changed, sets, resets)))
+        return words, planned, changed, _counts(by_column, rows, by_column)
+    rows = _row_counts(*(_any_of_row(cells, config) for cells in (changed, *pulsed)))
+    of_pulses = [column_counts(cells, config) for cells in pulsed]
+    wrong = _wrong_counts(target, words, slots, config)
+    return words, planned, changed, _counts(by_column, rows, of_pulses, wrong)
+
+
+def _counts(
+    cells: Sequence[Array],
+    rows: Sequence[Array],
+    pulses: Sequence[Array],
+    wrong: Array | None = None,
+) -> Counts:
+    """Puts counts in their places; each has SETs first, but for rows, where all come first."""
+    return Counts(
+        sets=cells[0],
+        resets=cells[1],
+        row_operations=rows[0],
+        set_rows=rows[1],
+        reset_rows=rows[2],
+        set_pulses=pulses[0],
+        reset_pulses=pulses[1],
+        wrong=wrong,
+    )
 
 
 def success_slots(
@@ -223,10 +266,11 @@ def _wrong_counts(
     words: UInt[Array, "steps crossbars words"],
     slots: Slots,
     config: CrossbarConfig,
-) -> Int32[Array, "steps crossbars columns"]:
+) -> Int32[Array, "steps crossbars"]:
     """Counts the cells in use that do not hold their target."""
-    rises, falls = cell_changes(words, target, config)
-    return column_counts((rises | falls) & _used_cells(slots, config), config)
+    used = _used_cells(slots, config)
+    by_word = hamming_distance(words & used, target & used, config)
+    return jnp.sum(by_word, axis=-1, dtype=jnp.int32)
 
 
 def _any_of_row(

@@ -146,8 +146,7 @@ def compare(
     >>> found.policies["sws"].writes
     37
     """
-    _check_arguments(config, policies, passes, chips, steady)
-    check_writing(writing, config)
+    _check_arguments(config, policies, passes, chips, steady, writing)
     shapes, load = _opened(tensors)
     selected = select_layers(shapes, select_by_name() if select is None else select)
     rounds = [Round(load, load)] * passes
@@ -164,15 +163,7 @@ def compare(
     streams = _make_streams(wanted, config, selected, chips, passes, steady, writing)
     facts = _program_all(streams, rounds, selected, config, chips, old is not None, progress)
 
-    # where chips do not differ, one was programmed for all
-    summaries = {}
-    for policy in wanted:
-        of_chips = [
-            summary
-            for stream in _of_policy(streams, policy)
-            for summary in stream.summaries(facts[policy])
-        ]
-        summaries[policy] = of_chips * chips.number if len(of_chips) == 1 else of_chips
+    summaries = {policy: _of_chips(streams, policy, facts[policy], chips) for policy in wanted}
     means = {
         name: _mean_against(summaries[policy], summaries[baseline])
         for name, policy in policies.items()
@@ -187,6 +178,14 @@ def compare(
 
 def _of_policy(streams: Streams, policy: Policy) -> list[Stream]:
     return [stream for (streamed, _), stream in streams.items() if streamed == policy]
+
+
+def _of_chips(
+    streams: Streams, policy: Policy, facts: Mapping[str, LayerSummary], chips: Chips
+) -> list[Summary]:
+    """Gives the summary of every chip; where chips do not differ, one was programmed for all."""
+    found = [one for stream in _of_policy(streams, policy) for one in stream.summaries(facts)]
+    return found * chips.number if len(found) == 1 else found
 
 
 def _mean_against(summaries: Sequence[Summary], baselines: Sequence[Summary]) -> Summary:
@@ -208,8 +207,10 @@ def _check_arguments(
     passes: int,
     chips: Chips,
     steady: bool,
+    writing: Writing | None,
 ) -> None:
     check_kind("config", config, CrossbarConfig, "give a memsim.CrossbarConfig")
+    check_writing(writing, config)
     check_kind("policies", policies, Mapping, "give policies by name, {'sws': Policy.parse('sws')}")
     check_kind("chips", chips, Chips, "give memsim.Chips(number=8)")
     check_whole("passes", passes, "give at least 1", 1)

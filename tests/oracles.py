@@ -155,7 +155,7 @@ class LayerCounts:
     resets: list
     set_pulses: list
     reset_pulses: list
-    wrong: list
+    wrong: int = 0
     row_operations: int = 0
     set_rows: int = 0
     reset_rows: int = 0
@@ -228,7 +228,7 @@ def program(
     for k in range(passes):
         counts.append({})
         for name in names:
-            tally = counts[k][name] = LayerCounts(*([0] * columns for _ in range(5)))
+            tally = counts[k][name] = LayerCounts(*([0] * columns for _ in range(4)))
             for s, section in enumerate(placed[name]):
                 c = first[name] + crossbar_of(s, len(placed[name]), config)
                 changed_rows, set_rows, reset_rows = set(), set(), set()
@@ -261,7 +261,7 @@ def program(
                                 (tally.sets if goal > old else tally.resets)[b] += 1
                                 wear[c, r, slot * columns + b] += 1
                                 changed_rows.add(r)
-                        tally.wrong[b] += level[cell] != goal
+                        tally.wrong += level[cell] != goal
                     now = [level[c, w, b] for b in range(columns)]
                     achieved[name][place] = code_of(to_parts(now, config), config)
                 tally.row_operations += len(changed_rows)
@@ -385,7 +385,7 @@ def competitor(tensors, axes, config, form, stuck=None, passes=1, left=None):
     for _ in range(passes):
         counts.append({})
         for name in names:
-            tally = counts[-1][name] = LayerCounts(*([0] * wide for _ in range(5)))
+            tally = counts[-1][name] = LayerCounts(*([0] * wide for _ in range(4)))
             for s, section in enumerate(placed[name]):
                 changed = set()
                 for cell, level in events[name, s].items():

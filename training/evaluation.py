@@ -21,6 +21,7 @@ def program_chips(
     chips: memsim.Chip,
     passes: int = 1,
     readout: memsim.Readout | None = None,
+    writing: memsim.Writing | None = None,
 ) -> tuple[list[PyTree], list[memsim.Programming]]:
     """Programs one network onto each chip, one after another.
 
@@ -29,6 +30,7 @@ def program_chips(
       chips: with a leading axis of chips.
       passes: see `memsim.program`.
       readout: how chips are read; None for ideal cells and wires.
+      writing: how writes fail; None where none does.
 
     Returns:
       The weights that each chip holds, as they are read; what it took.
@@ -36,7 +38,7 @@ def program_chips(
     read, programmings = [], []
     for network, plan, chip in zip(networks, plans, unstack(chips), strict=True):
         held, programming = memsim.program(
-            network, plan, chip, passes=passes, words=readout is not None
+            network, plan, chip, passes=passes, words=readout is not None, writing=writing
         )
         if readout is not None:
             held = memsim.read_weights(read_key(chip), held, plan, programming, readout)

@@ -120,7 +120,20 @@ class ReadOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DigitsOptions(Options):
+class WritingOptions(Options):
+    """The way that cells are written, where writes may fail."""
+
+    writing: Annotated[
+        str | None, typer.Option(help="how writes fail, as `memsim report` takes it")
+    ] = None
+
+    def read_writing(self, config: memsim.CrossbarConfig) -> memsim.Writing | None:
+        """Returns the writing of words of `config`; None where no write fails."""
+        return None if self.writing is None else memsim.cells.parse_writing(self.writing, config)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DigitsOptions(WritingOptions):
     """The digits CNN of a study, and the crossbars that it is programmed onto."""
 
     weights: Annotated[str | None, typer.Option(help="weights of the digits CNN")] = None

@@ -57,8 +57,15 @@ def check_trainable(text: str, policy: Policy) -> None:
         )
 
 
-def differ(policy: Policy, stuck_at: float, readout: memsim.Readout | None = None) -> bool:
-    """Tells whether chips differ: by stuck cells, bit stucking or how their cells are read."""
+def differ(
+    policy: Policy,
+    stuck_at: float,
+    readout: memsim.Readout | None = None,
+    writing: memsim.Writing | None = None,
+) -> bool:
+    """Tells whether chips differ: by stuck cells, bit stucking, or how they are written or read."""
     # wires alone are the same on every chip
     varied = readout is not None and readout.cells != memsim.Conductance()
-    return chips_differ(policy.stucking, stuck_at / 2, stuck_at / 2, readout if varied else None)
+    return chips_differ(
+        policy.stucking, stuck_at / 2, stuck_at / 2, readout if varied else None, writing
+    )

@@ -103,7 +103,12 @@ class Record(NamedTuple):
 
 
 def make_deploy(
-    apply: Apply, images: Array, labels: Array, endurance: memsim.service.CellLives, period: float
+    apply: Apply,
+    images: Array,
+    labels: Array,
+    endurance: memsim.service.CellLives,
+    period: float,
+    writing: memsim.Writing | None = None,
 ) -> Callable[[PyTree, memsim.Plan, Fleet], tuple[Fleet, Record]]:
     """Makes `(networks, plan, fleet) -> (fleet, record)`: one update that serves for `period`.
 
@@ -111,6 +116,7 @@ def make_deploy(
       images, labels: the first half is monitored, the second tells the accuracy.
       endurance: of the cells of every chip.
       period: programmings that an update is in service for.
+      writing: how writes fail; None where none does.
     """
     half = len(labels) // 2
 
@@ -118,8 +124,8 @@ def make_deploy(
         params: PyTree, plan: memsim.Plan, fleet: Fleet, lives: memsim.service.CellLives
     ) -> tuple[Fleet, Record]:
         steered = with_share(plan, fleet.share)
-        _, first = memsim.program(params, steered, fleet.chip)
-        held, steady = memsim.program(params, steered, first.chip, wear=True)
+        _, first = memsim.program(params, steered, fleet.chip, writing=writing)
+        held, steady = memsim.program(params, steered, first.chip, wear=True, writing=writing)
         wear = jnp.asarray(steady.wear)
         writes = jnp.sum(wear, dtype=jnp.float32)
         spent = memsim.service.wear_cycles(wear, plan.config)
@@ -189,7 +195,7 @@ def run(
     chip_key, life_key = jax.random.split(jax.random.key(chosen.seed))
     new = jax.vmap(lambda key: memsim.sample_chip(key, plan))(jax.random.split(chip_key, chips))
     one = jax.tree.map(lambda x: x[0], new)
-    wear = memsim.service.steady_wear(task.params, plan, one)
+    wear = memsim.service.steady_wear(task.params, plan, one)  # were no write to fail
     # so many programmings of each update that the mean cell ends at the age asked for
     period = chosen.age * law.median / float(wear.mean()) / count
 
@@ -197,8 +203,9 @@ def run(
         return memsim.service.sample_lives(key, wear.shape, law, chosen.share_at_1)
 
     lives = jax.vmap(draw)(jax.random.split(life_key, chips))
-    deploy = make_deploy(task.apply, images, labels, lives, period)
-    tune = make_tune(task, chosen)
+    writing = chosen.read_writing(config)
+    deploy = make_deploy(task.apply, images, labels, lives, period, writing)
+    tune = make_tune(task, chosen, writing)
     unworn = jnp.zeros((chips, *wear.shape), jnp.float32)
     start = Fleet(new, unworn, jnp.full(chips, policy.stucking.p, jnp.float32))
     fleets = dict.fromkeys(_WAYS, start)
@@ -222,12 +229,12 @@ def run(
 
 
 def make_tune(
-    task: Task, chosen: RedeployOptions
+    task: Task, chosen: RedeployOptions, writing: memsim.Writing | None
 ) -> Callable[[PyTree, memsim.Plan, memsim.Chip, int], PyTree]:
     """Makes `(params, plan, chips, steps) -> networks`: one for each chip, fine-tuned for it."""
     assert task.training is not None  # noqa: S101 - as above
     optimizer = optax.adam(chosen.learning_rate)
-    objective = Objective(apply=task.apply)
+    objective = Objective(apply=task.apply, writing=writing)
     one_step = functools.partial(stuck_aware_step, optimizer=optimizer, objective=objective)
     step = jax.jit(jax.vmap(one_step, in_axes=(0, None, 0, None, None)))
     batches = task.training(_BATCH, chosen.seed + 2, 0)
@@ -258,7 +265,7 @@ def main(chosen: RedeployOptions) -> None:
         task = digits_task(chosen.seed, bar, chosen.weights, chosen.epochs)
         records = run(task, config, policy, law, chosen, bar)
     names = ("chips", "count", "age", "drop", "gain", "steps", "learning_rate", "share_at_1",
-             "seed")  # fmt: skip
+             "seed", "writing")  # fmt: skip
     document = {name: getattr(chosen, name) for name in names}
     document |= {
         "policy": chosen.policy,

@@ -6,7 +6,7 @@ Policies are those of Farias and Kung, arXiv 2410.21730: sorted weight sectionin
 and over the whole layer, alone and with bit stucking over p and low; Flip-N-Write and offsets in
 the style of ARAS; and our own matching in Hamming space, exact and within tolerances, their mean
 errors corrected or not. Without a model it is the ResNet-20 of `--assets`, or the digits CNN of the
-demo.
+demo. With --writing, each policy under each way that writes fail: pulses, wrong cells, accuracy.
 """
 
 import dataclasses
@@ -35,6 +35,7 @@ from memsim.summary import with_reduction
 from training import options, runs
 from training.data import Batch
 from training.evaluation import make_classify, same_weights
+from training.experiment import Case, list_cases, list_policies
 from training.policies import differ
 from training.progress import progress_bar
 from training.tasks import Task, choose_task
@@ -48,13 +49,13 @@ class Outcome(NamedTuple):
     Attributes:
       summary: its writes, means over chips.
       change: of the accuracy against the float network on the same images, a share of 1.
-      seconds, joules: of writing.
+      seconds, joules: of writing; None where writes fail, which takes pulses of several kinds.
     """
 
     summary: memsim.Summary
     change: Interval
-    seconds: float
-    joules: float
+    seconds: float | None
+    joules: float | None
 
 
 class Result(NamedTuple):
@@ -76,7 +77,7 @@ class Result(NamedTuple):
 def run(
     task: Task,
     config: memsim.CrossbarConfig,
-    policies: Mapping[str, memsim.Policy],
+    cases: Mapping[str, Case],
     chips: int,
     seed: int,
     passes: int,
@@ -87,13 +88,13 @@ def run(
     """Programs the network under each policy and tests what the chips hold.
 
     Args:
-      policies: by name; those of one placement follow each other.
-      chips: programmed where they differ, by stuck cells or bit stucking; elsewhere one stands for
-        all.
+      cases: by name; those of one placement follow each other.
+      chips: programmed where they differ, by stuck cells, bit stucking or failed writes; elsewhere
+        one stands for all.
       stuck_at: share of cells that are stuck, half of them at each level.
     """
     classify = make_classify(task.apply)
-    progress = bar.add_task("", total=task.rounds * (1 + len(policies)))
+    progress = bar.add_task("", total=task.rounds * (1 + len(cases)))
 
     def test(what: str, networks: Sequence[PyTree]) -> Bool[np.ndarray, "networks images"]:
         def ticking() -> Iterator[Batch]:
@@ -107,19 +108,24 @@ def run(
     (reference,) = test("testing the float network", [task.params])
     keys = jax.random.split(jax.random.key(seed), chips)
     program = make_program(task, config, passes, stuck_at)
-    baselines = [
-        program(memsim.policies.Unsorted(), key)[1] for key in (keys if stuck_at else keys[:1])
-    ]
+    unsorted = memsim.policies.Unsorted()
+
+    @functools.cache
+    def baselines(writing: memsim.Writing | None) -> list[memsim.Summary]:
+        some = keys if differ(unsorted, stuck_at, writing=writing) else keys[:1]
+        return [program(Case(unsorted, writing), key)[1] for key in some]
+
     exact: tuple[PyTree, Bool[np.ndarray, "networks images"]] | None = None
     outcomes: dict[str, Outcome] = {}
-    for name, policy in policies.items():
+    for name, case in cases.items():
         bar.update(progress, description=f"programming {name}")
-        some = keys if differ(policy, stuck_at) else keys[:1]
-        programmed = [program(policy, key) for key in some]
+        some = keys if differ(case.policy, stuck_at, writing=case.writing) else keys[:1]
+        programmed = [program(case, key) for key in some]
         held = [network for network, _ in programmed]
+        others = baselines(case.writing)
         summary = memsim.mean_over_chips(
             [
-                with_reduction(one, baselines[number % len(baselines)])
+                with_reduction(one, others[number % len(others)])
                 for number, (_, one) in enumerate(programmed)
             ]
         )
@@ -130,11 +136,12 @@ def run(
             correct = test(f"testing {name}", held)
         if exact is None and len(held) == 1:
             exact = held[0], correct
+        sure = case.writing is None
         outcomes[name] = Outcome(
             summary,
             accuracy_change(correct, reference),
-            memsim.cells.write_time(summary, pulses),
-            memsim.cells.write_energy(summary, pulses),
+            memsim.cells.write_time(summary, pulses) if sure else None,
+            memsim.cells.write_energy(summary, pulses) if sure else None,
         )
     mapped = next(iter(outcomes.values())).summary.layers
     digital = [name for name in named_leaves(task.params) if name not in mapped]
@@ -143,47 +150,28 @@ def run(
 
 def make_program(
     task: Task, config: memsim.CrossbarConfig, passes: int, stuck_at: float
-) -> Callable[[memsim.Policy, Array], tuple[PyTree, memsim.Summary]]:
-    """Makes `(policy, key) -> (weights held, what they took)` of the chip of a key."""
+) -> Callable[[Case, Array], tuple[PyTree, memsim.Summary]]:
+    """Makes `(case, key) -> (weights held, what they took)` of the chip of a key."""
     unsorted = memsim.plan(task.params, config, memsim.policies.Unsorted())
 
     @functools.lru_cache(maxsize=1)  # policies of one placement follow each other
     def place(placing: memsim.Policy) -> memsim.Plan:
         return memsim.plan(task.params, config, placing)
 
-    def program(policy: memsim.Policy, key: Array) -> tuple[PyTree, memsim.Summary]:
+    def program(case: Case, key: Array) -> tuple[PyTree, memsim.Summary]:
+        policy = case.policy
         if policy.avoids_faults:  # a placement for every chip
             blind = memsim.sample_chip(key, unsorted, stuck_at / 2, stuck_at / 2)
             plan = memsim.plan(task.params, config, policy, chip=blind)
         else:
             plan = memsim.with_stucking(place(policy.placing), policy)
         chip = memsim.sample_chip(key, plan, stuck_at / 2, stuck_at / 2)
-        held, programming = memsim.program(task.params, plan, chip, passes=passes)
+        held, programming = memsim.program(
+            task.params, plan, chip, passes=passes, writing=case.writing
+        )
         return held, memsim.summarize(programming, plan)
 
     return program
-
-
-def list_policies(
-    shares: Sequence[float], low: Sequence[int], tolerances: Sequence[int], avoid: bool = False
-) -> dict[str, memsim.Policy]:
-    """Lists the policies of the experiment: those of the paper, others published, and our own.
-
-    Args:
-      shares, low: p and low columns of bit stucking.
-      tolerances: of matched.
-      avoid: also with stuck cells avoided.
-    """
-    names = ["unsorted", "flip-n-write", "flip-n-write:flags=section", "aras"]
-    for placement in ("sws", "sws-layer"):
-        names.append(placement)
-        names += [f"{placement}+stuck:p={p:g},low={columns}" for p in shares for columns in low]
-    near = [f"matched:tolerance={tolerance}" for tolerance in tolerances]
-    names += ["matched", *near, *(f"{name},correction=mean" for name in near)]
-    if avoid:
-        names += ["matched:faults=avoid"]
-        names += [f"{name},correction=mean,faults=avoid" for name in near]
-    return {name: memsim.Policy.parse(name) for name in names}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -191,6 +179,14 @@ class ReproduceOptions(options.TaskOptions):
     """The options of `python -m training.reproduce`."""
 
     batch: options.BatchSize = 250
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(help="policy instead of those of the experiment; repeatable"),
+    ] = None
+    writing: Annotated[
+        list[str] | None,
+        typer.Option(help="how writes fail, as `memsim report` takes it; repeatable"),
+    ] = None
     p: Annotated[list[float], typer.Option(help="share of low cells reprogrammed; repeatable")] = (
         dataclasses.field(default_factory=lambda: [0.5, 0.25])
     )
@@ -245,14 +241,17 @@ def main(chosen: ReproduceOptions) -> None:
         rows=chosen.rows, columns=chosen.columns, bits=chosen.bits, crossbars=chosen.crossbars
     )
     policies = list_policies(chosen.p, chosen.low, chosen.tolerance, avoid=chosen.stuck_at > 0)
+    if chosen.policy:
+        policies = {name: memsim.Policy.parse(name) for name in chosen.policy}
     for policy in policies.values():
         policy.check(policy.stored_on(config))
+    cases = list_cases(policies, chosen.writing or (), config)
     pulses = chosen.pulses()
     runs.check_results(chosen.out, "reproduce.json", chosen.force)
     with progress_bar() as bar:
         task = open_chosen(chosen.seed, bar)
         result = run(
-            task, config, policies, chosen.chips, chosen.seed, chosen.passes, pulses, bar,
+            task, config, cases, chosen.chips, chosen.seed, chosen.passes, pulses, bar,
             chosen.stuck_at,
         )  # fmt: skip
     settings = task.source | {
@@ -261,10 +260,11 @@ def main(chosen: ReproduceOptions) -> None:
         "chips": chosen.chips,
         "seed": chosen.seed,
         "passes": chosen.passes,
+        "writing": chosen.writing,
         "pulses": dataclasses.asdict(pulses),
         **runs.versions(),
     }
-    save(chosen.out, task.name, config, policies, settings, result)
+    save(chosen.out, task.name, config, cases, settings, result)
     show(chosen.out, task.name, result)
 
 
@@ -272,19 +272,30 @@ def save(
     out: Path,
     name: str,
     config: memsim.CrossbarConfig,
-    policies: Mapping[str, memsim.Policy],
+    cases: Mapping[str, Case],
     settings: dict[str, Any],
     result: Result,
 ) -> None:
     """Writes the charts, as PNG and PDF, `report.html`, and `reproduce.json` last."""
     summaries = {policy: outcome.summary for policy, outcome in result.outcomes.items()}
     change = {policy: outcome.change for policy, outcome in result.outcomes.items()}
-    figures = {
-        "accuracy_against_reduction": plot.accuracy_against_reduction(
-            policies, summaries, change, result.float_accuracy
-        ),
-        "reduction_against_index_bits": plot.reduction_against_index_bits(policies, summaries),
-    }
+    policies = {policy: case.policy for policy, case in cases.items()}
+    pictures = {"Accuracy and pulses": "accuracy_against_pulses"}
+    if any(case.writing for case in cases.values()):
+        pulses = {name: summary.pulses for name, summary in summaries.items()}
+        chart = plot.accuracy_against_pulses(policies, pulses, change, result.float_accuracy)
+        figures = {"accuracy_against_pulses": chart}
+    else:
+        pictures = {
+            "Accuracy and reduction": "accuracy_against_reduction",
+            "Reduction and its price": "reduction_against_index_bits",
+        }
+        figures = {
+            "accuracy_against_reduction": plot.accuracy_against_reduction(
+                policies, summaries, change, result.float_accuracy
+            ),
+            "reduction_against_index_bits": plot.reduction_against_index_bits(policies, summaries),
+        }
     document = memsim.report.to_json(name, config, summaries, result.digital)
     document |= {"float_accuracy": result.float_accuracy, "settings": settings}
     for policy, outcome in result.outcomes.items():
@@ -296,10 +307,6 @@ def save(
             "write_joules": outcome.joules,
         }
     shown = {"float network": result.float_accuracy}
-    pictures = {
-        "Accuracy and reduction": "accuracy_against_reduction",
-        "Reduction and its price": "reduction_against_index_bits",
-    }
     runs.write_results(
         out, "reproduce.json", document, shown, figures, pictures, kinds=("png", "pdf")
     )
@@ -312,11 +319,12 @@ def show(out: Path, name: str, result: Result) -> None:
         f"{result.images:,} images",
         title_justify="left",
     )
-    table.add_column("policy", no_wrap=True)
-    for heading in ("reduction", "accuracy", "change (95 %)", "write time", "energy", "index bits"):
+    fail = any(outcome.seconds is None for outcome in result.outcomes.values())
+    table.add_column("policy" + ", how it is written" * fail, no_wrap=not fail)
+    price = ("pulses", "wrong cells") if fail else ("write time", "energy")
+    for heading in ("reduction", "accuracy", "change (95 %)", *price, "index bits"):
         table.add_column(heading, justify="right")
     table.add_column("analog-valid")
-    seconds, joules = EngFormatter(unit="s", places=1), EngFormatter(unit="J", places=1)
     for policy, outcome in result.outcomes.items():
         summary, (change, low, high) = outcome.summary, outcome.change
         table.add_row(
@@ -324,8 +332,7 @@ def show(out: Path, name: str, result: Result) -> None:
             "" if summary.reduction is None else f"{summary.reduction:.2f}x",
             f"{100 * (result.float_accuracy + change):.2f} %",
             f"{100 * change:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})",
-            seconds(outcome.seconds),
-            joules(outcome.joules),
+            *_price_texts(outcome),
             index_bits_text(summary.index_bits_per_weight),
             "yes" if summary.analog_valid else "NO",
         )
@@ -333,11 +340,21 @@ def show(out: Path, name: str, result: Result) -> None:
     console.print(table)
     chips = max(outcome.summary.chips for outcome in result.outcomes.values())
     over = f"images and {chips} chips" if chips > 1 else "images, of one chip"
+    written = "" if fail else "one constant-amplitude pulse per write, taken to succeed; "
     console.print(
-        f"intervals over {over}; one constant-amplitude pulse per write, taken to succeed; "
+        f"intervals over {over}; {written}"
         f"{len(result.digital)} tensors left digital; results in {out}/",
         highlight=False,
     )
+
+
+def _price_texts(outcome: Outcome) -> tuple[str, str]:
+    """Writes time and energy, or pulses and the share of wrong cells where writes fail."""
+    if outcome.seconds is None or outcome.joules is None:
+        summary = outcome.summary
+        return f"{summary.pulses:,}", f"{100 * (summary.wrong_share or 0):.3g} %"
+    seconds, joules = EngFormatter(unit="s", places=1), EngFormatter(unit="J", places=1)
+    return seconds(outcome.seconds), joules(outcome.joules)
 
 
 if __name__ == "__main__":

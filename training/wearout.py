@@ -97,12 +97,17 @@ class Service(NamedTuple):
 
 
 def make_accuracy(
-    apply: Apply, params: PyTree, plan: memsim.Plan, images: Array, labels: Array
+    apply: Apply,
+    params: PyTree,
+    plan: memsim.Plan,
+    images: Array,
+    labels: Array,
+    writing: memsim.Writing | None = None,
 ) -> Callable[[memsim.Chip], Float32[Array, " chips"]]:
     """Makes `chips -> share of images right` on each; compiles once."""
 
     def accuracy(chip: memsim.Chip) -> Array:
-        held, _ = memsim.program(params, plan, chip)
+        held, _ = memsim.program(params, plan, chip, writing=writing)
         return jnp.mean(jnp.argmax(apply(held, images), axis=-1) == labels)
 
     return jax.jit(jax.vmap(accuracy))
@@ -164,20 +169,22 @@ def serve(
     """
     ((images, labels),) = task.batches()
     plan = memsim.plan(task.params, config, policy)
+    writing = chosen.read_writing(config)
     chip_key, life_key = jax.random.split(jax.random.key(chosen.seed))
     fresh = jax.vmap(lambda key: memsim.sample_chip(key, plan))(
         jax.random.split(chip_key, chosen.chips)
     )
 
     def steady(chip: memsim.Chip) -> memsim.Programming:
-        _, first = memsim.program(task.params, plan, chip)
-        return memsim.program(task.params, plan, first.chip, wear=True)[1]
+        _, first = memsim.program(task.params, plan, chip, writing=writing)
+        return memsim.program(task.params, plan, first.chip, wear=True, writing=writing)[1]
 
     passes = jax.vmap(steady)(fresh)
     wear = jnp.asarray(memsim.service.wear_cycles(jnp.asarray(passes.wear), config))
-    if policy.stucking.drawn and policy.stucking.draws == "fresh":  # other cells in every pass
+    drawn = policy.stucking.drawn and policy.stucking.draws == "fresh"
+    if drawn or writing is not None:  # other cells in every pass
         averaged = functools.partial(
-            memsim.service.steady_wear, task.params, plan, passes=_AVERAGED
+            memsim.service.steady_wear, task.params, plan, passes=_AVERAGED, writing=writing
         )
         wear = jax.vmap(averaged)(fresh)
 
@@ -186,7 +193,7 @@ def serve(
 
     lives = jax.vmap(draw)(jax.random.split(life_key, chosen.chips))
     accuracy = make_accuracy(
-        task.apply, task.params, plan, jnp.asarray(images), jnp.asarray(labels)
+        task.apply, task.params, plan, jnp.asarray(images), jnp.asarray(labels), writing
     )
     decline = until_accuracy(accuracy, bar, fresh, lives, wear, config)
     summary = memsim.mean_over_chips([memsim.summarize(one, plan) for one in unstack(passes)])
@@ -222,6 +229,7 @@ def main(chosen: WearoutOptions) -> None:
         "drop": chosen.drop,
         "share_at_1": chosen.share_at_1,
         "chips": chosen.chips,
+        "writing": chosen.writing,
         "config": dataclasses.asdict(config),
         "lifetime": service_inputs_json(inputs),
         "policies": {name: service_json(service) for name, service in services.items()},

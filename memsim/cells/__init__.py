@@ -23,6 +23,7 @@ from memsim.cells.pulses import (
 )
 from memsim.cells.reading import Saturated, count_saturated, read_layer, read_matmul, read_weights
 from memsim.cells.readouts import Cells, Readout, program_cells
+from memsim.cells.schemes import parse_writing, scheme_writing
 from memsim.cells.wires import (
     Solution,
     Wires,
@@ -56,12 +57,14 @@ __all__ = [
     "fitting_schemes",
     "node_voltages",
     "parse_law",
+    "parse_writing",
     "program_cells",
     "pulse_survival",
     "read_layer",
     "read_matmul",
     "read_weights",
     "scheme_costs",
+    "scheme_writing",
     "voltage_drop",
     "write_energy",
     "write_time",

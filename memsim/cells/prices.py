@@ -63,7 +63,10 @@ def write_time(summary: Summary, scheme: Scheme) -> float:
     check_kind("summary", summary, Summary)
     _check_levels(summary, scheme)
     # a SET phase where a cell of a row rises, a RESET phase where one falls
-    phases = ((summary.sets, summary.set_rows), (summary.resets, summary.reset_rows))
+    phases = (
+        (summary.set_pulses, summary.set_rows),
+        (summary.reset_pulses, summary.reset_rows),
+    )
     seconds = 0.0
     for (cells, rows), write in zip(phases, cell_writes(scheme), strict=True):
         if rows:
@@ -83,13 +86,14 @@ def write_energy(summary: Summary, scheme: Scheme) -> float:
     check_kind("summary", summary, Summary)
     _check_levels(summary, scheme)
     set_, reset = cell_writes(scheme)
-    return summary.sets * set_.energy + summary.resets * reset.energy
+    return summary.set_pulses * set_.energy + summary.reset_pulses * reset.energy
 
 
 def failed_writes(summary: Summary, scheme: Scheme) -> float:
     """Counts the writes that leave their cell wrong, on average.
 
-    The counts, and the weights that `program` gives, are those of writes that all succeed.
+    They are those of counts, and of weights, of which no write failed; `program` and `compare` with
+    a `writing` let them fail, and count what is wrong then.
 
     Raises:
       ValueError: cells of more levels than the scheme has figures for.

@@ -12,6 +12,7 @@ import numpy as np
 import typer
 from jaxtyping import Array, Key
 
+from memsim.cells.schemes import parse_writing
 from memsim.chip import Chip, fault_words, with_faults
 from memsim.config import ENCODINGS, SCALES, SCHEDULES, CrossbarConfig
 from memsim.files.checkpoints import Checkpoint, open_checkpoint
@@ -21,6 +22,7 @@ from memsim.planning import Plan, sections_by_output
 from memsim.policies import Policy
 from memsim.report.texts import count_text
 from memsim.selection import LAYOUTS, Matrix, Select, select_by_name, select_layers
+from memsim.writing import Writing
 
 __all__ = [
     "CHIPS",
@@ -33,6 +35,7 @@ __all__ = [
     "ForceOption",
     "SeedOption",
     "SelectionOptions",
+    "WritingOption",
     "check_memory",
     "check_outputs",
     "chip_of_files",
@@ -175,6 +178,26 @@ class FaultOptions:
     def fault_map(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Reads the map, if there is one: (stuck_at_0, stuck_at_1), see `load_faults`."""
         return naming("--faults", load_faults, self.faults) if self.faults else None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WritingOption:
+    """The way that cells are written, where writes may fail."""
+
+    writing: Annotated[
+        str | None,
+        typer.Option(
+            help="how writes fail: constant, write-verify or ramp, each with cells=hfo2|pcm, "
+            "controller=read|blind and low=N (columns with one pulse and no feedback), or "
+            "success:set=P,reset=P",
+            show_default="none fails",
+            rich_help_panel=CHIPS,
+        ),
+    ] = None
+
+    def read_writing(self, config: CrossbarConfig) -> Writing | None:
+        """Reads the writing of words of `config`."""
+        return None if self.writing is None else parse_writing(self.writing, config)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

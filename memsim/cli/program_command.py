@@ -35,6 +35,7 @@ __all__ = ["ProgramOptions", "run_program"]
 class ProgramOptions(
     options.ForceOption,
     options.SeedOption,
+    options.WritingOption,
     options.FaultOptions,
     options.SelectionOptions,
     options.CrossbarOptions,
@@ -105,7 +106,8 @@ def run_program(chosen: ProgramOptions) -> None:
         bar.add_task(f"programming {printable(chosen.checkpoint.name)}", total=None)
         made, chip = _plan_and_chip(chosen, policy, source, tensors)
         mapped = {name: jnp.asarray(tensors[name]) for name in made.names if name in tensors}
-        effective, programming = program(mapped, made, chip, passes=chosen.passes)
+        writing = chosen.read_writing(made.config.unflagged)
+        effective, programming = program(mapped, made, chip, passes=chosen.passes, writing=writing)
     held = {name: np.asarray(tensor) for name, tensor in effective.items()}
     save_tensors(chosen.out, tensors | held, metadata=source.metadata, force=chosen.force)
     if chosen.save_chip_file:
@@ -190,6 +192,11 @@ def _print_result(
         f"{summary.writes:,} writes programmed {count_text(len(summary.layers), 'tensor')}, whose "
         f"weights are off by {off} % (root mean squares)"
     ]
+    if summary.wrong_share is not None:
+        lines.append(
+            f"{summary.pulses:,} pulses; {summary.wrong_cells:,} cells "
+            f"({100 * summary.wrong_share:.3g} %) are wrong"
+        )
     for number, what in (
         (deviation.clipped, "clipped: beyond the largest code of the plan's scale"),
         (deviation.vanished, "held as 0 without being 0"),

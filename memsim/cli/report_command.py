@@ -19,13 +19,14 @@ from memsim.config import CrossbarConfig
 from memsim.files.checkpoints import Checkpoint, open_checkpoint
 from memsim.files.writing import write_text, write_whole
 from memsim.policies import Policy
-from memsim.report.documents import to_json
-from memsim.report.tables import policy_table
+from memsim.report.documents import to_json, writing_json
+from memsim.report.tables import policy_table, writing_table
 from memsim.report.terminal import listed, progress_bar, results_console
-from memsim.report.texts import count_text, pool_text, printable, width_text
+from memsim.report.texts import count_text, pool_text, printable, width_text, writing_text
 from memsim.selection import Matrix, layout_of
 from memsim.service.ownership import ServiceLife
 from memsim.streaming import Chips, Comparison, compare
+from memsim.writing import Writing
 
 __all__ = ["ReportOptions", "run_report"]
 
@@ -43,6 +44,7 @@ class ReportOptions(
     options.ForceOption,
     ServiceOptions,
     options.SeedOption,
+    options.WritingOption,
     options.FaultOptions,
     options.SelectionOptions,
     options.CrossbarOptions,
@@ -144,13 +146,16 @@ def run_report(chosen: ReportOptions) -> None:
     inputs = chosen.inputs()
     outputs = _check_outputs(chosen)
     source = chosen.open()
-    result = _compare(chosen, source, config, policies)
+    writing = chosen.read_writing(config)
+    result = _compare(chosen, source, config, policies, writing)
     lives = chosen.lives(result, config, inputs, chosen.seed)
     document = to_json(
         options.path_text(chosen.checkpoint), config, result.policies, result.digital
     )
     if chosen.old:
         document |= {"from": options.path_text(chosen.old), "keep_placement": chosen.keep_placement}
+    if writing is not None:
+        document["writing"] = writing_json(str(chosen.writing), writing)
     chosen.add_to(document, result, config, inputs, lives)
     # files first: who reads the terminal may stop reading
     figures = _draw(outputs.plot, policies, result, lives, document) if outputs.plot else {}
@@ -158,6 +163,8 @@ def run_report(chosen: ReportOptions) -> None:
     console = results_console()
     console.print(policy_table(result.policies, chosen.title))
     console.print(f"crossbars: {width_text(document['config'])}", highlight=False)
+    if writing is not None:
+        console.print(writing_table(result.policies, writing_text(document)))
     if not all(summary.analog_valid for summary in result.policies.values()):
         console.print(
             "analog-valid NO: sections mix outputs or complemented words, so a column current is "
@@ -195,6 +202,7 @@ def _compare(
     source: Checkpoint,
     config: CrossbarConfig,
     policies: Mapping[str, Policy],
+    writing: Writing | None,
 ) -> Comparison:
     """Counts the policies, with a bar for whoever watches."""
     select = chosen.select()
@@ -221,6 +229,7 @@ def _compare(
             passes=passes,
             chips=chips,
             steady=chosen.lifetime,
+            writing=writing,
             progress=lambda fraction: bar.update(task, completed=fraction),
         )
 

@@ -48,6 +48,8 @@ def save_chip(path: str | Path, chip: Chip, config: CrossbarConfig, *, force: bo
         "stuck_at_1": np.asarray(chip.stuck_at_1),
         "state": np.asarray(chip.state),
     }
+    if chip.planned is not None:
+        tensors["planned"] = np.asarray(chip.planned)
     kind = str(jax.random.key_impl(chip.key))
     try:
         _check_chip(tensors, kind, config)
@@ -81,7 +83,7 @@ def load_chip(path: str | Path, config: CrossbarConfig) -> Chip:
                 f"its format is {description['format']!r}, and this memsim reads formats up to "
                 f"{_FORMAT}"
             )
-        check_keys("it", tensors, Chip._fields)
+        check_keys("it", tensors, tuple(set(Chip._fields) - {"planned"}), ("planned",))
         kind, cells = description["key"], description["cells"]
         if not isinstance(kind, str):
             raise ValueError(f"`key` of its description is {kind!r}, no text")
@@ -138,7 +140,8 @@ def _check_chip(tensors: Mapping[str, np.ndarray], kind: str, config: CrossbarCo
     crossbars = config.crossbars or (state.shape[0] if state.ndim else 0)
     word, whole = config.word_dtype.name, sum(config.column_masks)
     words = Part((word,), (crossbars, config.physical_words), 0, whole)
-    for name in ("stuck_at_0", "stuck_at_1", "state"):
+    states = [name for name in ("state", "planned") if name in tensors]
+    for name in ("stuck_at_0", "stuck_at_1", *states):
         check_part(name, tensors[name], words)
     if not crossbars:
         raise ValueError("it has no crossbars")
@@ -151,8 +154,9 @@ def _check_chip(tensors: Mapping[str, np.ndarray], kind: str, config: CrossbarCo
                 raise ValueError(f"`{name}` holds parts of cells")
     if (low & high).any():
         raise ValueError("cells of it are stuck at both 0 and 1")
-    if (state & low).any() or (~state & high).any():
-        raise ValueError("`state` has stuck cells at another level than they are stuck at")
+    for name in states:
+        if (tensors[name] & low).any() or (~tensors[name] & high).any():
+            raise ValueError(f"`{name}` has stuck cells at another level than they are stuck at")
 
 
 def save_faults(

@@ -7,6 +7,7 @@ except ImportError as error:
 
 from memsim.plot.chips import accuracy_over_chips, chips_at_work, wear_map, yield_against_stuck_rate
 from memsim.plot.policies import (
+    accuracy_against_pulses,
     accuracy_against_reduction,
     reduction_against_index_bits,
     writes_by_policy,
@@ -15,6 +16,7 @@ from memsim.plot.policies import (
 from memsim.plot.style import to_svg
 
 __all__ = [
+    "accuracy_against_pulses",
     "accuracy_against_reduction",
     "accuracy_over_chips",
     "chips_at_work",

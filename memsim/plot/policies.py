@@ -33,6 +33,7 @@ from memsim.summary import Summary
 
 __all__ = [
     "Priced",
+    "accuracy_against_pulses",
     "accuracy_against_reduction",
     "reduction_against_index_bits",
     "writes_by_policy",
@@ -190,6 +191,53 @@ def accuracy_against_reduction(
     axes.set_ylim(max(low, -1), min(high, 101))  # intervals over few chips are wide
     legend_below(figure)
     tidy(axes, title, grid=True)
+    return figure
+
+
+def accuracy_against_pulses(
+    policies: Mapping[str, Policy],
+    pulses: Mapping[str, int],
+    change: Mapping[str, tuple[float, float, float]],
+    float_accuracy: float,
+) -> Figure:
+    """Draws what writes that fail cost in pulses against what is kept of the accuracy.
+
+    Args:
+      policies: by the name of the policy and of how it is written, as all that follows; a line
+        joins those of one policy, fewest pulses first.
+      pulses: that cells were given.
+      change: of the accuracy against the float network, with the ends of its 95 % interval; shares
+        of 1.
+      float_accuracy: share of 1.
+    """
+    figure = new_figure(8, 4.6)
+    axes = figure.subplots()
+    styles = styles_of(policies)
+    dashes_of = DashesByColour()
+    lines: dict[str, list[str]] = {}
+    for name, policy in policies.items():
+        lines.setdefault(str(policy), []).append(name)
+    for label, names in lines.items():
+        names.sort(key=lambda name: pulses[name])
+        colour, marker = styles[names[0]]
+        points = 100 * np.asarray([change[name] for name in names])
+        percent = 100 * float_accuracy + points[:, 0]
+        axes.errorbar(
+            [pulses[name] for name in names], percent, yerr=bars_of(points), color=colour,
+            linestyle=dashes_of(colour)[0], marker=marker, markersize=5.5, linewidth=1.1,
+            elinewidth=0.9, capsize=2.5, label=label,
+        )  # fmt: skip
+    axes.axhline(
+        100 * float_accuracy, color=INK, linewidth=1, linestyle=(0, (4, 3)),
+        label=f"float network ({100 * float_accuracy:.1f} %)",
+    )  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_xlabel("pulses to program the network")
+    axes.set_ylabel("accuracy (%); bars: 95 %")
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, -1), min(high, 101))
+    legend_below(figure)
+    tidy(axes, "Accuracy kept against pulses, where writes fail", grid=True)
     return figure
 
 

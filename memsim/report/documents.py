@@ -11,6 +11,7 @@ from memsim.service.costs import LAWS, Figure, ServiceInputs
 from memsim.service.ownership import Levelling, ServiceLife, quantiles
 from memsim.service.wear import cycles_per_write
 from memsim.summary import Summary
+from memsim.writing import Writing
 
 __all__ = [
     "Upkeep",
@@ -21,6 +22,7 @@ __all__ = [
     "service_inputs_json",
     "service_life_json",
     "to_json",
+    "writing_json",
 ]
 
 
@@ -46,6 +48,11 @@ def to_json(
         "digital": list(digital),
         "policies": {name: dataclasses.asdict(summary) for name, summary in policies.items()},
     }
+
+
+def writing_json(text: str, writing: Writing) -> dict[str, Any]:
+    """Turns how writes fail into JSON values: the entry `writing` of a report, and its text."""
+    return {"text": text} | dataclasses.asdict(writing)
 
 
 class Upkeep(NamedTuple):

@@ -19,6 +19,7 @@ from memsim.report.texts import (
     time_text,
     wear_text,
     width_text,
+    writing_text,
 )
 
 __all__ = ["to_html"]
@@ -72,6 +73,7 @@ def to_html(
         "pool": pool_text,
         "wear_text": wear_text,
         "width_text": width_text,
+        "writing_text": writing_text,
     }
     template = environment.from_string(source)
     return template.render(report=report, accuracy=accuracy or {}, pictures=pictures or {})

@@ -25,7 +25,7 @@ from memsim.summary import Summary
 if TYPE_CHECKING:  # rich is slow to import
     from memsim.report._layout import FittingTable
 
-__all__ = ["budget_tables", "lifetime_tables", "policy_table", "scheme_table"]
+__all__ = ["budget_tables", "lifetime_tables", "policy_table", "scheme_table", "writing_table"]
 
 
 def policy_table(
@@ -60,6 +60,31 @@ def policy_table(
         ))  # fmt: skip
     title += passes_text(next(iter(policies.values())).writes_per_pass)
     return FittingTable(title, columns, rows)
+
+
+def writing_table(policies: Mapping[str, Summary], title: str) -> "FittingTable":
+    """Shows what each policy takes where writes fail: pulses, writes, cells left wrong.
+
+    Args:
+      policies: counted with a `Writing`, by the name to show; at least one.
+      title: see `writing_text`.
+    """
+    from memsim.report._layout import Column, FittingTable
+
+    headings = ("pulses", "cells pulsed", "writes", "wrong cells", "share")
+    rows = [
+        (
+            name,
+            f"{summary.pulses:,}",
+            f"{summary.set_pulses + summary.reset_pulses:,}",
+            f"{summary.writes:,}",
+            f"{summary.wrong_cells:,}",
+            f"{100 * (summary.wrong_share or 0):.3g} %",
+        )
+        for name, summary in policies.items()
+    ]
+    title += passes_text(next(iter(policies.values())).writes_per_pass)
+    return FittingTable(title, [Column("policy"), *map(Column, headings)], rows)
 
 
 def scheme_table(report: Mapping[str, Any]) -> "FittingTable":

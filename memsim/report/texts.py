@@ -20,6 +20,7 @@ __all__ = [
     "time_text",
     "wear_text",
     "width_text",
+    "writing_text",
 ]
 
 
@@ -129,6 +130,22 @@ def origin_text(name: str, inputs: Mapping[str, Any]) -> str:
     if name in inputs["given"]:
         return "your file"
     return "PLACEHOLDER" if name in inputs["placeholders"] else "default"
+
+
+def writing_text(report: Mapping[str, Any]) -> str:
+    """Says how writes fail, of a report with `writing`."""
+    writing = report["writing"]
+
+    def percent(success: float | Sequence[float]) -> str:
+        rates = sorted({success} if isinstance(success, float) else set(success))
+        return " or ".join(f"{100 * (1 - rate):.3g}" for rate in reversed(rates))
+
+    goes_by = {"read": "reads each row first", "blind": "goes by the plan alone"}
+    return (
+        f"Written as {printable(writing['text'])}: {percent(writing['set_success'])} % of SETs and "
+        f"{percent(writing['reset_success'])} % of RESETs fail; the controller "
+        f"{goes_by[writing['controller']]}"
+    )
 
 
 def pool_text(config: Mapping[str, Any]) -> str:

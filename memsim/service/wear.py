@@ -18,6 +18,7 @@ from memsim.codes import AnyArray
 from memsim.config import CrossbarConfig
 from memsim.network import program
 from memsim.planning import Plan
+from memsim.writing import Writing
 
 __all__ = [
     "WearHistogram",
@@ -102,7 +103,7 @@ def wear_cycles(
 
 
 def steady_wear(
-    params: PyTree, plan: Plan, chip: Chip, *, passes: int = 1
+    params: PyTree, plan: Plan, chip: Chip, *, passes: int = 1, writing: Writing | None = None
 ) -> Float32[Array, "crossbars rows columns"]:
     """Counts the cycles that one programming wears each cell by in steady weight streaming.
 
@@ -111,14 +112,16 @@ def steady_wear(
 
     Args:
       params, plan, chip: see `program`.
-      passes: to average over (static); one is exact unless bit stucking draws afresh.
+      passes: to average over (static); one is exact unless bit stucking draws afresh or
+        writes fail.
+      writing: how writes fail; None where none does.
 
     Returns:
       Cycles per cell and programming: half its writes where cells are of one bit.
     """
     # the first pass leaves the cells as every later one finds them
-    _, first = program(params, plan, chip)
-    _, steady = program(params, plan, first.chip, passes=passes, wear=True)
+    _, first = program(params, plan, chip, writing=writing)
+    _, steady = program(params, plan, first.chip, passes=passes, wear=True, writing=writing)
     if steady.wear is None:
         raise AssertionError("`program` counts wear where it is asked to.")
     return jnp.asarray(wear_cycles(jnp.asarray(steady.wear), plan.config)) / passes

@@ -64,6 +64,7 @@ def show_plan(chosen: FinetuneOptions) -> None:
         f"{100 * chosen.stuck_at:g} % of cells stuck",
         "read": f"{chosen.cells} cells after {chosen.seconds:g} s, wires of {chosen.ohm:g} ohm "
         "from cell to cell",
+        "written": chosen.writing or "no write fails",
         "fine-tuning": what,
         "steps": f"{start} to {chosen.steps} of {chosen.batch} images each",
         "plan": refreshed,

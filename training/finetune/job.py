@@ -94,9 +94,10 @@ def evaluate(
     networks: Sequence[PyTree],
     plans: Sequence[memsim.Plan],
     readout: memsim.Readout | None,
+    writing: memsim.Writing | None,
 ) -> Evaluation:
     """Programs a network onto each chip until the steady state, and tests what it holds."""
-    held, programmings = program_chips(networks, plans, bench.chips, _PASSES, readout)
+    held, programmings = program_chips(networks, plans, bench.chips, _PASSES, readout, writing)
     counted = zip(programmings, plans, strict=True)
     writes = [memsim.summarize(*pair).writes_per_pass[-1] for pair in counted]
     return Evaluation(bench.classify(held), held, writes)
@@ -117,6 +118,7 @@ def compare_writes(
             stuck_at_0=chosen.stuck_at / 2,
             stuck_at_1=chosen.stuck_at / 2,
         ),
+        writing=chosen.read_writing(config),
     )
 
 
@@ -135,7 +137,9 @@ def make_descent(bench: Bench, chosen: FinetuneOptions) -> Descent:
     return Descent(params, bench.replan, optimizer, schedule, chosen.refresh)
 
 
-def make_tuning(bench: Bench, chosen: FinetuneOptions) -> tuple[Tuning, Step]:
+def make_tuning(
+    bench: Bench, chosen: FinetuneOptions, writing: memsim.Writing | None
+) -> tuple[Tuning, Step]:
     """Prepares the tuning of one network for all chips, or of one for each."""
 
     def teacher(images: Array) -> Array:
@@ -148,6 +152,7 @@ def make_tuning(bench: Bench, chosen: FinetuneOptions) -> tuple[Tuning, Step]:
         write_width=chosen.write_width,
         readout=chosen.readout(),
         passes=_PASSES,
+        writing=writing,
     )
     descent = make_descent(bench, chosen)
     if not chosen.robust:
@@ -169,6 +174,7 @@ def fine_tune(
     training, count = task.training, chosen.chips
     bench, readout = make_bench(task, config, policy, chosen), chosen.readout()
     start, avoids = bench.start, policy.avoids_faults
+    writing = chosen.read_writing(config)
 
     progress = bar.add_task("programming and testing", total=3)
     (reference,) = bench.classify([start])
@@ -177,10 +183,10 @@ def fine_tune(
     # one plan serves all chips, unless each has stuck cells to avoid
     known = unstack(bench.chips) if avoids else [None]
     plans = [bench.replan(start, chip) for chip in known] * (1 if avoids else count)
-    before = evaluate(bench, [start] * count, plans, readout)
+    before = evaluate(bench, [start] * count, plans, readout, writing)
     bar.advance(progress)
 
-    tuning, step = make_tuning(bench, chosen)
+    tuning, step = make_tuning(bench, chosen, writing)
     tuning = run_steps(
         step,
         tuning,
@@ -198,7 +204,7 @@ def fine_tune(
     else:
         networks, plans = tuning.each()
         tuned = jax.tree.map(lambda *of_chips: np.stack(of_chips), *networks)
-    after = evaluate(bench, networks, plans, readout)
+    after = evaluate(bench, networks, plans, readout, writing)
     bar.advance(progress)
     shared = chosen.robust or not (chosen.refresh or avoids)
     return Outcome(

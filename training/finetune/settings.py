@@ -12,7 +12,7 @@ from training import options, policies, runs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FinetuneOptions(options.ReadOptions, options.TaskOptions):
+class FinetuneOptions(options.WritingOptions, options.ReadOptions, options.TaskOptions):
     """The options of `python -m training.finetune`."""
 
     train_data: Annotated[
@@ -114,6 +114,7 @@ def check_options(chosen: FinetuneOptions) -> tuple[memsim.CrossbarConfig, memsi
     config = memsim.CrossbarConfig(
         crossbars=chosen.crossbars, rows=chosen.rows, columns=chosen.columns, bits=chosen.bits
     )
+    chosen.read_writing(config)
     policy = memsim.Policy.parse(chosen.policy)
     policy.check(policy.stored_on(config))
     policies.check_trainable(chosen.policy, policy)

@@ -41,6 +41,8 @@ class Objective:
       readout: how the chip is read; None for ideal cells and wires.
       passes: programmings, of which the last counts: in weight streaming cells that bit stucking
         leaves hold what the pass before put there, after an erased start at 2.
+      writing: how writes fail, so that the loss is of weights that were really written; None where
+        none does.
     """
 
     apply: Apply
@@ -49,6 +51,7 @@ class Objective:
     write_width: float = 1.0
     readout: memsim.Readout | None = None
     passes: int = 1
+    writing: memsim.Writing | None = None
 
 
 def stuck_aware_loss(
@@ -72,8 +75,9 @@ def stuck_aware_loss(
     """
     readout = None if read_key is None else objective.readout
     held, programming = memsim.program(
-        params, plan, chip, passes=objective.passes, words=readout is not None
-    )
+        params, plan, chip,
+        passes=objective.passes, words=readout is not None, writing=objective.writing,
+    )  # fmt: skip
     if readout is not None and read_key is not None:
         held = memsim.read_weights(read_key, held, plan, programming, readout)
     logits, teacher = objective.apply(held, images), objective.teacher

@@ -18,6 +18,7 @@ class Combination(NamedTuple):
       policy: how they are programmed.
       stuck_at: share of cells that are stuck, half of them at each level.
       readout: how chips are read; None for ideal cells and wires.
+      writing: how writes fail, in words; None where none does.
     """
 
     number: int
@@ -25,11 +26,18 @@ class Combination(NamedTuple):
     policy: memsim.Policy
     stuck_at: float
     readout: memsim.Readout | None = None
+    writing: str | None = None
 
     @property
     def chips_differ(self) -> bool:
-        """Says whether chips differ: by stuck cells, bit stucking or how their cells are read."""
-        return policies.differ(self.policy, self.stuck_at, self.readout)
+        """Says whether chips differ: by stuck cells, bit stucking, how they are written or read."""
+        return policies.differ(self.policy, self.stuck_at, self.readout, self.read_writing())
+
+    def read_writing(self) -> memsim.Writing | None:
+        """Gives the writing of these crossbars; None where no write fails."""
+        if self.writing is None:
+            return None
+        return memsim.cells.parse_writing(self.writing, self.config)
 
     def __str__(self) -> str:
         config = self.config
@@ -45,6 +53,7 @@ def list_combinations(
     wanted: Sequence[memsim.Policy],
     stuck_at: Sequence[float] = (0.0,),
     readout: memsim.Readout | None = None,
+    writing: str | None = None,
 ) -> list[Combination]:
     """Lists every combination once; whether memsim takes it shows when it is planned.
 
@@ -57,7 +66,7 @@ def list_combinations(
         if not 0 <= rate <= 1:  # also refuses NaN
             raise ValueError(f"`stuck_at` is {rate}; a share lies in 0..1.")
     every = dict.fromkeys(itertools.product(configs, wanted, stuck_at))
-    return [Combination(number, *one, readout) for number, one in enumerate(every)]
+    return [Combination(number, *one, readout, writing) for number, one in enumerate(every)]
 
 
 def list_configs(

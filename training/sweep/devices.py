@@ -42,6 +42,7 @@ def program_chunk(
     plan: memsim.Plan,
     stuck_at: Float32[Array, ""],
     chips: Int32[Array, " chips"],
+    writing: memsim.Writing | None = None,
     *,
     passes: int,
     readout: memsim.Readout | None = None,
@@ -53,6 +54,7 @@ def program_chunk(
       key: data of the sweep's key; chip n draws from `fold_in(key, n)`.
       stuck_at: share of cells stuck at each of the two levels.
       chips: their numbers.
+      writing: how writes fail; None where none does.
       passes: static, see `memsim.program`.
       readout: static, how chips are read; None for ideal cells and wires.
       own_plans: static, whether `plan` has a leading axis of chips.
@@ -62,7 +64,7 @@ def program_chunk(
         own = jax.random.fold_in(jax.random.wrap_key_data(key), number)
         chip = memsim.sample_chip(own, plan, stuck_at, stuck_at)
         held, programming = memsim.program(
-            params, plan, chip, passes=passes, words=readout is not None
+            params, plan, chip, passes=passes, words=readout is not None, writing=writing
         )
         if readout is not None:
             held = memsim.read_weights(read_key(chip), held, plan, programming, readout)
@@ -121,7 +123,7 @@ class Engine:
                 program_chunk, passes=passes, readout=readout, own_plans=own_plans
             )
             plan = split if own_plans else same
-            return jax.jit(shard(local, in_specs=(same, same, plan, same, split)))
+            return jax.jit(shard(local, in_specs=(same, same, plan, same, split, same)))
 
         self._program = {own_plans: program(own_plans) for own_plans in (False, True)}
         # a CPU is slow at the grouped convolutions that chips side by side make
@@ -135,6 +137,7 @@ class Engine:
         chips: Sequence[int],
         chunk: int,
         batches: Iterable[Batch] = (),
+        writing: memsim.Writing | None = None,
     ) -> Measured:
         """Programs chips, and tests them where there are batches.
 
@@ -144,6 +147,7 @@ class Engine:
           chips: numbers of at most `chunk * devices` chips.
           chunk: chips on each device; other numbers compile again.
           batches: labelled images.
+          writing: how writes fail; None where none does.
 
         Raises:
           RuntimeError: out of memory, here or in another process.
@@ -151,6 +155,7 @@ class Engine:
         index = np.resize(np.arange(len(chips)), chunk * self.devices)  # the rest repeats some
         numbers = self._place(np.asarray(chips, np.int32)[index], "chips")
         rate = self._place(np.float32(stuck_at / 2))
+        written = self._place(jax.tree.map(np.float32, writing))
         own_plans = not isinstance(plan, memsim.Plan)
         if own_plans:
             stacked = jax.tree.map(lambda *x: np.stack([np.asarray(leaf) for leaf in x]), *plan)
@@ -160,7 +165,7 @@ class Engine:
 
         def work() -> tuple[memsim.Counts, Array]:
             program = self._program[own_plans]
-            held, counts = program(self._key, self._params, placed, rate, numbers)
+            held, counts = program(self._key, self._params, placed, rate, numbers, written)
             correct = jnp.zeros_like(numbers)
             for batch in padded(batches):
                 correct = correct + self._test(held, *self._place(batch))
@@ -204,7 +209,7 @@ class Engine:
             placed = self._place(plan)
         numbers = shape(jax.ShapeDtypeStruct((count,), np.int32))
         rate = self._place(np.float32(0))
-        given = (self._key, self._params, placed, rate, numbers)
+        given = (self._key, self._params, placed, rate, numbers, None)
         held, _ = jax.eval_shape(self._program[own_plans], *given)
         (tested,) = padded([batch])
         return max(

@@ -9,6 +9,7 @@ import jax
 
 import memsim
 from memsim.summary import layer_facts, summarize_counts, with_reduction
+from training.policies import differ
 from training.sweep.combinations import Combination
 from training.sweep.devices import Engine, most_chips, on_every_process
 from training.sweep.parts import Layout, make_row
@@ -46,27 +47,39 @@ def make_measure(engine: Engine, task: Task, seed: int, chunk: int) -> Measure:
             for chip in faulty
         ]
 
-    def summarize(plan: memsim.Plan, counts: memsim.Counts) -> list[memsim.Summary]:
+    def summarize(
+        plan: memsim.Plan, counts: memsim.Counts, writing: memsim.Writing | None
+    ) -> list[memsim.Summary]:
         facts = layer_facts({name: plan.layers[name] for name in plan.names})
         each = (jax.tree.map(lambda x, i=i: x[i], counts) for i in range(len(counts.sets)))
-        return [summarize_counts(of_chip, facts, None, plan.config) for of_chip in each]
+        return [summarize_counts(of_chip, facts, None, plan.config, writing) for of_chip in each]
 
     @functools.cache
     def baseline(
-        config: memsim.CrossbarConfig, stuck_at: float, chips: Sequence[int]
+        config: memsim.CrossbarConfig,
+        stuck_at: float,
+        chips: Sequence[int],
+        writing: memsim.Writing | None,
     ) -> list[memsim.Summary]:
         plan = place(config, unsorted)
-        return summarize(plan, engine(plan, stuck_at, chips, chunk).counts)
+        counts = engine(plan, stuck_at, chips, chunk, writing=writing).counts
+        return summarize(plan, counts, writing)
 
     def measure(combination: Combination, chips: Sequence[int]) -> list[MeasuredChip]:
         plan = on_every_process(lambda: plans(combination, chips))
-        measured = engine(plan, combination.stuck_at, chips, chunk, task.batches())
-        summaries = summarize(plan[0] if isinstance(plan, list) else plan, measured.counts)
-        # without stuck cells `unsorted` is the same on every chip
-        same = baseline(
-            combination.config, combination.stuck_at, tuple(chips) if combination.stuck_at else (0,)
+        writing = combination.read_writing()
+        measured = engine(plan, combination.stuck_at, chips, chunk, task.batches(), writing)
+        one = plan[0] if isinstance(plan, list) else plan
+        summaries = summarize(one, measured.counts, writing)
+        # `unsorted` may be the same on every chip
+        differs = differ(unsorted, combination.stuck_at, writing=writing)
+        baselines = baseline(
+            combination.config,
+            combination.stuck_at,
+            tuple(chips) if differs else (0,),
+            writing,
         )
-        baselines = same if combination.stuck_at else same * len(chips)
+        baselines = baselines if differs else baselines * len(chips)
         return [
             (with_reduction(summary, other), int(correct))
             for summary, other, correct in zip(summaries, baselines, measured.correct, strict=True)

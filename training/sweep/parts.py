@@ -36,11 +36,14 @@ SCHEMA = pa.schema(
         ("stuck_at", pa.float64()),
         ("stuck_at_0", pa.float64()),
         ("stuck_at_1", pa.float64()),
+        ("writing", pa.string()),
         ("chip", pa.int32()),
         ("writes", pa.int64()),
         ("sets", pa.int64()),
         ("resets", pa.int64()),
         ("row_operations", pa.int64()),
+        ("pulses", pa.int64()),
+        ("wrong_cells", pa.int64()),
         ("reduction", pa.float64()),
         ("accuracy", pa.float64()),
         ("correct", pa.int64()),
@@ -58,6 +61,10 @@ _LEFT = (
     "summary.json",
     "weights.safetensors",
 )
+
+
+# Columns without a value where nothing is written, one word wide, where no write fails.
+_MAY_LACK = ("reduction", "columns", "writing", "wrong_cells")
 
 
 class Layout(NamedTuple):
@@ -94,6 +101,7 @@ def describe(combination: Combination) -> dict[str, Any]:
         "stuck_at": rate,
         "stuck_at_0": rate / 2,
         "stuck_at_1": rate / 2,
+        "writing": combination.writing,
     }
 
 
@@ -107,6 +115,8 @@ def make_row(
         "sets": summary.sets,
         "resets": summary.resets,
         "row_operations": summary.row_operations,
+        "pulses": summary.pulses,
+        "wrong_cells": summary.wrong_cells,
         "reduction": summary.reduction,
         "accuracy": correct / images,
         "correct": correct,
@@ -179,7 +189,7 @@ def check_part(
 def _wrong(row: Mapping[str, Any], same: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Names the columns of a row that cannot be, and what would be right."""
     for name, value in row.items():
-        if value is None and name not in ("reduction", "columns"):
+        if value is None and name not in _MAY_LACK:
             yield name, "a value is missing"
         elif isinstance(value, float) and not math.isfinite(value):
             yield name, "it is finite"

@@ -31,7 +31,7 @@ class Processes(options.Options):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SweepOptions(Processes, options.ReadOptions, options.TaskOptions):
+class SweepOptions(Processes, options.WritingOptions, options.ReadOptions, options.TaskOptions):
     """The options of `python -m training.sweep`."""
 
     batch: options.BatchSize = 250
@@ -108,7 +108,9 @@ class SweepOptions(Processes, options.ReadOptions, options.TaskOptions):
             self.columns or (None,),
         )
         wanted = list_policies(self.policy, self.p or (), self.low or (), self.tolerance or ())
-        return list_combinations(configs, wanted, self.stuck_at, self.readout())
+        for config in configs:
+            self.read_writing(config)
+        return list_combinations(configs, wanted, self.stuck_at, self.readout(), self.writing)
 
     def on_record(self) -> dict[str, Any]:
         """Returns what results depend on, but the network and the images themselves."""
