@@ -6,10 +6,13 @@ import hypothesis
 import jax
 import numpy as np
 import pytest
+import rich.progress
 from jax.experimental.compilation_cache import compilation_cache
 
 import memsim
 from memsim.cli import main
+from memsim.selection import named_leaves
+from training.tasks import digits_task
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -89,6 +92,16 @@ def ir_drop_circuits():
     if not path.is_file():
         pytest.skip(f"no solved circuits in {path}")
     return np.load(path)
+
+
+@pytest.fixture(scope="session")
+def digits_weights(tmp_path_factory):
+    """A digits CNN, trained for as long as it takes to tell most digits apart."""
+    with rich.progress.Progress(disable=True) as bar, jax.numpy_dtype_promotion("standard"):
+        task = digits_task(0, bar, epochs=4)
+    path = tmp_path_factory.mktemp("weights") / "digits.safetensors"
+    memsim.save_tensors(path, named_leaves(task.params))
+    return path
 
 
 @pytest.fixture

@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 
 import memsim
-from memsim import cells, chip, codes, files, intervals, placement, policies, schedule, service
+from memsim import (
+    cells,
+    chip,
+    codes,
+    draws,
+    files,
+    intervals,
+    placement,
+    policies,
+    schedule,
+    service,
+)
 from memsim.selection import select_by_name
 
 CONFIG = memsim.CrossbarConfig(rows=4, bits=4)
@@ -23,6 +34,7 @@ SUMMARY = memsim.summarize(DONE, PLAN)
 LAYER = PLAN.layers["a/kernel"]
 WORDS = DONE.words["a/kernel"]
 READOUT = memsim.Readout()
+WRITING = memsim.Writing(set_success=0.5, reset_success=(0.2, 0.4, 0.8, 1.0))
 CELLS = cells.program_cells(KEY, WORDS, CONFIG, READOUT)
 CODES = jnp.asarray([[1, -2], [3, -7]], jnp.int8)
 CODED = codes.encode(CODES, CONFIG)
@@ -64,12 +76,18 @@ CALLS = {
     memsim.plan: {"params": PARAMS, "config": CONFIG, "policy": POLICY, "select": None},
     memsim.with_stucking: {"plan": PLAN, "policy": memsim.Policy.parse("sws+stuck:p=0.5,low=2")},
     memsim.sample_chip: {"key": KEY, "plan": PLAN, "stuck_at_0": 0.1, "stuck_at_1": 0.1},
-    memsim.program: {"params": PARAMS, "plan": PLAN, "chip": CHIP, "passes": 1},
+    memsim.program: {"params": PARAMS, "plan": PLAN, "chip": CHIP, "passes": 1,
+                     "writing": WRITING},
     memsim.summarize: {"programming": DONE, "plan": PLAN, "baseline": SUMMARY},
     memsim.mean_over_chips: {"summaries": [SUMMARY, SUMMARY]},
     memsim.compare: {"tensors": {"kernel": PARAMS["a"]["kernel"]}, "config": CONFIG,
-                     "policies": {"sws": POLICY}, "passes": 1, "chips": memsim.Chips()},
+                     "policies": {"sws": POLICY}, "passes": 1, "chips": memsim.Chips(),
+                     "writing": WRITING},
     memsim.enable_words: {"plan": PLAN, "chip": CHIP},
+    memsim.Writing: {"set_success": 0.5, "reset_pulses": (2.0,) * 4, "controller": "blind"},
+    draws.success_words: {"plan": PLAN, "chip": CHIP, "writing": WRITING},
+    cells.parse_writing: {"text": "write-verify:low=2", "config": CONFIG},
+    cells.scheme_writing: {"scheme": SCHEME, "config": CONFIG, "low": 1, "low_scheme": SCHEME},
     memsim.expected_writes: {"params": PARAMS, "plan": PLAN, "chip": CHIP, "width": 1.0},
     memsim.budget: {"params": PARAMS, "config": CONFIG, "judge": JUDGE, "max_drop": 0.9,
                     "batch": 4, "chips": 1, "seed": 0},
@@ -165,7 +183,10 @@ def is_sensible(result):
         if isinstance(leaf, jax.Array | np.ndarray) and jnp.issubdtype(leaf.dtype, np.floating):
             if np.isnan(leaf).any():
                 return False
-        elif isinstance(leaf, memsim.Programming) and min(map(np.min, leaf.counts)) < 0:
+        elif (
+            isinstance(leaf, memsim.Programming)
+            and min(map(np.min, jax.tree.leaves(leaf.counts))) < 0
+        ):
             return False
     return True
 

@@ -83,6 +83,11 @@ def summary_of(sets, resets, row_operations, set_rows=None, reset_rows=None, cel
         layers={},
         set_rows=row_operations if set_rows is None else set_rows,
         reset_rows=row_operations if reset_rows is None else reset_rows,
+        pulses=sets + resets,
+        set_pulses=sets,
+        reset_pulses=resets,
+        wrong_cells=None,
+        wrong_share=None,
         cell_bits=cell_bits,
     )
 

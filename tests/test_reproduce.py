@@ -47,6 +47,30 @@ def test_stuck_cells_are_those_of_each_chip(run, tmp_path):
     assert avoiding["reduction"] > policies["sws"]["reduction"]
 
 
+def test_each_policy_under_each_way_of_writing(run, tmp_path, digits_weights):
+    texts = ["success:set=0.9,reset=0.9", "write-verify:controller=blind"]
+    result = run(
+        "--out", tmp_path, "--chips", 2, "--weights", digits_weights, "--passes", 2,
+        "--policy", "unsorted", "--policy", "matched",
+        *(part for text in texts for part in ("--writing", text)),
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    document = json.loads((tmp_path / "reproduce.json").read_text())
+    policies = document["policies"]
+    assert list(policies) == [f"{p} {text}" for p in ("unsorted", "matched") for text in texts]
+    often, rarely = (policies[f"unsorted {text}"] for text in texts)
+    assert often["chips"] == 2
+    assert often["wrong_share"] > rarely["wrong_share"] > 0
+    assert often["accuracy"] < rarely["accuracy"]
+    # a controller that reads leaves fewer cells wrong where fewer are written
+    assert policies[f"matched {texts[0]}"]["wrong_share"] < 0.5 * often["wrong_share"]
+    # pulses of write-verify are counted one by one
+    assert rarely["pulses"] > 3 * (rarely["set_pulses"] + rarely["reset_pulses"])
+    assert rarely["write_seconds"] is None
+    assert (tmp_path / "accuracy_against_pulses.png").is_file()
+    assert "wrong cells" in result.output
+
+
 @pytest.mark.slow
 def test_without_arguments_it_is_the_digits_cnn(run, tmp_path):
     result = run("--out", tmp_path, "--chips", 3, "--p", 0.25, "--low", 5, "--crossbars", 16,

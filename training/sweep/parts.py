@@ -199,6 +199,11 @@ def _wrong(row: Mapping[str, Any], same: Mapping[str, Any]) -> Iterator[tuple[st
             yield name, "it is at least 0"
     if row["writes"] != row["sets"] + row["resets"]:
         yield "writes", "it is the sum of `sets` and `resets`"
+    # only what is pulsed changes
+    if row["pulses"] < row["writes"]:
+        yield "pulses", "it is at least `writes`"
+    if (row["wrong_cells"] is None) != (row["writing"] is None):
+        yield "wrong_cells", "it is missing only where no write fails"
     # a row that changes changes at least one cell
     if row["row_operations"] > row["writes"]:
         yield "row_operations", "it is at most `writes`"
