@@ -438,7 +438,8 @@ WRONG = {
     "cell": 1, "bits": 7, "rows": 64, "columns": 128, "encoding": "offset_binary", "policy": "sws",
     "placement": "unsorted", "p": 0.25, "low": 2, "tolerance": 1, "stuck_at": 0.5,
     "stuck_at_0": 0.5, "stuck_at_1": 0.5, "chip": 5, "writes": -1, "sets": -1, "resets": 10**9,
-    "row_operations": 10**9, "writing": "constant", "pulses": 0, "wrong_cells": 3, "reduction": np.nan, "accuracy": np.inf, "correct": 501,
+    "row_operations": 10**9, "writing": "constant", "pulses": 0, "wrong_cells": 3,
+    "reduction": np.nan, "accuracy": np.inf, "correct": 501,
     "images": 400, "index_bits_per_weight": -np.inf, "analog_valid": None,
 }  # fmt: skip
 
