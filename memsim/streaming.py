@@ -67,6 +67,7 @@ class Tensors(Protocol):
 
 
 Streams = dict[tuple[Policy, Placing], Stream]
+Facts = dict[Placing, dict[str, LayerSummary]]  # what plans say of layers, by name
 
 
 class SteadyPass(NamedTuple):
@@ -165,8 +166,8 @@ def compare(
     for policy in wanted:
         of_chips = [
             summary
-            for stream in _of_policy(streams, policy)
-            for summary in stream.summaries(facts[policy])
+            for placing, stream in _of_policy(streams, policy).items()
+            for summary in stream.summaries(facts[placing])
         ]
         summaries[policy] = of_chips * chips.number if len(of_chips) == 1 else of_chips
     means = {
@@ -174,15 +175,15 @@ def compare(
         for name, policy in policies.items()
     }
     lasts = {
-        name: _last_pass(_of_policy(streams, policy), facts[policy])
+        name: _last_pass(_of_policy(streams, policy), facts)
         for name, policy in (policies.items() if steady else ())
     }
     read = {tensor for tensor, _ in selected.values()}
     return Comparison(means, [name for name in shapes if name not in read], selected, lasts)
 
 
-def _of_policy(streams: Streams, policy: Policy) -> list[Stream]:
-    return [stream for (streamed, _), stream in streams.items() if streamed == policy]
+def _of_policy(streams: Streams, policy: Policy) -> dict[Placing, Stream]:
+    return {placing: each for (streamed, placing), each in streams.items() if streamed == policy}
 
 
 def _mean_against(summaries: Sequence[Summary], baselines: Sequence[Summary]) -> Summary:
@@ -191,9 +192,9 @@ def _mean_against(summaries: Sequence[Summary], baselines: Sequence[Summary]) ->
     return mean_over_chips([with_reduction(summary, baseline) for summary, baseline in pairs])
 
 
-def _last_pass(streams: Sequence[Stream], facts: Mapping[str, LayerSummary]) -> SteadyPass:
+def _last_pass(streams: Mapping[Placing, Stream], facts: Facts) -> SteadyPass:
     """Gives the last pass of one policy, by itself."""
-    passed = [last for stream in streams for last in stream.last_pass(facts)]
+    passed = [last for of, stream in streams.items() for last in stream.last_pass(facts[of])]
     mean = mean_over_chips([summary for summary, _ in passed])
     return SteadyPass(mean, [wear for _, wear in passed])
 
@@ -256,19 +257,19 @@ def _program_all(
     chips: Chips,
     redeployed: bool,
     progress: Callable[[float], None] | None,
-) -> dict[Policy, dict[str, LayerSummary]]:
+) -> Facts:
     """Leads every round through all streams; gives what the plans say of the layers."""
     matrices = {name: matrix for name, (_, matrix) in selected.items()}
     placings = {placing: _stuck_of(placing, matrices, config, chips) for _, placing in streams}
-    facts: dict[Policy, dict[str, LayerSummary]] = {policy: {} for policy, _ in streams}
+    facts: Facts = {placing: {} for placing in placings}
     laid_out, parts = 0, len(rounds) * len(selected) * len(placings)
     left: dict[Placing, Held] = {}  # by the old network
     for number, weights in enumerate(rounds):
         held = dict(left)
         for part in lay_out_ahead(selected, weights, config, placings, held):
-            for (policy, placing), stream in streams.items():
+            facts[part.placing][part.name] = part.facts
+            for (_, placing), stream in streams.items():
                 if placing == part.placing:
-                    facts[policy][part.name] = part.facts
                     stream.add(part.target, part.slots)
             laid_out += 1
             if progress:

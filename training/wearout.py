@@ -39,7 +39,7 @@ from training.evaluation import Apply, unstack
 from training.progress import progress_bar
 from training.tasks import Task, digits_task
 
-_POLICIES = ["unsorted", "sws", "matched", "matched:tolerance=1,correction=mean"]
+_POLICIES = ["unsorted", "sws", "matched", "matched:tolerance=1"]
 
 # Passes whose wear is averaged, where bit stucking draws afresh in each.
 _AVERAGED = 16

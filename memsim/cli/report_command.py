@@ -22,7 +22,7 @@ from memsim.policies import Policy
 from memsim.report.documents import to_json
 from memsim.report.tables import policy_table
 from memsim.report.terminal import listed, progress_bar, results_console
-from memsim.report.texts import count_text, pool_text, printable, width_text
+from memsim.report.texts import CODE_ERRORS, count_text, pool_text, printable, width_text
 from memsim.selection import Matrix, layout_of
 from memsim.service.ownership import ServiceLife
 from memsim.streaming import Chips, Comparison, compare
@@ -158,6 +158,8 @@ def run_report(chosen: ReportOptions) -> None:
     console = results_console()
     console.print(policy_table(result.policies, chosen.title))
     console.print(f"crossbars: {width_text(document['config'])}", highlight=False)
+    if any(summary.code_error_rms is not None for summary in result.policies.values()):
+        console.print(CODE_ERRORS)
     if not all(summary.analog_valid for summary in result.policies.values()):
         console.print(
             "analog-valid NO: sections mix outputs or complemented words, so a column current is "

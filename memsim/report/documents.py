@@ -134,6 +134,8 @@ def budget_json(found: Budget) -> dict[str, Any]:
             "accepted": trial.accepted,
             "writes": trial.summary.writes,
             "reduction": trial.summary.reduction,
+            "code_error_rms": trial.summary.code_error_rms,
+            "code_error_mean": trial.summary.code_error_mean,
             "index_bits_per_weight": trial.summary.index_bits_per_weight,
             "analog_valid": trial.summary.analog_valid,
             "planning_change": trial.change._asdict(),

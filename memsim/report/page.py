@@ -7,6 +7,8 @@ from importlib import resources
 from typing import Any
 
 from memsim.report.texts import (
+    CODE_ERRORS,
+    code_error_text,
     count_text,
     index_bits_text,
     lifetime_title,
@@ -67,6 +69,8 @@ def to_html(
         "time": lambda years: time_text(math.inf if years is None else years),
     }
     environment.globals |= {
+        "CODE_ERRORS": CODE_ERRORS,
+        "code_error": code_error_text,
         "lifetime_title": lifetime_title,
         "origin": origin_text,
         "pool": pool_text,

@@ -7,6 +7,8 @@ from typing import Any
 from memsim.service.lifetime import DAYS_PER_YEAR
 
 __all__ = [
+    "CODE_ERRORS",
+    "code_error_text",
     "count_text",
     "fold_name",
     "index_bits_text",
@@ -21,6 +23,12 @@ __all__ = [
     "wear_text",
     "width_text",
 ]
+
+# Says what `code_error_text` writes.
+CODE_ERRORS = (
+    "Code error: root mean square / mean of the errors that a tolerance leaves in the weights held "
+    "after correction, in steps of the codes; stuck cells and bit stucking add their own."
+)
 
 
 def printable(text: str) -> str:
@@ -86,6 +94,17 @@ def fold_name(name: str, width: int) -> str:
 def index_bits_text(bits: float) -> str:
     """Writes index bits to one decimal; a price that rounds to nothing is not called nothing."""
     return "<0.1" if 0 < bits < 0.05 else f"{bits:.1f}"
+
+
+def code_error_text(rms: float | None, mean: float | None) -> str:
+    """Writes the root mean square and the mean of code errors; nothing where there are none.
+
+    Example:
+      >>> code_error_text(1.3812, -0.0004)
+      '1.38 / +0.00'
+    """
+    # adding 0 makes a negative zero positive
+    return "" if rms is None or mean is None else f"{rms:.2f} / {round(mean, 2) + 0.0:+.2f}"
 
 
 def quantity_text(value: float, unit: str) -> str:

@@ -46,10 +46,18 @@ def make_measure(engine: Engine, task: Task, seed: int, chunk: int) -> Measure:
             for chip in faulty
         ]
 
-    def summarize(plan: memsim.Plan, counts: memsim.Counts) -> list[memsim.Summary]:
-        facts = layer_facts({name: plan.layers[name] for name in plan.names})
-        each = (jax.tree.map(lambda x, i=i: x[i], counts) for i in range(len(counts.sets)))
-        return [summarize_counts(of_chip, facts, None, plan.config.cell_bits) for of_chip in each]
+    def summarize(
+        plan: memsim.Plan | list[memsim.Plan], counts: memsim.Counts
+    ) -> list[memsim.Summary]:
+        plans = plan if isinstance(plan, list) else [plan]
+        facts = [layer_facts({name: one.layers[name] for name in one.names}, one.config)
+                 for one in plans]  # fmt: skip
+        number, cell_bits = len(counts.sets), plans[0].config.cell_bits
+        each = (jax.tree.map(lambda x, i=i: x[i], counts) for i in range(number))
+        return [
+            summarize_counts(of_chip, of_plan, None, cell_bits)
+            for of_chip, of_plan in zip(each, facts * (number // len(facts)), strict=True)
+        ]
 
     @functools.cache
     def baseline(
@@ -61,7 +69,7 @@ def make_measure(engine: Engine, task: Task, seed: int, chunk: int) -> Measure:
     def measure(combination: Combination, chips: Sequence[int]) -> list[MeasuredChip]:
         plan = on_every_process(lambda: plans(combination, chips))
         measured = engine(plan, combination.stuck_at, chips, chunk, task.batches())
-        summaries = summarize(plan[0] if isinstance(plan, list) else plan, measured.counts)
+        summaries = summarize(plan, measured.counts)
         # without stuck cells `unsorted` is the same on every chip
         same = baseline(
             combination.config, combination.stuck_at, tuple(chips) if combination.stuck_at else (0,)
