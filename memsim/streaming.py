@@ -92,12 +92,15 @@ class Comparison(NamedTuple):
       digital: names of the tensors left out.
       matrices: tensor and matrix of every layer that is programmed: how each tensor was read.
       steady: of each policy, if asked, the last pass by itself.
+      baseline: of every chip, what reductions are against; the `baseline` of comparisons with other
+        crossbars.
     """
 
     policies: dict[str, Summary]
     digital: list[str]
     matrices: dict[str, Selected]
     steady: dict[str, SteadyPass]
+    baseline: Sequence[Summary]
 
 
 def compare(
@@ -111,6 +114,7 @@ def compare(
     passes: int = 1,
     chips: Chips = Chips(),  # noqa: B008 - it cannot change
     steady: bool = False,
+    baseline: Sequence[Summary] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Comparison:
     """Counts what each policy writes to program a network, on the same chips.
@@ -130,12 +134,14 @@ def compare(
       passes: times the network is programmed, state carrying over.
       chips: to average over.
       steady: also tell the last of several passes by itself, and what all but the first wear.
+      baseline: that of a comparison on other crossbars, so that several encodings, widths or
+        precisions have one; by default `unsorted` on these.
       progress: called with the finished fraction.
 
     Raises:
       ValueError: as `plan` and `sample_chip`; `passes` or `chips` below 1; a fault map of another
         shape; an `old` network with other weight matrices, or on shared crossbars; `steady` of a
-        single pass.
+        single pass; a `baseline` of other chips, passes or weights.
 
     >>> import numpy as np, memsim
     >>> params = {"kernel": np.arange(12, dtype=np.float32).reshape(4, 3)}
@@ -156,34 +162,37 @@ def compare(
     elif keep_placement:
         raise ValueError("`keep_placement` keeps the places of an older version; give `old` too.")
 
-    baseline: Policy = Unsorted()
-    wanted = list(dict.fromkeys((baseline, *policies.values())))
+    unsorted: Policy = Unsorted()
+    if baseline is not None:
+        _check_baseline(baseline, selected, passes, chips)
+    wanted = list(dict.fromkeys((*([unsorted] if baseline is None else []), *policies.values())))
     streams = _make_streams(wanted, config, selected, chips, passes, steady)
     facts = _program_all(streams, rounds, selected, config, chips, old is not None, progress)
 
-    # where chips do not differ, one was programmed for all
-    summaries = {}
-    for policy in wanted:
-        of_chips = [
-            summary
-            for placing, stream in _of_policy(streams, policy).items()
-            for summary in stream.summaries(facts[placing])
-        ]
-        summaries[policy] = of_chips * chips.number if len(of_chips) == 1 else of_chips
-    means = {
-        name: _mean_against(summaries[policy], summaries[baseline])
-        for name, policy in policies.items()
-    }
+    summaries = {policy: _of_chips(streams, facts, policy, chips.number) for policy in wanted}
+    against = summaries[unsorted] if baseline is None else baseline
+    means = {name: _mean_against(summaries[policy], against) for name, policy in policies.items()}
     lasts = {
         name: _last_pass(_of_policy(streams, policy), facts)
         for name, policy in (policies.items() if steady else ())
     }
     read = {tensor for tensor, _ in selected.values()}
-    return Comparison(means, [name for name in shapes if name not in read], selected, lasts)
+    digital = [name for name in shapes if name not in read]
+    return Comparison(means, digital, selected, lasts, against)
 
 
 def _of_policy(streams: Streams, policy: Policy) -> dict[Placing, Stream]:
     return {placing: each for (streamed, placing), each in streams.items() if streamed == policy}
+
+
+def _of_chips(streams: Streams, facts: Facts, policy: Policy, number: int) -> list[Summary]:
+    """Gives a summary for each chip; where chips do not differ, one was programmed for all."""
+    of_chips = [
+        summary
+        for placing, stream in _of_policy(streams, policy).items()
+        for summary in stream.summaries(facts[placing])
+    ]
+    return of_chips * number if len(of_chips) == 1 else of_chips
 
 
 def _mean_against(summaries: Sequence[Summary], baselines: Sequence[Summary]) -> Summary:
@@ -220,6 +229,20 @@ def _check_arguments(
     for name, policy in policies.items():
         check_kind(f"policies[{name!r}]", policy, Policy, "give a memsim.Policy")
         policy.check(config)
+
+
+def _check_baseline(
+    baseline: Sequence[Summary], selected: Mapping[str, Selected], passes: int, chips: Chips
+) -> None:
+    remedy = "give the `baseline` of a comparison of the same network, passes and chips"
+    check_kind("baseline", baseline, (list, tuple), remedy)
+    for one in baseline:
+        check_kind("baseline", one, Summary, remedy)
+    sizes = {name: matrix.inputs * matrix.outputs for name, (_, matrix) in selected.items()}
+    found = [{name: of.weights for name, of in one.layers.items()} for one in baseline]
+    times = [len(one.writes_per_pass) for one in baseline]
+    if found != [sizes] * chips.number or times != [passes] * chips.number:
+        raise ValueError(f"`baseline` is of other weights, passes or chips; {remedy}.")
 
 
 def _make_streams(

@@ -30,7 +30,7 @@ def test_chips_leave_as_they_fail(policies):
         "sws": np.asarray([5.0, np.inf]),
         "matched": np.asarray([np.inf, np.inf]),
     }
-    figure = plot.chips_at_work({name: policies[name] for name in years}, years)
+    figure = plot.chips_at_work({name: policies[name] for name in years}, years, "2 crossbars")
     (axes,) = figure.axes
     lines = dict(zip(years, axes.lines, strict=False))
     for name, at_work in {
@@ -49,7 +49,8 @@ def test_chips_leave_as_they_fail(policies):
 
 
 def test_chips_that_never_fail_stay_at_work(policies):
-    figure = plot.chips_at_work(policies, {"sws": np.full(3, np.inf)})
+    figure = plot.chips_at_work(policies, {"sws": np.full(3, np.inf)}, "2 crossbars")
+    assert figure.axes[0].get_title("left") == "Chips still at work: 2 crossbars each"
     figure.draw_without_rendering()
     np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), 100)
 

@@ -131,7 +131,7 @@ def test_a_page_counts_one_thing_as_one(summaries):
     report = memsim.report.to_json("x", memsim.CrossbarConfig(rows=1), {"sws": summary}, ["bias"])
     page = memsim.report.to_html(report)
     assert "1 tensor is not on a crossbar" in page
-    assert "1 crossbar of 1 row<" in page
+    assert "1 crossbar of 1 row, one word wide<" in page
     assert "2,400 weights</b> in <b>1 tensor</b>" in page
 
 
@@ -147,11 +147,12 @@ def test_folded_names_are_whole(width):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({}, "1 crossbar of 128 rows"),
-        ({"crossbars": 64, "rows": 1}, "64 crossbars of 1 row, block schedule"),
+        ({}, "1 crossbar of 128 rows, one word wide"),
+        ({"crossbars": 64, "rows": 1}, "64 crossbars of 1 row, one word wide, block schedule"),
+        ({"crossbars": 2, "columns": 128}, "2 crossbars of 128 rows x 128 columns, block schedule"),
         ({"crossbars": 3, "schedule": "interleaved"},
-         "3 crossbars of 128 rows, interleaved schedule"),
-        ({"crossbars": None}, "one crossbar per section, of 128 rows"),
+         "3 crossbars of 128 rows, one word wide, interleaved schedule"),
+        ({"crossbars": None}, "one crossbar per section, of 128 rows, one word wide"),
     ],
 )  # fmt: skip
 def test_the_pool_of_crossbars_is_said_in_words(options, text, summaries):
@@ -159,6 +160,7 @@ def test_the_pool_of_crossbars_is_said_in_words(options, text, summaries):
     report = memsim.report.to_json("x", config, summaries.policies, [])
     assert pool_text(report["config"]) == text
     report["lifetime"] = lifetime_json(make_service_inputs(), config, Upkeep(), priced=False)
+    assert report["lifetime"]["pool"] == text
     assert f"Lifetime of a chip with {text}, until a cell fails" in lifetime_title(report)
 
 

@@ -1,6 +1,7 @@
 """`memsim report`."""
 
 import dataclasses
+import functools
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -12,17 +13,23 @@ import rich.console
 import typer
 
 from memsim.cli import options
+from memsim.cli.encoding_options import Asked, EncodingOptions, compare_rows, encodings_json
 from memsim.cli.records import given_options, with_options
 from memsim.cli.rules import REPORT_RULES, check_rules
 from memsim.cli.service_options import ServiceOptions
-from memsim.config import CrossbarConfig
 from memsim.files.checkpoints import Checkpoint, open_checkpoint
 from memsim.files.writing import write_text, write_whole
 from memsim.policies import Policy
 from memsim.report.documents import to_json
 from memsim.report.tables import policy_table
 from memsim.report.terminal import listed, progress_bar, results_console
-from memsim.report.texts import CODE_ERRORS, count_text, pool_text, printable, width_text
+from memsim.report.texts import (
+    CODE_ERRORS,
+    count_text,
+    encodings_text,
+    printable,
+    width_text,
+)
 from memsim.selection import Matrix, layout_of
 from memsim.service.ownership import ServiceLife
 from memsim.streaming import Chips, Comparison, compare
@@ -45,7 +52,7 @@ class ReportOptions(
     options.SeedOption,
     options.FaultOptions,
     options.SelectionOptions,
-    options.CrossbarOptions,
+    EncodingOptions,
     options.CheckpointOptions,
 ):
     """The options of `memsim report`."""
@@ -132,10 +139,17 @@ def run_report(chosen: ReportOptions) -> None:
 
     With --from, of deploying it over an older version, weight stationary.
     """
-    config = chosen.config("all" if chosen.old else "1")
+    crossbars = "all" if chosen.old else "1"
+    config = chosen.config(crossbars)
     chosen.check(config)
     check_rules(REPORT_RULES, given_options())
-    policies = chosen.policies()
+    asked = chosen.asked(chosen.policies(), crossbars)
+    widths = sorted({row.config.bit_lines for row in asked.rows.values()})
+    if chosen.faults and len(widths) > 1:
+        raise ValueError(
+            f"`--faults` is a map of one width, but words take {widths[0]} to {widths[-1]} cells; "
+            "give --columns, which makes crossbars of all encodings alike, or one --encoding."
+        )
     if chosen.lifetime and config.crossbars is None:
         raise ValueError(
             "`--lifetime` is of weight streaming; weight stationary, a steady pass writes nothing. "
@@ -144,20 +158,26 @@ def run_report(chosen: ReportOptions) -> None:
     inputs = chosen.inputs()
     outputs = _check_outputs(chosen)
     source = chosen.open()
-    result = _compare(chosen, source, config, policies)
-    lives = chosen.lives(result, config, inputs, chosen.seed)
+    result, asked = _compare(chosen, source, asked)
+    configs = {row: each.config for row, each in asked.rows.items()}
+    lives = chosen.lives(result, configs, inputs, chosen.seed)
     document = to_json(
         options.path_text(chosen.checkpoint), config, result.policies, result.digital
     )
+    encodings_json(document, asked, result)
     if chosen.old:
         document |= {"from": options.path_text(chosen.old), "keep_placement": chosen.keep_placement}
     chosen.add_to(document, result, config, inputs, lives)
     # files first: who reads the terminal may stop reading
-    figures = _draw(outputs.plot, policies, result, lives, document) if outputs.plot else {}
+    figures = _draw(outputs.plot, asked, result, lives, document) if outputs.plot else {}
     _write_files(chosen, outputs, document, figures)
     console = results_console()
     console.print(policy_table(result.policies, chosen.title))
     console.print(f"crossbars: {width_text(document['config'])}", highlight=False)
+    if asked.choice:
+        console.print(encodings_text(document), highlight=False)
+        for row, why in asked.left_out.items():
+            console.print(f"left out: {row}: {why}", highlight=False, markup=False)
     if any(summary.code_error_rms is not None for summary in result.policies.values()):
         console.print(CODE_ERRORS)
     if not all(summary.analog_valid for summary in result.policies.values()):
@@ -192,13 +212,8 @@ def _check_outputs(chosen: ReportOptions) -> _Outputs:
     return _Outputs(plot, charts)
 
 
-def _compare(
-    chosen: ReportOptions,
-    source: Checkpoint,
-    config: CrossbarConfig,
-    policies: Mapping[str, Policy],
-) -> Comparison:
-    """Counts the policies, with a bar for whoever watches."""
+def _compare(chosen: ReportOptions, source: Checkpoint, asked: Asked) -> tuple[Comparison, Asked]:
+    """Counts all rows, with a bar for whoever watches; gives those that are shown."""
     select = chosen.select()
     before = options.naming("--from", open_checkpoint, chosen.old) if chosen.old else None
     chips = Chips(
@@ -210,21 +225,21 @@ def _compare(
     )
     passes = (2 if chosen.lifetime else 1) if chosen.passes is None else chosen.passes
     matrices = options.read_as(source, select)
-    options.check_memory(matrices, config, chips=chosen.chips, passes=passes)
+    for row in asked.rows.values():
+        options.check_memory(matrices, row.config, chips=chosen.chips, passes=passes)
+    compare_in = functools.partial(
+        compare,
+        source,
+        old=before,
+        keep_placement=chosen.keep_placement,
+        select=select,
+        passes=passes,
+        chips=chips,
+        steady=chosen.lifetime,
+    )
     with progress_bar() as bar:
         task = bar.add_task(f"programming {printable(chosen.checkpoint.name)}", total=1.0)
-        return compare(
-            source,
-            config,
-            policies,
-            old=before,
-            keep_placement=chosen.keep_placement,
-            select=select,
-            passes=passes,
-            chips=chips,
-            steady=chosen.lifetime,
-            progress=lambda fraction: bar.update(task, completed=fraction),
-        )
+        return compare_rows(asked, compare_in, lambda share: bar.update(task, completed=share))
 
 
 def _write_files(
@@ -273,21 +288,23 @@ def _read_as(name: str, slices: int, matrix: Matrix) -> str:
 
 def _draw(
     plot: ModuleType,
-    policies: Mapping[str, Policy],
+    asked: Asked,
     result: Comparison,
     lives: Mapping[str, ServiceLife],
     document: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Draws the figures of `_CHARTS`, by name; the last where there are lifetimes."""
+    policies = {row: each.policy for row, each in asked.rows.items()}
+    encodings = {row: each.config.encoding for row, each in asked.rows.items()}
     figures = {
         "writes_by_policy": plot.writes_by_policy(result.policies),
         "reduction_against_index_bits": plot.reduction_against_index_bits(
-            policies, result.policies
+            policies, result.policies, encodings if asked.choice else None
         ),
     }
     if lives:
         years = {name: life.years for name, life in lives.items()}
-        pool = pool_text(document["config"])
+        pool = document["lifetime"]["pool"]
         figures["chips_at_work"] = plot.chips_at_work(policies, years, pool)
     return figures
 

@@ -196,7 +196,9 @@ def accuracy_against_reduction(
 
 
 def reduction_against_index_bits(
-    policies: Mapping[str, Policy], summaries: Mapping[str, Summary]
+    policies: Mapping[str, Policy],
+    summaries: Mapping[str, Summary],
+    encodings: Mapping[str, str] | None = None,
 ) -> Figure:
     """Draws what each policy saves in writes against the routing memory that it takes.
 
@@ -207,6 +209,7 @@ def reduction_against_index_bits(
     Args:
       policies: by name; the labels at the right are their own texts.
       summaries: what they write, by the same names.
+      encodings: of each name, where they differ: labels say them, and lines join those of one.
     """
     points = {
         name: _Point(
@@ -218,7 +221,9 @@ def reduction_against_index_bits(
     }  # fmt: skip
     names = sorted(points, key=lambda name: points[name].reduction)
     erring = any(point.errors for point in points.values())
-    longest = max([0, *(len(str(policies[name])) for name in names)])
+    of = {name: f" in {encoding}" for name, encoding in (encodings or {}).items()}
+    texts = {name: f"{policies[name]}{of.get(name, '')}" for name in names}
+    longest = max([0, *map(len, texts.values())])
     # the axes keep their room beside long names
     width = max(9.0, 6.2 + 0.075 * longest + (0.9 if erring else 0.0))
     figure = new_figure(width, max(4.0, 1.3 + 0.2 * len(names)))
@@ -232,7 +237,8 @@ def reduction_against_index_bits(
     styles = styles_of(policies)
     lines: dict[str, list[str]] = {}
     for name in names:
-        lines.setdefault(apart_from(policies[name], _TRADED), []).append(name)
+        alike = apart_from(policies[name], _TRADED) + of.get(name, "")
+        lines.setdefault(alike, []).append(name)
     for members in lines.values():
         axes.plot(*zip(*(points[name][:2] for name in members), strict=True),
                   color=styles[members[0]][0], linewidth=1.2)  # fmt: skip
@@ -241,8 +247,8 @@ def reduction_against_index_bits(
     _row(axes, 1 + 0.8 * gap, headings, SOFT)
     for name, row in zip(names, _rows(axes, [points[name] for name in names], gap), strict=True):
         axes.plot(*points[name][:2], **_marker(styles[name], points[name]), zorder=3, label=name)
-        texts = (*([points[name].errors] if erring else []), str(policies[name]))
-        _labelled(axes, points[name], row, styles[name], texts)
+        label = (*([points[name].errors] if erring else []), texts[name])
+        _labelled(axes, points[name], row, styles[name], label)
     reductions_on(axes.yaxis)
     axes.set_xlabel("index bits per weight: the routing memory of the placement")
     axes.set_ylabel("reduction in cell writes")

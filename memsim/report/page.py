@@ -10,6 +10,7 @@ from memsim.report.texts import (
     CODE_ERRORS,
     code_error_text,
     count_text,
+    encodings_text,
     index_bits_text,
     lifetime_title,
     number_text,
@@ -71,6 +72,7 @@ def to_html(
     environment.globals |= {
         "CODE_ERRORS": CODE_ERRORS,
         "code_error": code_error_text,
+        "encodings_text": encodings_text,
         "lifetime_title": lifetime_title,
         "origin": origin_text,
         "pool": pool_text,
