@@ -98,7 +98,7 @@ def lay_out_ahead(
         schedule, slots = network_schedule([layer.placement], config, first_layer=number)
         words = target_words(jnp.asarray(slice_of(tensor, layer.matrix)), anonymous(layer), stored)
         target = np.asarray(_scheduled(words, schedule))
-        return LaidOut(name, of, layer_facts({name: layer})[name], target, slots)
+        return LaidOut(name, of, layer_facts({name: layer}, stored)[name], target, slots)
 
     def work(
         number: int, name: str, tensor: np.ndarray, placed: np.ndarray, of: Placing

@@ -117,8 +117,8 @@ def budget(
       config: the crossbars.
       judge: how good a network is.
       max_drop: of the accuracy, a share of 1, against `params` themselves.
-      policy: what is shared out by its `at_price`: of `matched` (the default, its mean errors
-        corrected) tolerance and price, of others the low-order columns, at the policy's p.
+      policy: what is shared out by its `at_price`: of `matched` (the default) tolerance and price,
+        of others the low-order columns, at the policy's p.
       select: see `plan`.
       chip: whose stuck cells the network meets, and avoids if the policy says so; by default they
         are whole.
@@ -135,7 +135,7 @@ def budget(
     References:
       Dong et al., HAWQ, 2019, sensitivity; Kunstner et al., 2019, the empirical Fisher information.
     """
-    policy = policy or Matched(correction="mean")
+    policy = policy or Matched()
     _check_kinds(config, judge, policy)
     _check_numbers(max_drop, batch, chips, seed)
     planning, held_out = _halves(judge.data, seed)

@@ -51,10 +51,10 @@ class LayerPlan(NamedTuple):
       low_columns, reprogram, fixed: int32, float32 and bool, bit stucking.
       index_bits: float32, routing memory per weight.
       analog_valid: bool, whether every section holds weights of one output only.
-      delta: int8 or int16 [weights], what is added to the code of each weight, in the order of
-        `Placement`; None unless the policy is `matched`.
+      delta: int8 [weights], or int16 where stuck cells are avoided, what is added to the code of
+        each weight, in the order of `Placement`; None unless the policy is `matched`.
       correction: float32 [outputs], what is taken off the codes of each output again; None unless
-        the policy says so.
+        the policy corrects mean errors.
       flips: words [sections, words], or [sections, words of a row] for flags of sections: the bits
         that are stored complemented; None unless the policy is `flip-n-write`.
       offset: int32, what is added to every code and subtracted from what is read; None unless the

@@ -68,6 +68,7 @@ class Tensors(Protocol):
 
 
 Streams = dict[tuple[Policy, Placing], Stream]
+Facts = dict[Placing, dict[str, LayerSummary]]  # what plans say of layers, by name
 
 
 class SteadyPass(NamedTuple):
@@ -92,12 +93,15 @@ class Comparison(NamedTuple):
       digital: names of the tensors left out.
       matrices: tensor and matrix of every layer that is programmed: how each tensor was read.
       steady: of each policy, if asked, the last pass by itself.
+      baseline: of every chip, what reductions are against; the `baseline` of comparisons with other
+        crossbars.
     """
 
     policies: dict[str, Summary]
     digital: list[str]
     matrices: dict[str, Selected]
     steady: dict[str, SteadyPass]
+    baseline: Sequence[Summary]
 
 
 def compare(
@@ -112,6 +116,7 @@ def compare(
     chips: Chips = Chips(),  # noqa: B008 - it cannot change
     steady: bool = False,
     writing: Writing | None = None,
+    baseline: Sequence[Summary] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Comparison:
     """Counts what each policy writes to program a network, on the same chips.
@@ -132,12 +137,14 @@ def compare(
       chips: to average over.
       steady: also tell the last of several passes by itself, and what all but the first wear.
       writing: how writes may fail; None: every pulse does what it should.
+      baseline: that of a comparison on other crossbars, so that several encodings, widths or
+        precisions have one; by default `unsorted` on these.
       progress: called with the finished fraction.
 
     Raises:
       ValueError: as `plan` and `sample_chip`; `passes` or `chips` below 1; a fault map of another
         shape; an `old` network with other weight matrices, or on shared crossbars; `steady` of a
-        single pass; a `writing` of other columns.
+        single pass; a `writing` of other columns; a `baseline` of other chips, passes or weights.
 
     >>> import numpy as np, memsim
     >>> params = {"kernel": np.arange(12, dtype=np.float32).reshape(4, 3)}
@@ -158,34 +165,37 @@ def compare(
     elif keep_placement:
         raise ValueError("`keep_placement` keeps the places of an older version; give `old` too.")
 
-    baseline: Policy = Unsorted()
-    wanted = list(dict.fromkeys((baseline, *policies.values())))
+    unsorted: Policy = Unsorted()
+    if baseline is not None:
+        _check_baseline(baseline, selected, passes, chips)
+    wanted = list(dict.fromkeys((*([unsorted] if baseline is None else []), *policies.values())))
     streams = _make_streams(wanted, config, selected, chips, passes, steady, writing)
     facts = _program_all(streams, rounds, selected, config, chips, old is not None, progress)
 
-    summaries = {policy: _of_chips(streams, policy, facts[policy], chips) for policy in wanted}
-    means = {
-        name: _mean_against(summaries[policy], summaries[baseline])
-        for name, policy in policies.items()
-    }
+    summaries = {policy: _of_chips(streams, facts, policy, chips.number) for policy in wanted}
+    against = summaries[unsorted] if baseline is None else baseline
+    means = {name: _mean_against(summaries[policy], against) for name, policy in policies.items()}
     lasts = {
-        name: _last_pass(_of_policy(streams, policy), facts[policy])
+        name: _last_pass(_of_policy(streams, policy), facts)
         for name, policy in (policies.items() if steady else ())
     }
     read = {tensor for tensor, _ in selected.values()}
-    return Comparison(means, [name for name in shapes if name not in read], selected, lasts)
+    digital = [name for name in shapes if name not in read]
+    return Comparison(means, digital, selected, lasts, against)
 
 
-def _of_policy(streams: Streams, policy: Policy) -> list[Stream]:
-    return [stream for (streamed, _), stream in streams.items() if streamed == policy]
+def _of_policy(streams: Streams, policy: Policy) -> dict[Placing, Stream]:
+    return {placing: each for (streamed, placing), each in streams.items() if streamed == policy}
 
 
-def _of_chips(
-    streams: Streams, policy: Policy, facts: Mapping[str, LayerSummary], chips: Chips
-) -> list[Summary]:
-    """Gives the summary of every chip; where chips do not differ, one was programmed for all."""
-    found = [one for stream in _of_policy(streams, policy) for one in stream.summaries(facts)]
-    return found * chips.number if len(found) == 1 else found
+def _of_chips(streams: Streams, facts: Facts, policy: Policy, number: int) -> list[Summary]:
+    """Gives a summary for each chip; where chips do not differ, one was programmed for all."""
+    of_chips = [
+        summary
+        for placing, stream in _of_policy(streams, policy).items()
+        for summary in stream.summaries(facts[placing])
+    ]
+    return of_chips * number if len(of_chips) == 1 else of_chips
 
 
 def _mean_against(summaries: Sequence[Summary], baselines: Sequence[Summary]) -> Summary:
@@ -194,9 +204,9 @@ def _mean_against(summaries: Sequence[Summary], baselines: Sequence[Summary]) ->
     return mean_over_chips([with_reduction(summary, baseline) for summary, baseline in pairs])
 
 
-def _last_pass(streams: Sequence[Stream], facts: Mapping[str, LayerSummary]) -> SteadyPass:
+def _last_pass(streams: Mapping[Placing, Stream], facts: Facts) -> SteadyPass:
     """Gives the last pass of one policy, by itself."""
-    passed = [last for stream in streams for last in stream.last_pass(facts)]
+    passed = [last for of, stream in streams.items() for last in stream.last_pass(facts[of])]
     mean = mean_over_chips([summary for summary, _ in passed])
     return SteadyPass(mean, [wear for _, wear in passed])
 
@@ -224,6 +234,20 @@ def _check_arguments(
     for name, policy in policies.items():
         check_kind(f"policies[{name!r}]", policy, Policy, "give a memsim.Policy")
         policy.check(config)
+
+
+def _check_baseline(
+    baseline: Sequence[Summary], selected: Mapping[str, Selected], passes: int, chips: Chips
+) -> None:
+    remedy = "give the `baseline` of a comparison of the same network, passes and chips"
+    check_kind("baseline", baseline, (list, tuple), remedy)
+    for one in baseline:
+        check_kind("baseline", one, Summary, remedy)
+    sizes = {name: matrix.inputs * matrix.outputs for name, (_, matrix) in selected.items()}
+    found = [{name: of.weights for name, of in one.layers.items()} for one in baseline]
+    times = [len(one.writes_per_pass) for one in baseline]
+    if found != [sizes] * chips.number or times != [passes] * chips.number:
+        raise ValueError(f"`baseline` is of other weights, passes or chips; {remedy}.")
 
 
 def _make_streams(
@@ -262,19 +286,19 @@ def _program_all(
     chips: Chips,
     redeployed: bool,
     progress: Callable[[float], None] | None,
-) -> dict[Policy, dict[str, LayerSummary]]:
+) -> Facts:
     """Leads every round through all streams; gives what the plans say of the layers."""
     matrices = {name: matrix for name, (_, matrix) in selected.items()}
     placings = {placing: _stuck_of(placing, matrices, config, chips) for _, placing in streams}
-    facts: dict[Policy, dict[str, LayerSummary]] = {policy: {} for policy, _ in streams}
+    facts: Facts = {placing: {} for placing in placings}
     laid_out, parts = 0, len(rounds) * len(selected) * len(placings)
     left: dict[Placing, Held] = {}  # by the old network
     for number, weights in enumerate(rounds):
         held = dict(left)
         for part in lay_out_ahead(selected, weights, config, placings, held):
-            for (policy, placing), stream in streams.items():
+            facts[part.placing][part.name] = part.facts
+            for (_, placing), stream in streams.items():
                 if placing == part.placing:
-                    facts[policy][part.name] = part.facts
                     stream.add(part.target, part.slots)
             laid_out += 1
             if progress:

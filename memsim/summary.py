@@ -29,7 +29,10 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LayerSummary:
-    """One layer: its weight matrix, its writes over all passes, its placement's price."""
+    """One layer: its weight matrix, its writes over all passes, its placement's price.
+
+    Its `code_error_rms` and `code_error_mean` are as those of `Summary`, over its weights.
+    """
 
     inputs: int
     outputs: int
@@ -38,6 +41,8 @@ class LayerSummary:
     row_operations: int
     index_bits: float
     analog_valid: bool
+    code_error_rms: float | None = None
+    code_error_mean: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,6 +63,11 @@ class Summary:
       reduction: writes of `unsorted` divided by these; None without a baseline or any writes.
       index_bits_per_weight: routing memory, mean over weights.
       analog_valid: whether every section holds weights of one output only.
+      code_error_rms, code_error_mean: root mean square and mean, over all weights, of the errors
+        that the plan leaves in what is held, after correction; in steps of the codes, exact. None
+        where it leaves none, and where stuck cells that it avoids decide on them (`faults=avoid` in
+        encodings that have several words for a code). Bit stucking, and stuck cells that are not
+        avoided, add errors of their own.
       max_cell_writes: writes of the most written cell; None if `program` ran without `wear`.
       writes_per_column: column 0 (low order) first.
       layers: by name, in the order they are programmed.
@@ -85,6 +95,8 @@ class Summary:
     writes_per_column: list[int]
     layers: dict[str, LayerSummary]
     cell_bits: int = 1
+    code_error_rms: float | None = None
+    code_error_mean: float | None = None
     chips: int = 1
     intervals: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
 
@@ -113,12 +125,14 @@ def summarize(programming: Programming, plan: Plan, baseline: Summary | None = N
     layers = {name: plan.layers[name] for name in names}
     counts = jax.tree.map(lambda x: np.asarray(x, np.int64), programming.counts)
     worst = None if programming.wear is None else int(programming.wear.max())
-    summary = summarize_counts(counts, layer_facts(layers), worst, plan.config, programming.writing)
+    facts = layer_facts(layers, plan.config)
+    summary = summarize_counts(counts, facts, worst, plan.config, programming.writing)
     return summary if baseline is None else with_reduction(summary, baseline)
 
 
-def layer_facts(layers: Mapping[str, LayerPlan]) -> dict[str, LayerSummary]:
+def layer_facts(layers: Mapping[str, LayerPlan], config: CrossbarConfig) -> dict[str, LayerSummary]:
     """Gathers what the plans of layers say of them, before anything is counted."""
+    errors = {name: _code_errors(layer, config) for name, layer in layers.items()}
     return {
         name: LayerSummary(
             inputs=layer.matrix.inputs,
@@ -128,9 +142,28 @@ def layer_facts(layers: Mapping[str, LayerPlan]) -> dict[str, LayerSummary]:
             row_operations=0,
             index_bits=float(layer.index_bits),
             analog_valid=bool(layer.analog_valid),
+            code_error_rms=errors[name][0],
+            code_error_mean=errors[name][1],
         )
         for name, layer in layers.items()
     }
+
+
+def _code_errors(layer: LayerPlan, config: CrossbarConfig) -> tuple[float | None, float | None]:
+    """Gives root mean square and mean of the errors that a plan leaves in the codes of a layer."""
+    if layer.delta is None:
+        return None, None
+    delta = np.asarray(layer.delta).reshape(layer.matrix.outputs, layer.matrix.inputs)
+    # int16: a row with stuck cells may hold another code than the one that is programmed there
+    several_words = config.encoding in ("sign_magnitude", "differential")
+    if not delta.any() or (delta.dtype == np.int16 and several_words):
+        return None, None
+    sums = delta.sum(axis=1, dtype=np.int64)  # of each output
+    squares = np.square(delta, dtype=np.int32).sum(axis=1, dtype=np.int64)
+    taken = 0.0 if layer.correction is None else np.asarray(layer.correction, np.float64)
+    square = np.mean(squares - 2 * taken * sums + delta.shape[1] * np.square(taken))
+    mean = np.mean(sums - delta.shape[1] * taken)
+    return math.sqrt(square / delta.shape[1]), float(mean / delta.shape[1])
 
 
 def summarize_counts(
@@ -146,6 +179,9 @@ def summarize_counts(
     weights = sum(layer.weights for layer in layers.values())
     index_bits = sum(layer.index_bits * layer.weights for layer in layers.values())
     wrong = None if counts.wrong is None else int(counts.wrong[-1].sum())
+    square = math.fsum(x.weights * (x.code_error_rms or 0.0) ** 2 for x in layers.values())
+    mean = math.fsum(x.weights * (x.code_error_mean or 0.0) for x in layers.values())
+    exact = all(layer.code_error_rms is None for layer in layers.values())
     counted = {
         name: dataclasses.replace(
             layer,
@@ -174,6 +210,8 @@ def summarize_counts(
         writes_per_column=writes.sum(axis=(0, 1)).tolist(),
         layers=counted,
         cell_bits=config.cell_bits,
+        code_error_rms=None if exact else math.sqrt(square / weights),
+        code_error_mean=None if exact else mean / weights,
     )
 
 
@@ -216,15 +254,18 @@ def mean_over_chips(summaries: Sequence[Summary]) -> Summary:
     # a dataclass is no pytree: average its figures as nested dicts
     figures = [dataclasses.asdict(summary) for summary in summaries]
     layers = [figure.pop("layers") for figure in figures]
-    averaged = jax.tree.map(mean, *figures, is_leaf=lambda x: x is None)
+
+    def average(*figures: Any) -> Any:
+        return jax.tree.map(mean, *figures, is_leaf=lambda x: x is None)
+
+    averaged = average(*figures)
     intervals = {"writes": confidence_interval([summary.writes for summary in summaries])}
     reductions = [summary.reduction for summary in summaries if summary.reduction is not None]
     if len(reductions) == len(summaries):
         intervals["reduction"] = confidence_interval(reductions)
     averaged |= {
         "layers": {
-            name: LayerSummary(**jax.tree.map(mean, *(layer[name] for layer in layers)))
-            for name in layers[0]
+            name: LayerSummary(**average(*(layer[name] for layer in layers))) for name in layers[0]
         },
         "chips": len(summaries),
         "intervals": intervals,

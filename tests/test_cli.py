@@ -78,6 +78,30 @@ def memsim_key():
     return jax.random.key(0)
 
 
+def test_report_shows_the_errors_beside_the_reduction_of_a_tolerance(run, checkpoint, tmp_path):
+    out, page = tmp_path / "out.json", tmp_path / "page.html"
+    names = ["sws", "matched:tolerance=3", "matched:tolerance=3,correction=none"]
+    options = [text for name in names for text in ("--policy", name)]
+    code, printed, _ = run(
+        "report", checkpoint, *options, "--rows", 16, "--json", out, "--html", page
+    )
+    assert code == 0
+    exact, corrected, plain = json.loads(out.read_text())["policies"].values()
+    assert exact["code_error_rms"] is exact["code_error_mean"] is None
+    assert abs(corrected["code_error_mean"]) < 1 / 512 < 0.01 < abs(plain["code_error_mean"])
+    assert 0 < corrected["code_error_rms"] < plain["code_error_rms"]
+    assert corrected["writes"] == plain["writes"]
+    extra = corrected["index_bits_per_weight"] - plain["index_bits_per_weight"]
+    assert extra == pytest.approx(16 * (4 + 10) / 408)  # 16 bits for each output
+    for entry in (corrected, plain):
+        mean = round(entry["code_error_mean"], 2) + 0.0
+        text = f"{entry['code_error_rms']:.2f} / {mean:+.2f}"
+        assert text in printed
+        assert f"<td>{text}</td>" in page.read_text()
+    assert "in steps of the codes" in " ".join(printed.split())
+    assert "code error" not in run("report", checkpoint, "--policy", "sws", "--rows", 16)[1]
+
+
 def test_report_averages_over_chips(run, checkpoint, tmp_path):
     out = tmp_path / "out.json"
     options = ["--policy", "sws+stuck:p=0.5,low=3", "--chips", 5, "--stuck-at-0", 0.05]

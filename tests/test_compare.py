@@ -1,3 +1,4 @@
+import dataclasses
 import importlib
 
 import jax
@@ -48,6 +49,49 @@ def one_by_one(tensors, config, policies, passes, keys, make_chip):
         )
         for name, policy in policies.items()
     }
+
+
+def test_other_crossbars_may_have_the_same_baseline(tensors):
+    config = memsim.CrossbarConfig(rows=4)
+    signed = memsim.CrossbarConfig(rows=4, encoding="sign_magnitude")
+    chips = memsim.Chips(number=3, stuck_at_0=0.2)
+    first = memsim.compare(tensors, config, POLICIES, chips=chips)
+    other = memsim.compare(tensors, signed, POLICIES, chips=chips, baseline=first.baseline)
+    alone = memsim.compare(tensors, signed, POLICIES, chips=chips)
+    assert len(first.baseline) == 3
+    assert memsim.mean_over_chips(first.baseline).writes == first.policies["unsorted"].writes
+    assert other.policies["unsorted"].reduction != 1
+    keys, against = jax.random.split(jax.random.key(0), 3), []
+    for key in keys:  # the same chips, one by one
+        plain, turned = (memsim.plan(tensors, one, POLICIES["sws"]) for one in (config, signed))
+        base = memsim.plan(tensors, config, memsim.policies.Unsorted())
+        writes = [
+            memsim.summarize(
+                memsim.program(tensors, plan, memsim.sample_chip(key, plan, 0.2))[1], plan
+            ).writes
+            for plan in (base, plain, turned)
+        ]
+        against.append((writes[0] / writes[1], writes[0] / writes[2]))
+    found = [one.policies["sws"].reduction for one in (first, other)]
+    np.testing.assert_allclose(found, np.mean(against, axis=0))
+    for name, summary in other.policies.items():  # but for the reduction all is as without
+        same = dataclasses.replace(summary, reduction=None, intervals={})
+        assert same == dataclasses.replace(alone.policies[name], reduction=None, intervals={})
+
+
+def test_a_baseline_is_of_the_same_network_passes_and_chips(tensors):
+    config, policies = memsim.CrossbarConfig(rows=4), {"sws": memsim.policies.Sws()}
+    baseline = memsim.compare(tensors, config, policies).baseline
+    message = "`baseline` is of other weights, passes or chips; give the `baseline` of a comparison"
+    with pytest.raises(ValueError, match=message):
+        memsim.compare(tensors, config, policies, baseline=baseline, passes=2)
+    with pytest.raises(ValueError, match=message):
+        memsim.compare(tensors, config, policies, baseline=baseline, chips=memsim.Chips(number=2))
+    fewer = {name: tensor for name, tensor in tensors.items() if name != "layer10.weight"}
+    with pytest.raises(ValueError, match=message):
+        memsim.compare(fewer, config, policies, baseline=baseline)
+    with pytest.raises(ValueError, match="`baseline` is"):
+        memsim.compare(tensors, config, policies, baseline="unsorted")
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,9 @@ def test_every_weight_is_off_by_as_little_as_its_row_allows(
     )  # fmt: skip
     params = network(layers)
     chip = sample(params, config, share)
-    policy = memsim.policies.Matched(tolerance=tolerance, pool=pool, faults="avoid")
+    policy = memsim.policies.Matched(
+        tolerance=tolerance, pool=pool, correction="none", faults="avoid"
+    )
     plan = memsim.plan(params, config, policy, chip=chip)
     off, rows = errors(params, plan, chip), by_row(plan, chip)
     for name, codes in codes_of(params, plan).items():
@@ -131,7 +133,7 @@ def test_no_assignment_of_an_output_forces_smaller_errors(
     config = memsim.CrossbarConfig(rows=8, encoding=encoding, bits=5, crossbars=crossbars)
     params = network([(4, inputs)], seed)
     chip = sample(params, config, share, seed)
-    policy = memsim.policies.Matched(tolerance=tolerance, faults="avoid")
+    policy = memsim.policies.Matched(tolerance=tolerance, correction="none", faults="avoid")
     plan = memsim.plan(params, config, policy, chip=chip)
     ((name, codes),) = codes_of(params, plan).items()
     off, rows = errors(params, plan, chip)[name], by_row(plan, chip)[name]
@@ -166,8 +168,9 @@ def test_errors_all_but_vanish(crossbars, tolerance):
     config = memsim.CrossbarConfig(rows=32, crossbars=crossbars)
     params = network([(12, 80), (20, 64)])
     chip = sample(params, config, 0.03)
-    blind = memsim.plan(params, config, memsim.policies.Matched(tolerance=tolerance))
-    policy = memsim.policies.Matched(tolerance=tolerance, faults="avoid")
+    plain = memsim.policies.Matched(tolerance=tolerance, correction="none")
+    blind = memsim.plan(params, config, plain)
+    policy = memsim.policies.Matched(tolerance=tolerance, correction="none", faults="avoid")
     aware = memsim.plan(params, config, policy, chip=chip)
     before, after = (
         np.concatenate([np.abs(off).reshape(-1) for off in errors(params, plan, chip).values()])
@@ -212,7 +215,7 @@ def test_a_correction_is_of_the_errors_that_the_chip_holds(encoding):
     config = memsim.CrossbarConfig(rows=32, encoding=encoding)
     params = network([(6, 96)])
     chip = sample(params, config, 0.1)
-    policies = (f"matched:tolerance=1{option},faults=avoid" for option in ("", ",correction=mean"))
+    policies = (f"matched:tolerance=1{option},faults=avoid" for option in (",correction=none", ""))
     plain, corrected = (
         memsim.plan(params, config, memsim.Policy.parse(text), chip=chip) for text in policies
     )

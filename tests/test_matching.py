@@ -128,7 +128,8 @@ def test_every_weight_sits_in_one_row_within_the_tolerance(
         f"layer{i}.weight": rng.standard_normal(shape).astype(np.float32)
         for i, shape in enumerate(layers)
     }
-    plan = memsim.plan(params, config, memsim.policies.Matched(tolerance=tolerance, pool=pool))
+    policy = memsim.policies.Matched(tolerance=tolerance, pool=pool, correction="none")
+    plan = memsim.plan(params, config, policy)
     chip = memsim.sample_chip(jax.random.key(0), plan)
     held, _ = memsim.program(params, plan, chip)
     for name, weights in params.items():
@@ -267,8 +268,8 @@ def test_gradients_pass_straight_through_a_tolerance(key):
 def test_a_correction_takes_the_mean_error_off_each_output(key):
     params = {"kernel": jax.random.normal(key, (200, 6))}
     config = memsim.CrossbarConfig(rows=16, scale_per="output")
-    plain = memsim.plan(params, config, memsim.policies.Matched(tolerance=4))
-    corrected = memsim.plan(params, config, memsim.policies.Matched(tolerance=4, correction="mean"))
+    plain = memsim.plan(params, config, memsim.policies.Matched(tolerance=4, correction="none"))
+    corrected = memsim.plan(params, config, memsim.policies.Matched(tolerance=4))
     chip = memsim.sample_chip(key, plain)
     held, programming = memsim.program(params, plain, chip)
     mended, same = memsim.program(params, corrected, chip)
@@ -326,8 +327,13 @@ def test_a_plan_with_a_tolerance_is_saved_whole(tmp_path, key, correction):
             memsim.policies.Matched(tolerance=3, price=8, pool="section"),
         ),
         (
-            "matched:tolerance=3,correction=mean",
-            memsim.policies.Matched(tolerance=3, correction="mean"),
+            "matched:tolerance=3,correction=none",
+            memsim.policies.Matched(tolerance=3, correction="none"),
+        ),
+        ("matched:correction=none", memsim.policies.Matched(correction="none")),
+        (
+            "matched:correction=mean,faults=avoid",
+            memsim.policies.Matched(correction="mean", faults="avoid"),
         ),
         (
             "matched+stuck:p=0.5,low=1,tolerance=1",
@@ -338,6 +344,25 @@ def test_a_plan_with_a_tolerance_is_saved_whole(tmp_path, key, correction):
 def test_policies_are_read_as_they_are_written(text, policy):
     assert memsim.Policy.parse(text) == policy
     assert str(policy) == text
+
+
+def test_a_tolerance_is_corrected_unless_it_says_otherwise():
+    make = memsim.policies.Matched
+    assert make(tolerance=3, correction="mean") == make(tolerance=3)
+    assert str(make(tolerance=3, correction="mean")) == "matched:tolerance=3"
+    assert make(tolerance=3).corrects
+    assert not make(tolerance=3, correction="none").corrects
+    assert not make().corrects
+    assert not make(faults="avoid").corrects
+    assert make(faults="avoid", correction="mean").corrects
+    # where the tolerance changes, so does the default; what was said stays
+    assert dataclasses.replace(make(), tolerance=1).corrects
+    assert not dataclasses.replace(make(tolerance=1, correction="mean"), tolerance=0).corrects
+    assert not dataclasses.replace(make(correction="none"), tolerance=1).corrects
+    config = memsim.CrossbarConfig()
+    assert make().at_price(8.0, config).corrects
+    assert not make(correction="none").at_price(8.0, config).corrects
+    assert not make(tolerance=2).at_price(0.0, config).corrects
 
 
 @pytest.mark.parametrize(
@@ -363,6 +388,14 @@ def test_policies_are_read_as_they_are_written(text, policy):
         (
             lambda: memsim.policies.Matched(tolerance=1, price=0),
             "`price` is 0; a write makes up for 1 to 10000",
+        ),
+        (
+            lambda: memsim.Policy.parse("matched:correction=mean"),
+            "`correction` is 'mean', but `tolerance` is 0 and leaves no errors to correct; give",
+        ),
+        (
+            lambda: memsim.Policy.parse("matched:correction=all"),
+            "`correction` is 'all'; choose one",
         ),
         (lambda: memsim.policies.Matched(pool="layer"), "`pool` is 'layer'; choose one of"),
         (lambda: dataclasses.replace(memsim.policies.Sws(), tolerance=1), "argument .tolerance."),

@@ -432,7 +432,7 @@ def test_slices_of_a_stack_are_programmed_as_layers_apart(key):
     weights = np.random.default_rng(0).standard_normal((3, 10, 6)).astype(np.float32)
     config = memsim.CrossbarConfig(rows=8, scale_per="output")
     stacked, apart = {"layers/mlp/kernel": weights}, {f"{i}/kernel": weights[i] for i in range(3)}
-    for text in ("unsorted", "matched:tolerance=2,correction=mean", "flip-n-write:flags=section"):
+    for text in ("unsorted", "matched:tolerance=2", "flip-n-write:flags=section"):
         policy = memsim.Policy.parse(text)
         (held, one), (each, many) = (
             memsim.program(tree, plan, memsim.sample_chip(key, plan), passes=2)

@@ -18,7 +18,7 @@ CONFIG = memsim.CrossbarConfig(rows=8, bits=6, crossbars=2)
 POLICIES = {
     "unsorted": "unsorted",
     "sws": "sws+stuck:p=0.5,low=2",
-    "matched": "matched:tolerance=3,correction=mean",
+    "matched": "matched:tolerance=3",
     "flags of words": "flip-n-write",
     "flags of sections": "flip-n-write:flags=section",
     "aras": "aras",

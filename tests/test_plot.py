@@ -30,7 +30,7 @@ def test_chips_leave_as_they_fail(policies):
         "sws": np.asarray([5.0, np.inf]),
         "matched": np.asarray([np.inf, np.inf]),
     }
-    figure = plot.chips_at_work({name: policies[name] for name in years}, years)
+    figure = plot.chips_at_work({name: policies[name] for name in years}, years, "2 crossbars")
     (axes,) = figure.axes
     lines = dict(zip(years, axes.lines, strict=False))
     for name, at_work in {
@@ -49,13 +49,14 @@ def test_chips_leave_as_they_fail(policies):
 
 
 def test_chips_that_never_fail_stay_at_work(policies):
-    figure = plot.chips_at_work(policies, {"sws": np.full(3, np.inf)})
+    figure = plot.chips_at_work(policies, {"sws": np.full(3, np.inf)}, "2 crossbars")
+    assert figure.axes[0].get_title("left") == "Chips still at work: 2 crossbars each"
     figure.draw_without_rendering()
     np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), 100)
 
 
 def labels(figure, column):
-    """(height, text) of one of the columns at the right: reduction, index bits, policy."""
+    """(height, text) of one of the columns at the right: reduction, index bits, errors, policy."""
     texts = [text for text in figure.axes[0].texts if text.get_position()[0] == column]
     return [(text.xy[1], text.get_text()) for text in texts]
 
@@ -88,7 +89,7 @@ def test_every_policy_is_a_point_at_its_price(policies, summaries):
 def test_labels_stand_in_order_and_apart(policies, summaries):
     figure = plot.reduction_against_index_bits(policies, summaries)
     figure.draw_without_rendering()
-    _, *rows = labels(figure, 112)
+    _, *rows = labels(figure, 178)
     ordered = sorted(policies, key=lambda name: summaries[name].reduction)
     assert [text for _, text in rows] == [str(policies[name]) for name in ordered]
     assert "sws+stuck:p=0.1,low=5" in dict(map(reversed, rows))  # as the policy writes itself
@@ -98,7 +99,14 @@ def test_labels_stand_in_order_and_apart(policies, summaries):
     reductions = [f"{summary.reduction:.2f}x" for summary in ranked]
     prices = [summary.index_bits_per_weight for summary in ranked]
     bits = [f"{price:.2f}" if price == 0 or price > 0.005 else "<0.01" for price in prices]
-    for column, expected in ((50, reductions), (102, bits)):
+    errors = [
+        f"{summary.code_error_rms:.2f} / {summary.code_error_mean:+.2f}".replace("-0.00", "+0.00")
+        if summary.code_error_rms
+        else ""
+        for summary in ranked
+    ]
+    assert sum(map(bool, errors)) == 6  # three tolerances, corrected and not
+    for column, expected in ((50, reductions), (102, bits), (168, errors)):
         assert [text for _, text in labels(figure, column)[1:]] == expected
     everything = figure.bbox
     assert all(everything.x0 <= box.x0 and box.x1 <= everything.x1 for box in boxes)
@@ -111,7 +119,8 @@ def test_one_line_joins_the_policies_of_one_placement(policies, summaries):
     # unsorted, three of the competitors, matched:pool=section alone; sws, sws-layer, matched with
     # and without correction
     assert sizes == [1, 1, 1, 1, 1, 3, 4, 7, 8]
-    assert all(len(set(line.get_xdata())) == 1 for line in joined)
+    # but for the 16 bits of a correction per output
+    assert all(np.ptp(np.asarray(line.get_xdata(), float)) < 17 / 300 for line in joined)
 
 
 def test_two_policies_make_a_chart_and_those_without_reduction_none(policies, summaries):

@@ -55,6 +55,12 @@ def test_the_page_on_cells_runs(monkeypatch):
         execute(code, "builtins")
 
 
+def test_the_example_of_encodings_runs():
+    (code,) = blocks("python", "docs/policies.md")
+    found = execute(code, "docs/policies.md")
+    assert found["found"].baseline is found["plain"].baseline
+
+
 def test_the_judge_of_a_budget_runs(assets, monkeypatch):
     monkeypatch.chdir(assets)
     (code,) = blocks("py", "docs/policies.md")

@@ -26,11 +26,11 @@ def test_policies_are_those_published_and_our_own():
         "unsorted", "flip-n-write", "flip-n-write:flags=section", "aras",
         "sws", "sws+stuck:p=0.5,low=3", "sws+stuck:p=0.25,low=3",
         "sws-layer", "sws-layer+stuck:p=0.5,low=3", "sws-layer+stuck:p=0.25,low=3",
-        "matched", "matched:tolerance=1", "matched:tolerance=1,correction=mean",
+        "matched", "matched:tolerance=1", "matched:tolerance=1,correction=none",
     ]  # fmt: skip
     assert list(list_policies([0.5, 0.25], [3], [1])) == blind
     assert list(list_policies([0.5, 0.25], [3], [1], avoid=True)) == [
-        *blind, "matched:faults=avoid", "matched:tolerance=1,correction=mean,faults=avoid",
+        *blind, "matched:faults=avoid", "matched:tolerance=1,faults=avoid",
     ]  # fmt: skip
 
 

@@ -73,6 +73,73 @@ def test_a_summary_sums_the_counts_of_the_programming(params, config, key):
     assert list(summary.layers) == plan.names
 
 
+def held_errors(params, plan, chip):
+    """Errors of the weights held, in steps of the codes, layer by layer."""
+    held, programming = memsim.program(params, plan, chip)
+    errors = {}
+    for name, layer in plan.layers.items():
+        scale, w = np.float64(layer.scale), np.float64(params[name])
+        errors[name] = np.float64(held[name]) / scale - np.clip(np.rint(w / scale), -127, 127)
+    return errors, memsim.summarize(programming, plan)
+
+
+@pytest.mark.parametrize("columns", [None, 32])
+@pytest.mark.parametrize("text", ["tolerance=3", "tolerance=3,correction=none", "tolerance=15"])
+def test_code_errors_are_those_of_the_weights_held(key, columns, text):
+    rng = np.random.default_rng(1)
+    params = {
+        name: np.float32(rng.laplace(size=(40, n)))
+        for name, n in (("a.weight", 5), ("b.weight", 9))
+    }
+    config = memsim.CrossbarConfig(rows=16, columns=columns)
+    policy = memsim.Policy.parse(f"matched:{text}")
+    plan = memsim.plan(params, config, policy)
+    errors, summary = held_errors(params, plan, memsim.sample_chip(key, plan))
+    every = np.concatenate([error.ravel() for error in errors.values()])
+    assert summary.code_error_rms == pytest.approx(np.sqrt(np.mean(every**2)), rel=1e-4)
+    assert summary.code_error_mean == pytest.approx(every.mean(), abs=1e-4)
+    assert (abs(summary.code_error_mean) < 1 / 512) == (policy.correction is None)
+    for name, error in errors.items():
+        layer = summary.layers[name]
+        assert layer.code_error_rms == pytest.approx(np.sqrt(np.mean(error**2)), rel=1e-4)
+        assert layer.code_error_mean == pytest.approx(error.mean(), abs=1e-4)
+    compared = memsim.compare(params, config, {"x": policy}).policies["x"]
+    assert dataclasses.replace(compared, reduction=None, max_cell_writes=None) == summary
+
+
+def test_what_is_held_exactly_has_no_code_error(params, config):
+    for text in ("unsorted", "sws+stuck:p=0.5,low=2", "matched", "aras"):
+        tensors = {"a.weight": params["layer2"]["kernel"]}
+        summary = memsim.compare(tensors, config, {"x": memsim.Policy.parse(text)}).policies["x"]
+        assert summary.code_error_rms is summary.code_error_mean is None
+        assert all(layer.code_error_rms is None for layer in summary.layers.values())
+
+
+@pytest.mark.parametrize("encoding", ["twos_complement", "differential"])
+def test_code_errors_beside_stuck_cells_are_of_each_chip(encoding):
+    params = {"a.weight": np.float32(np.random.default_rng(2).laplace(size=(30, 40)))}
+    config = memsim.CrossbarConfig(rows=8, encoding=encoding)
+    policy = memsim.policies.Matched(tolerance=1, faults="avoid")
+    plain = memsim.plan(params, config, memsim.policies.Unsorted())
+    measured = []
+    for key in jax.random.split(jax.random.key(5), 3):
+        chip = memsim.sample_chip(key, plain, 0.05, 0.05)
+        (error,), summary = (
+            list(x.values()) if isinstance(x, dict) else x
+            for x in held_errors(params, memsim.plan(params, config, policy, chip=chip), chip)
+        )
+        measured.append(np.sqrt(np.mean(error**2)))
+        if encoding == "differential":  # several words for a code: the plan does not tell
+            assert summary.code_error_rms is None
+        else:
+            assert summary.code_error_rms == pytest.approx(measured[-1], rel=1e-4)
+    chips = memsim.Chips(number=3, seed=5, stuck_at_0=0.05, stuck_at_1=0.05)
+    found = memsim.compare(params, config, {"x": policy}, chips=chips).policies["x"]
+    assert len(set(measured)) == 3
+    expected = None if encoding == "differential" else pytest.approx(np.mean(measured), rel=1e-4)
+    assert found.code_error_rms == expected
+
+
 def test_without_wear_the_most_written_cell_is_unknown(plan):
     counts = np.ones((1, 2, 8))
     summary = memsim.summarize(programming_of(plan, counts, counts, counts[..., 0]), plan)

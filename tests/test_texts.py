@@ -23,7 +23,7 @@ from memsim.report.texts import (
 )
 from memsim.service.costs import make_service_inputs
 
-LONG = "matched+stuck:p=0.5,low=3,tolerance=1,price=8,correction=mean"
+LONG = "matched+stuck:p=0.5,low=3,tolerance=1,price=8,correction=none"
 ODD = ["a\x1b[31mred", "b\rover", "c\x07bell", "d\u202eright", "e\udcff", "f[bold]x[/]", "g\n2"]
 
 
@@ -31,7 +31,7 @@ ODD = ["a\x1b[31mred", "b\rover", "c\x07bell", "d\u202eright", "e\udcff", "f[bol
 def summaries():
     weights = {"kernel": np.random.default_rng(0).standard_normal((300, 8)).astype(np.float32)}
     config = memsim.CrossbarConfig(rows=16)
-    policies = {name: memsim.policies.Sws() for name in ("unsorted", LONG)}
+    policies = {"unsorted": memsim.policies.Sws(), LONG: memsim.Policy.parse(LONG)}
     return memsim.compare(weights, config, policies, passes=2, steady=True)
 
 
@@ -55,12 +55,16 @@ def test_tables_fit_and_cut_no_number_short(summaries, width):
     for summary in summaries.policies.values():
         for number in (*numbers_of(summary), "index bits", "analog-valid"):
             assert number in lines or " " in number
+    erring = summaries.policies[LONG]
+    errors = f"{erring.code_error_rms:.2f} / {erring.code_error_mean:+.2f}"
+    assert erring.code_error_rms > 0
+    assert lines.count(errors) == lines.count("rms / mean") == 1
     whole = "".join(lines.split()).replace("│", "")
-    assert all(part in whole for part in ("tolerance=1,", "correction=mean"))
+    assert all(part in whole for part in ("tolerance=1,", "correction=none"))
 
 
 def test_a_wide_terminal_has_one_table_with_whole_names(summaries):
-    lines = shown(policy_table(summaries.policies), 160)
+    lines = shown(policy_table(summaries.policies), 170)
     assert lines.count("policy") == 1
     assert LONG in lines
 
@@ -127,7 +131,7 @@ def test_a_page_counts_one_thing_as_one(summaries):
     report = memsim.report.to_json("x", memsim.CrossbarConfig(rows=1), {"sws": summary}, ["bias"])
     page = memsim.report.to_html(report)
     assert "1 tensor is not on a crossbar" in page
-    assert "1 crossbar of 1 row<" in page
+    assert "1 crossbar of 1 row, one word wide<" in page
     assert "2,400 weights</b> in <b>1 tensor</b>" in page
 
 
@@ -135,7 +139,7 @@ def test_a_page_counts_one_thing_as_one(summaries):
 def test_folded_names_are_whole(width):
     lines = fold_name(LONG, width).split("\n")
     assert "".join(lines) == LONG
-    assert all(len(line) <= max(width, len("correction=mean")) for line in lines)
+    assert all(len(line) <= max(width, len("correction=none")) for line in lines)
     assert fold_name("sws", width) == "sws"
     assert fold_name("", width) == ""
 
@@ -143,11 +147,12 @@ def test_folded_names_are_whole(width):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({}, "1 crossbar of 128 rows"),
-        ({"crossbars": 64, "rows": 1}, "64 crossbars of 1 row, block schedule"),
+        ({}, "1 crossbar of 128 rows, one word wide"),
+        ({"crossbars": 64, "rows": 1}, "64 crossbars of 1 row, one word wide, block schedule"),
+        ({"crossbars": 2, "columns": 128}, "2 crossbars of 128 rows x 128 columns, block schedule"),
         ({"crossbars": 3, "schedule": "interleaved"},
-         "3 crossbars of 128 rows, interleaved schedule"),
-        ({"crossbars": None}, "one crossbar per section, of 128 rows"),
+         "3 crossbars of 128 rows, one word wide, interleaved schedule"),
+        ({"crossbars": None}, "one crossbar per section, of 128 rows, one word wide"),
     ],
 )  # fmt: skip
 def test_the_pool_of_crossbars_is_said_in_words(options, text, summaries):
@@ -155,6 +160,7 @@ def test_the_pool_of_crossbars_is_said_in_words(options, text, summaries):
     report = memsim.report.to_json("x", config, summaries.policies, [])
     assert pool_text(report["config"]) == text
     report["lifetime"] = lifetime_json(make_service_inputs(), config, Upkeep(), priced=False)
+    assert report["lifetime"]["pool"] == text
     assert f"Lifetime of a chip with {text}, until a cell fails" in lifetime_title(report)
 
 

@@ -75,6 +75,9 @@ def test_the_job_ends_with_one_table(tmp_path, plain):
     options = ("--epochs", 2, "--chips", 2, "--policy", "unsorted", "--policy", "sws", "--out", out)
     result = run(*options)
     assert result.exit_code == 0, result.output
+    pool = "1 crossbar of 128 rows, one word wide"
+    assert f"Lifetime of a chip with {pool}" in " ".join(result.output.split())
+    assert json.loads(out.read_text())["lifetime"]["pool"] == pool
     for text in (
         "unsorted",
         "writes",
@@ -104,6 +107,7 @@ def test_updates_wear_chips_out_and_p_is_steered(tmp_path, plain):
     result = run("--epochs", 2, "--chips", 2, "--updates", 3, "--steps", 3, "--age", 0.6,
                  "--crossbars", 4, "--out", out)  # fmt: skip
     assert result.exit_code == 0, result.output
+    assert "on wearing chips with 4 crossbars of 128 rows" in " ".join(result.output.split())
     for text in ("as it is", "fine-tuned", "p steered", "stuck"):
         assert text in result.output
     ways = json.loads(out.read_text())["updates"]

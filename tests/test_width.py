@@ -81,7 +81,10 @@ def test_one_word_and_idle_columns_change_no_count():
 def test_program_and_compare_count_the_same(crossbars, key):
     tensors = network(2)
     config = memsim.CrossbarConfig(rows=4, columns=35, crossbars=crossbars)
-    of = policies("unsorted", "sws", "matched", "matched:tolerance=1", "flip-n-write:flags=section")
+    of = policies(
+        "unsorted", "sws", "matched", "matched:tolerance=1,correction=none",
+        "flip-n-write:flags=section",
+    )  # fmt: skip
     compared = memsim.compare(tensors, config, of, passes=2).policies
     for name, policy in of.items():
         plan = memsim.plan(tensors, config, policy)

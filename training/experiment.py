@@ -33,10 +33,10 @@ def list_policies(
         names.append(placement)
         names += [f"{placement}+stuck:p={p:g},low={columns}" for p in shares for columns in low]
     near = [f"matched:tolerance={tolerance}" for tolerance in tolerances]
-    names += ["matched", *near, *(f"{name},correction=mean" for name in near)]
+    names += ["matched", *near, *(f"{name},correction=none" for name in near)]
     if avoid:
         names += ["matched:faults=avoid"]
-        names += [f"{name},correction=mean,faults=avoid" for name in near]
+        names += [f"{name},faults=avoid" for name in near]
     return {name: memsim.Policy.parse(name) for name in names}
 
 

@@ -26,6 +26,7 @@ from jaxtyping import Array, Float32, PyTree
 import memsim
 from memsim.cli.records import with_options
 from memsim.report.terminal import results_console
+from memsim.report.texts import pool_text
 from training import options, runs
 from training.evaluation import Apply
 from training.finetune.steps import Objective, stuck_aware_step
@@ -281,12 +282,13 @@ def main(chosen: RedeployOptions) -> None:
         },
     }
     runs.write_document(chosen.out, document, chosen.force)
-    show(chosen.policy, records)
+    pool = pool_text(dataclasses.asdict(config))
+    show(f"digits CNN, {chosen.policy}, on wearing chips with {pool}", records)
 
 
-def show(policy: str, records: dict[str, list[Record]]) -> None:
+def show(title: str, records: dict[str, list[Record]]) -> None:
     """Prints the table: means over chips."""
-    table = rich.table.Table(title=f"digits CNN, {policy}, on wearing chips", title_justify="left")
+    table = rich.table.Table(title=title, title_justify="left")
     table.add_column("update", justify="right")
     for way in records:
         for heading in ("accuracy", "stuck", "writes"):

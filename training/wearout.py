@@ -25,7 +25,7 @@ import memsim
 from memsim.cli.records import with_options
 from memsim.report.documents import figures_json, service_inputs_json, service_life_json
 from memsim.report.terminal import results_console
-from memsim.report.texts import number_text, quantity_text, time_text
+from memsim.report.texts import number_text, pool_text, quantity_text, time_text
 from memsim.service.costs import (
     Figure,
     ServiceInputs,
@@ -39,7 +39,7 @@ from training.evaluation import Apply, unstack
 from training.progress import progress_bar
 from training.tasks import Task, digits_task
 
-_POLICIES = ["unsorted", "sws", "matched", "matched:tolerance=1,correction=mean"]
+_POLICIES = ["unsorted", "sws", "matched", "matched:tolerance=1"]
 
 # Passes whose wear is averaged, where bit stucking draws afresh in each.
 _AVERAGED = 16
@@ -234,6 +234,7 @@ def main(chosen: WearoutOptions) -> None:
         "lifetime": service_inputs_json(inputs),
         "policies": {name: service_json(service) for name, service in services.items()},
     }
+    document["lifetime"]["pool"] = pool_text(document["config"])
     if chosen.share_at_1 == 0.5:
         document["lifetime"]["placeholders"].append("share_at_1")
     runs.write_document(chosen.out, document, chosen.force)
@@ -256,13 +257,14 @@ def show(
     """Prints the table."""
     costs = inputs.costs
     table = rich.table.Table(
-        title=f"digits CNN: float network {100 * document['float_accuracy']:.2f} %, "
+        title=f"Lifetime of a chip with {document['lifetime']['pool']}, under the digits CNN: "
+        f"float network {100 * document['float_accuracy']:.2f} %, "
         f"{costs.inferences_per_day:,g} inferences a day, chips replaced when their accuracy has "
         f"dropped by {100 * document['drop']:g} points",
         title_justify="left",
     )
     table.add_column("policy", no_wrap=True)
-    for heading in ("writes", "accuracy", "energy", "write time", "first failure",
+    for heading in ("writes\na pass", "accuracy", "energy", "write time", "first failure",
                     "lifetime", "cells failed", f"{costs.currency} a year"):  # fmt: skip
         table.add_column(heading, justify="right")
     for name, service in services.items():

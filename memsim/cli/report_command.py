@@ -12,6 +12,7 @@ import rich.console
 import typer
 
 from memsim.cli import options
+from memsim.cli.encoding_options import Asked, EncodingOptions, compare_rows, encodings_json
 from memsim.cli.records import given_options, with_options
 from memsim.cli.rules import REPORT_RULES, check_rules
 from memsim.cli.service_options import ServiceOptions
@@ -22,11 +23,17 @@ from memsim.policies import Policy
 from memsim.report.documents import to_json, writing_json
 from memsim.report.tables import policy_table, writing_table
 from memsim.report.terminal import listed, progress_bar, results_console
-from memsim.report.texts import count_text, pool_text, printable, width_text, writing_text
+from memsim.report.texts import (
+    CODE_ERRORS,
+    count_text,
+    encodings_text,
+    printable,
+    width_text,
+    writing_text,
+)
 from memsim.selection import Matrix, layout_of
 from memsim.service.ownership import ServiceLife
 from memsim.streaming import Chips, Comparison, compare
-from memsim.writing import Writing
 
 __all__ = ["ReportOptions", "run_report"]
 
@@ -47,7 +54,7 @@ class ReportOptions(
     options.WritingOption,
     options.FaultOptions,
     options.SelectionOptions,
-    options.CrossbarOptions,
+    EncodingOptions,
     options.CheckpointOptions,
 ):
     """The options of `memsim report`."""
@@ -134,10 +141,17 @@ def run_report(chosen: ReportOptions) -> None:
 
     With --from, of deploying it over an older version, weight stationary.
     """
-    config = chosen.config("all" if chosen.old else "1")
+    crossbars = "all" if chosen.old else "1"
+    config = chosen.config(crossbars)
     chosen.check(config)
     check_rules(REPORT_RULES, given_options())
-    policies = chosen.policies()
+    asked = chosen.asked(chosen.policies(), crossbars)
+    widths = sorted({row.config.bit_lines for row in asked.rows.values()})
+    if chosen.faults and len(widths) > 1:
+        raise ValueError(
+            f"`--faults` is a map of one width, but words take {widths[0]} to {widths[-1]} cells; "
+            "give --columns, which makes crossbars of all encodings alike, or one --encoding."
+        )
     if chosen.lifetime and config.crossbars is None:
         raise ValueError(
             "`--lifetime` is of weight streaming; weight stationary, a steady pass writes nothing. "
@@ -147,24 +161,32 @@ def run_report(chosen: ReportOptions) -> None:
     outputs = _check_outputs(chosen)
     source = chosen.open()
     writing = chosen.read_writing(config)
-    result = _compare(chosen, source, config, policies, writing)
-    lives = chosen.lives(result, config, inputs, chosen.seed)
+    result, asked = _compare(chosen, source, asked)
+    configs = {row: each.config for row, each in asked.rows.items()}
+    lives = chosen.lives(result, configs, inputs, chosen.seed)
     document = to_json(
         options.path_text(chosen.checkpoint), config, result.policies, result.digital
     )
+    encodings_json(document, asked, result)
     if chosen.old:
         document |= {"from": options.path_text(chosen.old), "keep_placement": chosen.keep_placement}
     if writing is not None:
         document["writing"] = writing_json(str(chosen.writing), writing)
     chosen.add_to(document, result, config, inputs, lives)
     # files first: who reads the terminal may stop reading
-    figures = _draw(outputs.plot, policies, result, lives, document) if outputs.plot else {}
+    figures = _draw(outputs.plot, asked, result, lives, document) if outputs.plot else {}
     _write_files(chosen, outputs, document, figures)
     console = results_console()
     console.print(policy_table(result.policies, chosen.title))
     console.print(f"crossbars: {width_text(document['config'])}", highlight=False)
     if writing is not None:
         console.print(writing_table(result.policies, writing_text(document)))
+    if asked.choice:
+        console.print(encodings_text(document), highlight=False)
+        for row, why in asked.left_out.items():
+            console.print(f"left out: {row}: {why}", highlight=False, markup=False)
+    if any(summary.code_error_rms is not None for summary in result.policies.values()):
+        console.print(CODE_ERRORS)
     if not all(summary.analog_valid for summary in result.policies.values()):
         console.print(
             "analog-valid NO: sections mix outputs or complemented words, so a column current is "
@@ -197,14 +219,8 @@ def _check_outputs(chosen: ReportOptions) -> _Outputs:
     return _Outputs(plot, charts)
 
 
-def _compare(
-    chosen: ReportOptions,
-    source: Checkpoint,
-    config: CrossbarConfig,
-    policies: Mapping[str, Policy],
-    writing: Writing | None,
-) -> Comparison:
-    """Counts the policies, with a bar for whoever watches."""
+def _compare(chosen: ReportOptions, source: Checkpoint, asked: Asked) -> tuple[Comparison, Asked]:
+    """Counts all rows, with a bar for whoever watches; gives those that are shown."""
     select = chosen.select()
     before = options.naming("--from", open_checkpoint, chosen.old) if chosen.old else None
     chips = Chips(
@@ -216,22 +232,27 @@ def _compare(
     )
     passes = (2 if chosen.lifetime else 1) if chosen.passes is None else chosen.passes
     matrices = options.read_as(source, select)
-    options.check_memory(matrices, config, chips=chosen.chips, passes=passes)
-    with progress_bar() as bar:
-        task = bar.add_task(f"programming {printable(chosen.checkpoint.name)}", total=1.0)
+    for row in asked.rows.values():
+        options.check_memory(matrices, row.config, chips=chosen.chips, passes=passes)
+
+    def compare_in(config: CrossbarConfig, *arguments: Any, **words: Any) -> Comparison:
         return compare(
             source,
             config,
-            policies,
+            *arguments,
             old=before,
             keep_placement=chosen.keep_placement,
             select=select,
             passes=passes,
             chips=chips,
             steady=chosen.lifetime,
-            writing=writing,
-            progress=lambda fraction: bar.update(task, completed=fraction),
+            writing=chosen.read_writing(config),
+            **words,
         )
+
+    with progress_bar() as bar:
+        task = bar.add_task(f"programming {printable(chosen.checkpoint.name)}", total=1.0)
+        return compare_rows(asked, compare_in, lambda share: bar.update(task, completed=share))
 
 
 def _write_files(
@@ -280,21 +301,23 @@ def _read_as(name: str, slices: int, matrix: Matrix) -> str:
 
 def _draw(
     plot: ModuleType,
-    policies: Mapping[str, Policy],
+    asked: Asked,
     result: Comparison,
     lives: Mapping[str, ServiceLife],
     document: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Draws the figures of `_CHARTS`, by name; the last where there are lifetimes."""
+    policies = {row: each.policy for row, each in asked.rows.items()}
+    encodings = {row: each.config.encoding for row, each in asked.rows.items()}
     figures = {
         "writes_by_policy": plot.writes_by_policy(result.policies),
         "reduction_against_index_bits": plot.reduction_against_index_bits(
-            policies, result.policies
+            policies, result.policies, encodings if asked.choice else None
         ),
     }
     if lives:
         years = {name: life.years for name, life in lives.items()}
-        pool = pool_text(document["config"])
+        pool = document["lifetime"]["pool"]
         figures["chips_at_work"] = plot.chips_at_work(policies, years, pool)
     return figures
 

@@ -128,14 +128,18 @@ class ServiceOptions:
         )
 
     def lives(
-        self, result: Comparison, config: CrossbarConfig, inputs: ServiceInputs, seed: int
+        self,
+        result: Comparison,
+        configs: Mapping[str, CrossbarConfig],
+        inputs: ServiceInputs,
+        seed: int,
     ) -> dict[str, ServiceLife]:
-        """Works out lifetime and cost of each policy; none unless asked."""
+        """Works out lifetime and cost of each policy, on its crossbars; none unless asked."""
         return {
             name: life_in_service(
                 last.summary,
                 inputs,
-                cycles=[np.asarray(wear_cycles(writes, config)) for writes in last.wear],
+                cycles=[np.asarray(wear_cycles(writes, configs[name])) for writes in last.wear],
                 seed=seed,
                 scheme=self._every_scheme[self.scheme_name],
                 levelling=cast(Levelling, self.levelling),

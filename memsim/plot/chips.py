@@ -124,7 +124,7 @@ def yield_against_stuck_rate(
 def chips_at_work(
     policies: Mapping[str, Policy],
     years: Mapping[str, Float[np.ndarray, " chips"]],
-    pool: str = "",
+    pool: str,
 ) -> Figure:
     """Draws how many chips have not failed yet, a line per policy over the time in service.
 
@@ -163,7 +163,7 @@ def chips_at_work(
     axes.set_xlabel("time in service")
     axes.set_ylabel("chips that have not failed (%)")
     legend_below(figure)
-    tidy(axes, "Chips still at work" + (f": {pool} each" if pool else ""), grid=True)
+    tidy(axes, f"Chips still at work: {pool} each", grid=True)
     return figure
 
 

@@ -28,7 +28,7 @@ from memsim.plot.style import (
     whole_numbers_on,
 )
 from memsim.policies import Policy
-from memsim.report.texts import index_bits_text
+from memsim.report.texts import code_error_text, index_bits_text
 from memsim.summary import Summary
 
 __all__ = [
@@ -55,6 +55,8 @@ def writes_by_policy(policies: Mapping[str, Summary]) -> Figure:
         if summary.reduction == 1:
             label = "baseline"
         label += f", {index_bits_text(summary.index_bits_per_weight)} index bits" if label else ""
+        errors = code_error_text(summary.code_error_rms, summary.code_error_mean)
+        label += f", code error {errors}" if label and errors else ""
         label += "" if summary.analog_valid else ", not analog-valid"
         axes.annotate(
             f" {summary.writes:,}  {label}", (summary.writes, row), fontsize=8.5, color=SOFT,
@@ -242,24 +244,37 @@ def accuracy_against_pulses(
 
 
 def reduction_against_index_bits(
-    policies: Mapping[str, Policy], summaries: Mapping[str, Summary]
+    policies: Mapping[str, Policy],
+    summaries: Mapping[str, Summary],
+    encodings: Mapping[str, str] | None = None,
 ) -> Figure:
     """Draws what each policy saves in writes against the routing memory that it takes.
 
     Filled markers are analog-valid, hollow ones are not; policies of one placement are joined. A
-    policy that has no reduction is left out.
+    policy that has no reduction is left out. Code errors, where there are any, are their root mean
+    square and mean, in steps of the codes.
 
     Args:
       policies: by name; the labels at the right are their own texts.
       summaries: what they write, by the same names.
+      encodings: of each name, where they differ: labels say them, and lines join those of one.
     """
     points = {
-        name: _Point(summary.index_bits_per_weight, summary.reduction, summary.analog_valid)
+        name: _Point(
+            summary.index_bits_per_weight, summary.reduction, summary.analog_valid,
+            code_error_text(summary.code_error_rms, summary.code_error_mean),
+        )
         for name, summary in summaries.items()
         if summary.reduction is not None
-    }
+    }  # fmt: skip
     names = sorted(points, key=lambda name: points[name].reduction)
-    figure = new_figure(9, max(4.0, 1.3 + 0.2 * len(names)))
+    erring = any(point.errors for point in points.values())
+    of = {name: f" in {encoding}" for name, encoding in (encodings or {}).items()}
+    texts = {name: f"{policies[name]}{of.get(name, '')}" for name in names}
+    longest = max([0, *map(len, texts.values())])
+    # the axes keep their room beside long names
+    width = max(9.0, 6.2 + 0.075 * longest + (0.9 if erring else 0.0))
+    figure = new_figure(width, max(4.0, 1.3 + 0.2 * len(names)))
     axes = figure.subplots()
     axes.set_yscale("log")
     reductions = [points[name].reduction for name in names]
@@ -270,15 +285,18 @@ def reduction_against_index_bits(
     styles = styles_of(policies)
     lines: dict[str, list[str]] = {}
     for name in names:
-        lines.setdefault(apart_from(policies[name], _TRADED), []).append(name)
+        alike = apart_from(policies[name], _TRADED) + of.get(name, "")
+        lines.setdefault(alike, []).append(name)
     for members in lines.values():
         axes.plot(*zip(*(points[name][:2] for name in members), strict=True),
                   color=styles[members[0]][0], linewidth=1.2)  # fmt: skip
     gap = 0.19 / (figure.get_figheight() - 1)
-    _row(axes, 1 + 0.8 * gap, ("reduction", "index bits", "policy"), SOFT)
+    headings = ("reduction", "index bits", *(["code error"] if erring else []), "policy")
+    _row(axes, 1 + 0.8 * gap, headings, SOFT)
     for name, row in zip(names, _rows(axes, [points[name] for name in names], gap), strict=True):
         axes.plot(*points[name][:2], **_marker(styles[name], points[name]), zorder=3, label=name)
-        _labelled(axes, points[name], row, styles[name], str(policies[name]))
+        label = (*([points[name].errors] if erring else []), texts[name])
+        _labelled(axes, points[name], row, styles[name], label)
     reductions_on(axes.yaxis)
     axes.set_xlabel("index bits per weight: the routing memory of the placement")
     axes.set_ylabel("reduction in cell writes")
@@ -298,6 +316,7 @@ class _Point(NamedTuple):
     bits: float
     reduction: float
     analog_valid: bool
+    errors: str
 
 
 def _marker(style: tuple[str, str], point: _Point) -> dict[str, Any]:
@@ -315,7 +334,9 @@ def _rows(axes: Axes, points: Sequence[_Point], gap: float) -> Float[np.ndarray,
     return _spread([inside.transform(point[:2])[1] for point in points], gap)
 
 
-def _labelled(axes: Axes, point: _Point, row: float, style: tuple[str, str], name: str) -> None:
+def _labelled(
+    axes: Axes, point: _Point, row: float, style: tuple[str, str], texts: Sequence[str]
+) -> None:
     """Draws the label of a point, right of the axes, and the thread that leads to it."""
     x, y = (axes.transScale + axes.transLimits).transform(point[:2])
     axes.plot(
@@ -324,12 +345,14 @@ def _labelled(axes: Axes, point: _Point, row: float, style: tuple[str, str], nam
     )  # fmt: skip
     axes.plot(1.065, row, **_marker(style, point), transform=axes.transAxes, clip_on=False)
     price = f"{point.bits:.2f}" if point.bits == 0 or point.bits >= 0.005 else "<0.01"
-    _row(axes, row, (f"{point.reduction:.2f}x", price, name), INK)
+    _row(axes, row, (f"{point.reduction:.2f}x", price, *texts), INK)
 
 
-def _row(axes: Axes, height: float, texts: tuple[str, str, str], colour: str) -> None:
-    """Gives writes reduction, index bits and policy, right of the axes."""
-    for text, offset, align in zip(texts, (50, 102, 112), ("right", "right", "left"), strict=True):
+def _row(axes: Axes, height: float, texts: Sequence[str], colour: str) -> None:
+    """Writes figures and the policy, the last, right of the axes."""
+    ends = [50, 102, 168][: len(texts) - 1]
+    places = [*((end, "right") for end in ends), (ends[-1] + 10, "left")]
+    for text, (offset, align) in zip(texts, places, strict=True):
         axes.annotate(
             text, (1.065, height), xycoords="axes fraction", xytext=(offset, 0),
             textcoords="offset points", ha=align, va="center_baseline", fontsize=8.5, color=colour,

@@ -32,18 +32,20 @@ class Matched(Stuckable):
       only the
         tolerance counts.
       pool: weights move within their `output`, or within their `section` of it.
-      correction: `mean` takes the mean error that a tolerance leaves in an output off again: a
-        number per output, times the sum of its inputs, subtracted digitally. Errors of an output
-        then sum to nothing, which is most of what they do to accuracy; its weights may be off by
-        that mean more than the tolerance.
+      correction: `mean` takes the mean error that is left in an output off again: a number per
+        output, times the sum of its inputs, subtracted digitally. Errors of an output then sum to
+        nothing, which is most of what they do to accuracy; its weights may be off by that mean more
+        than the tolerance. `none` leaves it. None is `mean` beside a tolerance, else `none`; a
+        `mean` that is the default is kept as None, so that policies that do the same are equal.
       faults: stuck cells are ignored (`ignore`), or weights go where those of one chip already hold
         the right bits (`avoid`); a weight that none is right for gets the word nearest to it.
 
     Raises:
-      ValueError: a value outside its range or choices; a price where there are no errors.
+      ValueError: a value outside its range or choices; a price, or a correction, where there are no
+        errors.
 
-    >>> str(Matched(tolerance=3, price=8))
-    'matched:tolerance=3,price=8'
+    >>> str(Matched(tolerance=3, price=8)), Matched(tolerance=3).corrects
+    ('matched:tolerance=3,price=8', True)
     """
 
     name: ClassVar[str] = "matched"
@@ -51,22 +53,35 @@ class Matched(Stuckable):
     tolerance: int = 0
     price: int | None = None
     pool: Literal["output", "section"] = "output"
-    correction: Literal["none", "mean"] = "none"
+    correction: Literal["none", "mean", None] = None
     faults: Literal["ignore", "avoid"] = "ignore"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         most = _MOST_TOLERANCE
         check_whole("tolerance", self.tolerance, f"a weight may be 0 to {most} codes off", 0, most)
+        exact = not self.tolerance and self.faults == "ignore"
+        if self.correction == "mean" and exact:
+            raise ValueError(
+                "`correction` is 'mean', but `tolerance` is 0 and leaves no errors to correct; "
+                "give tolerance, which is corrected by default."
+            )
+        if self.correction == "mean" and self.tolerance:
+            object.__setattr__(self, "correction", None)
         if self.price is None:
             return
         remedy = f"a write makes up for 1 to {_MOST_PRICE} squared code errors"
         check_whole("price", self.price, remedy, 1, _MOST_PRICE)
-        if not self.tolerance and self.faults == "ignore":
+        if exact:
             raise ValueError(
                 f"`price` is {self.price}, but `tolerance` is 0 and leaves no errors to trade for "
                 "writes; give tolerance too."
             )
+
+    @property
+    def corrects(self) -> bool:
+        """Says whether the mean errors of outputs are taken off again."""
+        return self.correction == "mean" or (self.correction is None and self.tolerance > 0)
 
     def check(self, config: CrossbarConfig) -> None:
         """Checks that the words are narrow enough to be looked at in full, where they have to be.
@@ -126,6 +141,8 @@ class Matched(Stuckable):
             after = last[None, :, None]
             if crossbars > 1:
                 after = sections.held_after(placement, layer.codes, delta, before, config, rules)
+            if self.avoids_faults:  # says so: what is held is not always what is programmed
+                delta = delta.astype(np.int16)
             return Arrangement(placement, delta, self._correction(error)), {"": after}
 
         return follow
@@ -144,7 +161,7 @@ class Matched(Stuckable):
 
     def _correction(self, error: np.ndarray) -> np.ndarray | None:
         """Gives the correction of mean errors, if outputs have one."""
-        if self.correction == "none":
+        if not self.corrects:
             return None
         # 8 of its 16 bits are a fraction
         return np.asarray(np.rint(256 * error) / 256, np.float32)
@@ -161,7 +178,7 @@ class Matched(Stuckable):
         if self._by_crossbar(inputs, outputs, config):
             of_rows *= -(-outputs // config.words_per_row) / outputs
             of_order *= -(-inputs // config.rows)
-        return of_rows + (of_order + (16 if self.correction == "mean" else 0)) / inputs
+        return of_rows + (of_order + (16 if self.corrects else 0)) / inputs
 
     @property
     def avoids_faults(self) -> bool:
@@ -172,6 +189,6 @@ class Matched(Stuckable):
         """Gives the tolerance that a price pays for: an error saves hardly more than two writes."""
         whole = min(round(price), _MOST_PRICE)
         if whole == 0:
-            return dataclasses.replace(self, tolerance=0, price=None, correction="none")
+            return dataclasses.replace(self, tolerance=0, price=None)
         tolerance = min(math.isqrt(2 * whole), _MOST_TOLERANCE)
         return dataclasses.replace(self, tolerance=tolerance, price=whole)

@@ -97,7 +97,8 @@ class FittingTable(JupyterMixin):
             left = column.left or number == 0
             texts = [column.heading, *(row[number] for row in self.rows)]
             if width:  # headings and names go on in the next line
-                texts[0] = _two_lines(fold_name(column.heading, width))
+                lines = column.heading.split("\n")
+                texts[0] = _two_lines("\n".join(fold_name(line, width) for line in lines))
                 if number == 0:
                     texts[1:] = [fold_name(text, width) for text in texts[1:]]
             # rich would cut a column without this short before it takes more room

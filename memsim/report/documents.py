@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from memsim.budgeting import Budget, Trial
 from memsim.config import CrossbarConfig
+from memsim.report.texts import pool_text
 from memsim.service.costs import LAWS, Figure, ServiceInputs
 from memsim.service.ownership import Levelling, ServiceLife, quantiles
 from memsim.service.wear import cycles_per_write
@@ -75,6 +76,8 @@ def lifetime_json(
 ) -> dict[str, Any]:
     """Turns what all lifetimes of a report share into JSON values: its entry `lifetime`.
 
+    Its `pool` says in words which crossbars wear; endurance and `cycles_per_write` are in cycles.
+
     Args:
       inputs: endurance and prices.
       config: the crossbars of a chip.
@@ -82,6 +85,7 @@ def lifetime_json(
       priced: whether prices were given.
     """
     wear = {
+        "pool": pool_text(dataclasses.asdict(config)),
         "cycles_per_write": float(cycles_per_write(config).max()),
         "cycles_counted": config.cell_bits == 1,  # else they are a bound
     }
@@ -141,6 +145,8 @@ def budget_json(found: Budget) -> dict[str, Any]:
             "accepted": trial.accepted,
             "writes": trial.summary.writes,
             "reduction": trial.summary.reduction,
+            "code_error_rms": trial.summary.code_error_rms,
+            "code_error_mean": trial.summary.code_error_mean,
             "index_bits_per_weight": trial.summary.index_bits_per_weight,
             "analog_valid": trial.summary.analog_valid,
             "planning_change": trial.change._asdict(),

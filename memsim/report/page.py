@@ -7,7 +7,10 @@ from importlib import resources
 from typing import Any
 
 from memsim.report.texts import (
+    CODE_ERRORS,
+    code_error_text,
     count_text,
+    encodings_text,
     index_bits_text,
     lifetime_title,
     number_text,
@@ -68,6 +71,9 @@ def to_html(
         "time": lambda years: time_text(math.inf if years is None else years),
     }
     environment.globals |= {
+        "CODE_ERRORS": CODE_ERRORS,
+        "code_error": code_error_text,
+        "encodings_text": encodings_text,
         "lifetime_title": lifetime_title,
         "origin": origin_text,
         "pool": pool_text,

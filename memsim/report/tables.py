@@ -10,6 +10,7 @@ from memsim.budgeting import Budget
 from memsim.intervals import Interval
 from memsim.report.documents import service_inputs_json
 from memsim.report.texts import (
+    code_error_text,
     count_text,
     index_bits_text,
     number_text,
@@ -39,7 +40,15 @@ def policy_table(
     """
     from memsim.report._layout import Column, FittingTable
 
-    headings = ("writes", "reduction", "SETs", "RESETs", "row ops", "max/cell", "index bits")
+    errors = {
+        name: code_error_text(summary.code_error_rms, summary.code_error_mean)
+        for name, summary in policies.items()
+    }
+    erring = any(errors.values())
+    headings = (
+        "writes", "reduction", *(["code error\nrms / mean"] if erring else []), "SETs", "RESETs",
+        "row ops", "max/cell", "index bits",
+    )  # fmt: skip
     columns = [Column("policy"), *map(Column, headings), Column("analog-valid", left=True)]
     rows = []
     for name, summary in policies.items():
@@ -51,6 +60,7 @@ def policy_table(
             name,
             f"{summary.writes:,}",
             "" if summary.reduction is None else f"{summary.reduction:.2f}x{spread}",
+            *([errors[name]] if erring else []),
             f"{summary.sets:,}",
             f"{summary.resets:,}",
             f"{summary.row_operations:,}",
@@ -128,7 +138,9 @@ def budget_tables(found: Budget) -> "list[FittingTable]":
     for trial in found.trials:
         verdict = "chosen" if trial is found.chosen else "" if trial.accepted else "refused"
         reduction = _times(trial.summary.reduction)
-        trials.append((f"{trial.exchange:.1e}", reduction, _points(trial.change), verdict))
+        errors = code_error_text(trial.summary.code_error_rms, trial.summary.code_error_mean)
+        row = (f"{trial.exchange:.1e}", reduction, errors, _points(trial.change), verdict)
+        trials.append(row)
     layers = [
         (
             name, f"{layer.weights:,}", f"{found.sensitivity[name]:.1e}", f"{layer.writes:,}",
@@ -137,8 +149,10 @@ def budget_tables(found: Budget) -> "list[FittingTable]":
         for name, layer in found.chosen.summary.layers.items()
     ]  # fmt: skip
     summary = found.chosen.summary
+    errors = code_error_text(summary.code_error_rms, summary.code_error_mean)
     result = (
         ("writes", f"{summary.writes:,}, {_times(summary.reduction)} fewer than unsorted"),
+        *([("code error", f"{errors}, rms / mean in steps of the codes")] if errors else []),
         (
             "price",
             f"{summary.index_bits_per_weight:.1f} index bits per weight; "
@@ -154,7 +168,8 @@ def budget_tables(found: Budget) -> "list[FittingTable]":
     numbers = map(Column, ("weights", "sensitivity", "writes", "index bits"))
     of_layers = [Column("layer"), *numbers, Column("policy", left=True, folds=True)]
     change = Column("change, planning\nhalf (95 %)")
-    of_trials = [Column("exchange"), Column("reduction"), change, Column("", left=True)]
+    error = Column("code error\nrms / mean")
+    of_trials = [Column("exchange"), Column("reduction"), error, change, Column("", left=True)]
     of_plan = [Column(""), Column("", left=True, folds=True)]
     return [
         FittingTable("The layers", of_layers, layers),

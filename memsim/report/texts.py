@@ -7,7 +7,10 @@ from typing import Any
 from memsim.service.lifetime import DAYS_PER_YEAR
 
 __all__ = [
+    "CODE_ERRORS",
+    "code_error_text",
     "count_text",
+    "encodings_text",
     "fold_name",
     "index_bits_text",
     "lifetime_title",
@@ -22,6 +25,12 @@ __all__ = [
     "width_text",
     "writing_text",
 ]
+
+# Says what `code_error_text` writes.
+CODE_ERRORS = (
+    "Code error: root mean square / mean of the errors that a tolerance leaves in the weights held "
+    "after correction, in steps of the codes; stuck cells and bit stucking add their own."
+)
 
 
 def printable(text: str) -> str:
@@ -61,7 +70,7 @@ def count_text(number: float, noun: str, plural: str = "") -> str:
 
 
 def fold_name(name: str, width: int) -> str:
-    r"""Breaks the name of a policy into lines, after `:`, `,` or `+`.
+    r"""Breaks the name of a policy into lines, after `:`, `,`, `+` or a space.
 
     Example:
       >>> fold_name("matched:tolerance=1,correction=mean", 26)
@@ -74,7 +83,7 @@ def fold_name(name: str, width: int) -> str:
     lines = [""]
     start = 0
     for end, letter in enumerate(name, 1):
-        if letter not in ":,+" and end < len(name):
+        if letter not in ":,+ " and end < len(name):
             continue
         # a part ends with its sign, and opens a line where it has no room
         part, start = name[start:end], end
@@ -87,6 +96,17 @@ def fold_name(name: str, width: int) -> str:
 def index_bits_text(bits: float) -> str:
     """Writes index bits to one decimal; a price that rounds to nothing is not called nothing."""
     return "<0.1" if 0 < bits < 0.05 else f"{bits:.1f}"
+
+
+def code_error_text(rms: float | None, mean: float | None) -> str:
+    """Writes the root mean square and the mean of code errors; nothing where there are none.
+
+    Example:
+      >>> code_error_text(1.3812, -0.0004)
+      '1.38 / +0.00'
+    """
+    # adding 0 makes a negative zero positive
+    return "" if rms is None or mean is None else f"{rms:.2f} / {round(mean, 2) + 0.0:+.2f}"
 
 
 def quantity_text(value: float, unit: str) -> str:
@@ -152,18 +172,18 @@ def pool_text(config: Mapping[str, Any]) -> str:
     """Says which pool of crossbars a chip has.
 
     Example:
-      >>> pool_text({"crossbars": 64, "rows": 128, "schedule": "block"})
-      '64 crossbars of 128 rows, block schedule'
+      >>> pool_text({"crossbars": 64, "rows": 128, "columns": 128, "schedule": "block"})
+      '64 crossbars of 128 rows x 128 columns, block schedule'
 
     Args:
       config: its JSON values.
     """
-    of_rows = "of " + count_text(config["rows"], "row")
-    if config.get("columns"):  # an array wider than one word
-        of_rows += " and " + count_text(config["columns"], "column")
+    wide = config.get("columns")
+    size = f" x {count_text(wide, 'column')}" if wide else ", one word wide"
+    size = f"of {count_text(config['rows'], 'row')}{size}"
     if config["crossbars"] is None:
-        return f"one crossbar per section, {of_rows}"
-    pool = f"{count_text(config['crossbars'], 'crossbar')} {of_rows}"
+        return f"one crossbar per section, {size}"
+    pool = f"{count_text(config['crossbars'], 'crossbar')} {size}"
     return pool if config["crossbars"] == 1 else f"{pool}, {config['schedule']} schedule"
 
 
@@ -182,6 +202,28 @@ def width_text(config: Mapping[str, Any]) -> str:
     words = config["words_per_row"]
     shared = f"{words} words a row that share its input" if words > 1 else "one word a row"
     return f"{count_text(config['columns'], 'column')}, {shared}"
+
+
+def encodings_text(report: Mapping[str, Any]) -> str:
+    """Says which encodings a report compares, how wide their words are, and the baseline.
+
+    Args:
+      report: its JSON values, with `encodings`.
+    """
+    rows: dict[tuple[int, int], list[str]] = {}
+    for encoding, of in report["encodings"].items():
+        rows.setdefault((of["cells_per_word"], of["words_per_row"]), []).append(encoding)
+    widths = [
+        f"{count_text(cells, 'cell')} ({count_text(words, 'word')} a row) in {', '.join(names)}"
+        for (cells, words), names in rows.items()
+    ]
+    shown = "every encoding" if report["config"]["encoding"] == "all" else "its best encoding"
+    baseline = report["baseline"]
+    return (
+        f"Each policy in {shown}; reduction is against {baseline['policy']} in "
+        f"{baseline['encoding']}, {count_text(baseline['writes'], 'write')}. "
+        f"A word takes {'; '.join(widths)}."
+    )
 
 
 def wear_text(report: Mapping[str, Any]) -> str:
@@ -206,7 +248,7 @@ def wear_text(report: Mapping[str, Any]) -> str:
 
 
 def lifetime_title(report: Mapping[str, Any]) -> str:
-    """Says what the lifetimes in a report are of.
+    """Says what pool of crossbars the lifetimes in a report are of, and in which service.
 
     Args:
       report: what `to_json` gives, with `lifetime`.
@@ -221,6 +263,6 @@ def lifetime_title(report: Mapping[str, Any]) -> str:
         scheme = f", {lifetime['scheme']} on {lifetime['cells']} cells"
     rate = f"{count_text(lifetime['cost']['inferences_per_day'], 'inference')} a day"
     return (
-        f"Lifetime of a chip with {pool_text(report['config'])}, until a cell fails{standby}, at "
+        f"Lifetime of a chip with {lifetime['pool']}, until a cell fails{standby}, at "
         f"{rate}{scheme}{levelled}"
     )

@@ -48,11 +48,19 @@ def make_measure(engine: Engine, task: Task, seed: int, chunk: int) -> Measure:
         ]
 
     def summarize(
-        plan: memsim.Plan, counts: memsim.Counts, writing: memsim.Writing | None
+        plan: memsim.Plan | list[memsim.Plan],
+        counts: memsim.Counts,
+        writing: memsim.Writing | None,
     ) -> list[memsim.Summary]:
-        facts = layer_facts({name: plan.layers[name] for name in plan.names})
-        each = (jax.tree.map(lambda x, i=i: x[i], counts) for i in range(len(counts.sets)))
-        return [summarize_counts(of_chip, facts, None, plan.config, writing) for of_chip in each]
+        plans = plan if isinstance(plan, list) else [plan]
+        facts = [layer_facts({name: one.layers[name] for name in one.names}, one.config)
+                 for one in plans]  # fmt: skip
+        number, config = len(counts.sets), plans[0].config
+        each = (jax.tree.map(lambda x, i=i: x[i], counts) for i in range(number))
+        return [
+            summarize_counts(of_chip, of_plan, None, config, writing)
+            for of_chip, of_plan in zip(each, facts * (number // len(facts)), strict=True)
+        ]
 
     @functools.cache
     def baseline(
@@ -69,8 +77,7 @@ def make_measure(engine: Engine, task: Task, seed: int, chunk: int) -> Measure:
         plan = on_every_process(lambda: plans(combination, chips))
         writing = combination.read_writing()
         measured = engine(plan, combination.stuck_at, chips, chunk, task.batches(), writing)
-        one = plan[0] if isinstance(plan, list) else plan
-        summaries = summarize(one, measured.counts, writing)
+        summaries = summarize(plan, measured.counts, writing)
         # `unsorted` may be the same on every chip
         differs = differ(unsorted, combination.stuck_at, writing=writing)
         baselines = baseline(
