@@ -12,6 +12,7 @@ from jaxtyping import Shaped
 from memsim._checks import check_whole
 from memsim.config import MATCHED_BITS, CrossbarConfig
 from memsim.placement import Placement
+from memsim.policies._matching.share import Share, share_of
 from memsim.policies.base import Arrangement, Follow, Held, LayerCodes, Policy, Stuckable
 
 __all__ = ["Matched"]
@@ -108,13 +109,18 @@ class Matched(Stuckable):
         crossbars = config.crossbars or 1  # weight stationary, one stands for all of them
         erased = np.zeros((crossbars, config.rows, config.words_per_row), np.int32)
         if self._by_crossbar(inputs, outputs, config):
+            share = self._share(layer, config)
 
             def fill(held: Held) -> tuple[Arrangement, Held]:
                 before = held.get("", erased)
-                placement, delta, error, after = sections.fill_sections(
-                    layer.codes, before, config, rules
+                filled = sections.fill_sections(layer.codes, before, config, rules, share)
+                arrangement = Arrangement(
+                    filled.placement,
+                    filled.delta,
+                    self._correction(filled.error),
+                    crossbars=filled.crossbars if crossbars > 1 else None,
                 )
-                return Arrangement(placement, delta, self._correction(error)), {"": after}
+                return arrangement, {"": filled.held}
 
             return fill
         led = lines.lead_through_outputs(layer.codes, config, rules, layer.stuck)
@@ -142,6 +148,15 @@ class Matched(Stuckable):
             return False
         return -(-inputs // config.rows) * outputs < _MANY_STEPS * (config.crossbars or 1)
 
+    def _share(self, layer: LayerCodes, config: CrossbarConfig) -> Share:
+        """Gives the crossbars that a layer takes."""
+        crossbars = config.crossbars or 1
+        if not layer.shapes or not all(self._by_crossbar(*one, config) for one in layer.shapes):
+            return Share(crossbars, crossbars, 0)
+        words = config.words_per_row
+        counts = [-(-n // config.rows) * -(-m // words) for n, m in layer.shapes]
+        return share_of(layer.number, counts, crossbars)
+
     def _correction(self, error: np.ndarray) -> np.ndarray | None:
         """Gives the correction of mean errors, if outputs have one."""
         if self.correction == "none":
@@ -157,10 +172,13 @@ class Matched(Stuckable):
         """
         pool = min(config.rows, inputs) if self.pool == "section" else inputs
         of_rows: float = (pool - 1).bit_length()
-        of_order = (outputs - 1).bit_length()
+        of_order: float = (outputs - 1).bit_length()
         if self._by_crossbar(inputs, outputs, config):
             of_rows *= -(-outputs // config.words_per_row) / outputs
-            of_order *= -(-inputs // config.rows)
+            # of each slot of a section its output, of each section its crossbar
+            groups, sections = -(-outputs // config.words_per_row), -(-inputs // config.rows)
+            of_order *= sections
+            of_order += ((config.crossbars or 1) - 1).bit_length() * sections * groups / outputs
         return of_rows + (of_order + (16 if self.correction == "mean" else 0)) / inputs
 
     @property

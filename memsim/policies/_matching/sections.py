@@ -4,6 +4,7 @@ Crossbar after crossbar and step after step, the outputs that go best with what 
 with the slots they go to and the inputs of every row. Offline, on the host.
 """
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from memsim.placement import Placement, inverse_positions
 from memsim.policies._matching.flow import Graph
 from memsim.policies._matching.lines import Rules, graph_of, polish
 from memsim.policies._matching.rows_and_slots import Fit, Search
+from memsim.policies._matching.share import Share
+from memsim.policies._matching.units import Pairs, Units
 from memsim.schedule import layer_schedule
 
 # Inputs that are assigned to rows at once, at most: more take long and save little.
@@ -56,19 +59,34 @@ class Layer(NamedTuple):
     candidates: int
 
 
+class Filled(NamedTuple):
+    """A layer whose sections are filled.
+
+    Attributes:
+      placement: of its weights.
+      crossbars: int32 [sections].
+      delta: int8 [weights], what is added to each code.
+      error: float64 [outputs], the mean error of what is then held.
+      held: int32 [crossbars, rows, words of a row], word nodes afterwards.
+    """
+
+    placement: Placement
+    crossbars: np.ndarray
+    delta: np.ndarray
+    error: np.ndarray
+    held: np.ndarray
+
+
 def fill_sections(
-    codes: np.ndarray, held: np.ndarray, config: CrossbarConfig, rules: Rules
-) -> tuple[Placement, np.ndarray, np.ndarray, np.ndarray]:
+    codes: np.ndarray, held: np.ndarray, config: CrossbarConfig, rules: Rules, share: Share
+) -> Filled:
     """Fills the sections of a layer, given what crossbars hold.
 
     Args:
       codes: signed integers [outputs, inputs].
       held: int32 [crossbars, rows, words of a row], word nodes before the layer.
       config, rules: of the crossbars and of the policy.
-
-    Returns:
-      (placement, delta, error, held): delta int8 [weights], what is added to each code; the mean
-      error of what is then held, float64 [outputs]; the word nodes held afterwards.
+      share: the crossbars that it may take.
     """
     graph, seen = graph_of(codes, config, rules)
     candidates, tries = next(effort for most, *effort in _EFFORT if seen.size <= most)
@@ -76,24 +94,24 @@ def fill_sections(
     seen = np.ascontiguousarray(seen - graph.lowest, np.uint16)
     nodes = graph.node_of_code.astype(np.uint16)[seen]
     layer = Layer(seen, nodes, graph, config, candidates)
-    units = Units(layer, rules)
-    count = units.sections
-    # the sections of each crossbar, in the order of its steps
-    step, crossbar = np.divmod(layer_schedule(count, config).slots, len(held))
-    before, held = held.astype(np.uint16), held.astype(np.uint16)
-    by_number: dict[int, Section] = {}
-    with ThreadPoolExecutor(candidates) as pool:
-        for number in np.lexsort((step, crossbar)):
-            section = _next_section(layer, units, held[crossbar[number]], search, pool)
-            by_number[number] = section
-    sections = [by_number[number] for number in range(count)]
+    units = Units(seen, nodes, graph, config, rules)
+    count, before, held = units.sections, held.astype(np.uint16), held.astype(np.uint16)
+    # first on the crossbars that all layers share, the rest on some that no other will take
+    steps, kept = -(-count // len(held)), slice(share.first, share.first + share.kept)
+    filled = list(_fill(layer, units, held[: share.common], steps, count - share.kept, search))
+    filled += [
+        (share.first + crossbar, section)
+        for crossbar, section in _fill(layer, units, held[kept], 1, share.kept, search)
+    ]
+    crossbars = np.asarray([crossbar for crossbar, _ in filled], np.int32)
+    sections = [section for _, section in filled]
     if graph.tolerance:  # each word once more, knowing all that follow on it
         held = before
-        for one in range(len(held)):
-            here = np.flatnonzero(crossbar == one)
-            of_steps = [sections[i] for i in here[np.argsort(step[here])]]
-            _polish_crossbar(of_steps, held[one], layer)
-    return *_placed(sections, layer), held.astype(np.int32)
+        for one in np.unique(crossbars):
+            here = [sections[i] for i in np.flatnonzero(crossbars == one)]
+            _polish_crossbar(here, held[one], layer)
+    placement, delta, error = _placed(sections, layer)
+    return Filled(placement, crossbars, delta, error, held.astype(np.int32))
 
 
 def held_after(
@@ -121,139 +139,58 @@ def held_after(
     return after
 
 
-class Units:
-    """Outputs that share sections, unit by unit, and the inputs that each has still to hold."""
-
-    def __init__(self, layer: Layer, rules: Rules) -> None:
-        """Groups outputs so that those of one slot, in unit after unit, are of like magnitude."""
-        outputs, inputs = layer.codes.shape
-        rows, words = layer.config.rows, layer.config.words_per_row
-        groups, full = -(-outputs // words), outputs // words
-        magnitude = np.abs(layer.codes + np.int32(layer.graph.lowest)).mean(axis=1)
-        order = np.argsort(magnitude, kind="stable")
-        # slots of the short group have one output more
-        sizes = np.where(np.arange(words) < outputs - full * words, groups, full)
-        runs = np.split(order, np.cumsum(sizes)[:-1])
-        grouped = [np.asarray([run[k] for run in runs if k < run.size]) for k in range(groups)]
-        pools = [np.arange(inputs)]
-        if rules.by_section:
-            pools = np.split(pools[0], np.arange(rows, inputs, rows))
-        self._layer, self._rows = layer, rows
-        self._outputs = [of_group for of_group in grouped for _ in pools]
-        self._inputs = pools * groups
-        # the words that each has still to hold
-        self._counts = np.stack([self._levels(i, self._inputs[i]) for i in range(len(self))])
-
-    def __len__(self) -> int:
-        return len(self._outputs)
-
-    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        return self._outputs[number], self._inputs[number]
-
-    @property
-    def sections(self) -> int:
-        """The sections that they fill."""
-        return sum(-(-inputs.size // self._rows) for inputs in self._inputs)
-
-    def promising(self, held: np.ndarray, most: int) -> list[int]:
-        """Ranks units by the words held that they lack, at several resolutions; gives the first."""
-        shapes = np.asarray(
-            [
-                (min(self._rows, inputs.size), outputs.size)
-                for outputs, inputs in zip(self._outputs, self._inputs, strict=True)
-            ]
-        )
-        left = np.flatnonzero(shapes[:, 0])
-        if left.size <= most:
-            return list(left.tolist())
-        lacking, size = np.full(len(self), np.inf), self._layer.graph.code_of_node.size
-        for rows, slots in np.unique(shapes[left], axis=0):
-            of_held = _levels(held[:rows, :slots], size)
-            alike = np.flatnonzero(np.all(shapes == (rows, slots), axis=1))
-            lacking[alike] = _lacking(of_held, self._counts, alike) / (rows * slots)
-        return list(np.argsort(lacking, kind="stable")[:most].tolist())
-
-    def take(self, number: int, inputs: np.ndarray) -> None:
-        """Takes inputs off a unit: they are held now."""
-        left = np.ones(self._layer.codes.shape[1], np.bool_)
-        left[inputs] = False
-        self._counts[number] -= self._levels(number, inputs)
-        self._inputs[number] = self._inputs[number][left[self._inputs[number]]]
-
-    def _levels(self, number: int, inputs: np.ndarray) -> np.ndarray:
-        nodes = self._layer.nodes[np.ix_(self._outputs[number], inputs)]
-        found: np.ndarray = _levels(nodes, self._layer.graph.code_of_node.size)
-        return found
-
-
-def _next_section(
-    layer: Layer, units: Units, held: np.ndarray, search: Search, pool: ThreadPoolExecutor
-) -> Section:
-    """Chooses the section that follows best on what a crossbar holds, and takes it off its unit.
+def _fill(
+    layer: Layer, units: Units, held: np.ndarray, steps: int, count: int, search: Search
+) -> Iterator[tuple[int, Section]]:
+    """Fills sections one after another, each the one that follows best on any of some crossbars.
 
     Args:
       units: with inputs left; changed.
-      held: uint16 [rows, words of a row], word nodes; returned: afterwards.
-      pool: candidates are looked at side by side.
+      held: uint16 [crossbars, rows, words of a row], word nodes; returned: afterwards.
+      steps: sections that a crossbar takes at most.
+      count: sections to fill.
+
+    Yields:
+      (crossbar, section).
     """
 
-    def fit(number: int) -> tuple[float, np.ndarray, Fit]:
-        outputs, inputs = units[number]
-        rows = min(len(held), inputs.size)
-        inputs = _some(inputs, max(_MOST_INPUTS, rows))
-        found = search.fit(held[:rows, : outputs.size], layer.codes[np.ix_(outputs, inputs)])
-        return found.cost / (rows * outputs.size), inputs, found
+    def fit(pair: tuple[int, int]) -> tuple[float, np.ndarray, Fit]:
+        crossbar, unit = pair
+        rows, slots = units.shape[unit]
+        inputs = _some(units.inputs[unit], max(_MOST_INPUTS, rows))
+        codes = layer.codes[np.ix_(units.outputs[unit], inputs)]
+        found = search.fit(held[crossbar, :rows, :slots], codes)
+        return found.cost / (rows * slots), inputs, found
 
-    # the unit, its slots and rows that cost least by the word; of equals the first
-    numbers = units.promising(held, layer.candidates)
-    number, (_, inputs, best) = min(
-        zip(numbers, pool.map(fit, numbers), strict=True), key=lambda one: one[1][0]
-    )
-    outputs, inputs = units[number][0][best.order], inputs[best.row]
-    here = held[: inputs.size, : outputs.size]
-    here[:] = search.prices.word[here, layer.codes[np.ix_(outputs, inputs)].T]
-    units.take(number, inputs)
-    return Section(outputs, inputs, here.copy())
+    pairs = Pairs(units, held, layer.graph.code_of_node.size)
+    taken = np.zeros(len(held), np.int64)
+    known: dict[tuple[int, int], tuple[float, np.ndarray, Fit]] = {}
+    with ThreadPoolExecutor(layer.candidates) as pool:
+        for _ in range(count):
+            # of those that promise most the one that costs least by the word; of equals the first
+            best = pairs.best(layer.candidates)
+            new = [pair for pair in best if pair not in known]
+            known.update(zip(new, pool.map(fit, new), strict=True))
+            crossbar, unit = min(best, key=lambda pair: known[pair][0])
+            _, inputs, found = known[crossbar, unit]
+            outputs, inputs = units.outputs[unit][found.order], inputs[found.row]
+            here = held[crossbar, : inputs.size, : outputs.size]
+            here[:] = search.prices.word[here, layer.codes[np.ix_(outputs, inputs)].T]
+            # what it changes: its crossbar and its unit
+            units.take(unit, inputs)
+            taken[crossbar] += 1
+            pairs.update(crossbar, unit, taken[crossbar] == steps)
+            known = {
+                pair: fits
+                for pair, fits in known.items()
+                if crossbar != pair[0] and unit != pair[1]
+            }
+            yield crossbar, Section(outputs, inputs, here.copy())
 
 
 def _some(inputs: np.ndarray, most: int) -> np.ndarray:
     """Takes inputs at even distances if they are more than so many."""
     return inputs if inputs.size <= most else inputs[np.arange(most) * inputs.size // most]
-
-
-@numba.njit(cache=True, nogil=True)
-def _lacking(held, counts, numbers):  # type: ignore[no-untyped-def]
-    """Counts what is held past what units have, bin by bin: int64, for some numbers of units."""
-    lacking = np.zeros(numbers.size, np.int64)
-    for i in range(numbers.size):
-        for k in range(held.size):
-            lacking[i] += max(0, held[k] - counts[numbers[i], k])
-    return lacking
-
-
-@numba.njit(cache=True, nogil=True)
-def _levels(nodes, size):  # type: ignore[no-untyped-def]
-    """Counts words, and those of the same high-order bits, ever fewer.
-
-    Args:
-      nodes: uint16, word nodes, of two axes.
-      size: of all words.
-
-    Returns:
-      int32 [bins], one resolution after another.
-    """
-    counts = np.zeros(2 * size + 32, np.int32)
-    for row in range(nodes.shape[0]):
-        for node in nodes[row]:
-            counts[node] += 1
-    # bins of twice as many words are sums of two
-    first, bins = 0, size
-    while bins > 2:
-        after = first + bins
-        for k in range(bins):
-            counts[after + k // 2] += counts[first + k]
-        first, bins = after, (bins + 1) // 2
-    return counts
 
 
 def _polish_crossbar(sections: list[Section], held: np.ndarray, layer: Layer) -> None:
