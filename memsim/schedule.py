@@ -96,16 +96,17 @@ def chosen_schedule(crossbars: np.ndarray, config: CrossbarConfig) -> Schedule:
         raise ValueError("`crossbars` are chosen, but weight stationary each section has its own.")
     if crossbars.min() < 0 or crossbars.max() >= of_all:
         raise ValueError(f"`crossbars` has numbers that are not 0 to {of_all - 1}.")
-    steps, counts = -(-sections // of_all), np.bincount(crossbars, minlength=of_all)
-    if counts.max() > steps:
+    # the step of a section: how many are before it on its crossbar
+    order = np.argsort(crossbars, kind="stable")
+    in_order = crossbars[order]
+    step = np.empty(sections, np.int64)
+    step[order] = np.arange(sections) - np.searchsorted(in_order, in_order)
+    steps = -(-sections // of_all)
+    if step.max() >= steps:
         raise ValueError(
-            f"`crossbars` puts {counts.max()} of {sections} sections on one of {of_all}; "
+            f"`crossbars` puts {step.max() + 1} of {sections} sections on one of {of_all}; "
             f"give it at most {steps}."
         )
-    # the step of a section: those before it on its crossbar
-    order = np.argsort(crossbars, kind="stable")
-    step = np.empty(sections, np.int64)
-    step[order] = np.arange(sections) - (np.cumsum(counts) - counts)[crossbars[order]]
     return _schedule(step, crossbars.astype(np.int64), steps, of_all)
 
 

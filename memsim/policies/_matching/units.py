@@ -61,7 +61,7 @@ class Units:
     def take(self, unit: int, inputs: np.ndarray) -> None:
         """Takes inputs off a unit: they are held now."""
         self.counts[unit] -= self._levels(unit, inputs)
-        self.inputs[unit] = np.setdiff1d(self.inputs[unit], inputs, assume_unique=True)
+        self.inputs[unit] = np.setdiff1d(self.inputs[unit], inputs)
         self.shape[unit, 0] = min(self._rows, self.inputs[unit].size)
 
     def _levels(self, unit: int, inputs: np.ndarray) -> np.ndarray:
