@@ -19,7 +19,7 @@ __all__ = ["Matched"]
 
 _MOST_TOLERANCE, _MOST_PRICE = 15, 10**4
 # Steps of a layer from which on sections follow in the order of all outputs.
-_MANY_STEPS = 64
+_MANY_STEPS = 384
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,8 @@ class Matched(Stuckable):
       price: what one write less makes up for, in squared code errors; by default so much that
       only the
         tolerance counts.
-      pool: weights move within their `output`, or within their `section` of it.
+      pool: weights move within their `output`, or within their `section` of it, or, at `none`,
+        inputs keep their order and only outputs take places.
       correction: `mean` takes the mean error that a tolerance leaves in an output off again: a
         number per output, times the sum of its inputs, subtracted digitally. Errors of an output
         then sum to nothing, which is most of what they do to accuracy; its weights may be off by
@@ -51,7 +52,7 @@ class Matched(Stuckable):
 
     tolerance: int = 0
     price: int | None = None
-    pool: Literal["output", "section"] = "output"
+    pool: Literal["output", "section", "none"] = "output"
     correction: Literal["none", "mean"] = "none"
     faults: Literal["ignore", "avoid"] = "ignore"
 
@@ -82,6 +83,11 @@ class Matched(Stuckable):
                 f"`faults` is 'avoid' at {config.bits} `bits`; it takes at most {MATCHED_BITS} "
                 "bits."
             )
+        if self.avoids_faults and self.pool == "none":
+            raise ValueError(
+                "`faults` is 'avoid' and `pool` 'none': inputs that stay in their order avoid no "
+                "stuck cells; use pool=output or pool=section."
+            )
         if self.avoids_faults and config.words_per_row > 1:
             raise ValueError(
                 f"`faults` is 'avoid' at {config.columns} `columns`; where words share rows it is "
@@ -104,7 +110,7 @@ class Matched(Stuckable):
         """Leads weights through all outputs, or chooses each section by what its crossbar holds."""
         from memsim.policies._matching import lines, sections  # compiles: slow to import
 
-        rules = lines.Rules(self.tolerance, self.price, self.pool == "section", self.avoids_faults)
+        rules = lines.Rules(self.tolerance, self.price, self.pool, self.avoids_faults)
         outputs, inputs = layer.codes.shape
         crossbars = config.crossbars or 1  # weight stationary, one stands for all of them
         erased = np.zeros((crossbars, config.rows, config.words_per_row), np.int32)
@@ -142,11 +148,11 @@ class Matched(Stuckable):
         Otherwise they follow one another in the order of all outputs, which takes less planning and
         is as good where many of them follow on one crossbar.
         """
-        if config.words_per_row > 1:
+        if config.words_per_row > 1 or self.pool == "none":
             return True
-        if self.avoids_faults or config.crossbars in (None, 1):
+        if self.avoids_faults or config.crossbars is None:
             return False
-        return -(-inputs // config.rows) * outputs < _MANY_STEPS * (config.crossbars or 1)
+        return -(-inputs // config.rows) * outputs < _MANY_STEPS * config.crossbars
 
     def _share(self, layer: LayerCodes, config: CrossbarConfig) -> Share:
         """Gives the crossbars that a layer takes."""
@@ -170,15 +176,17 @@ class Matched(Stuckable):
         On wide crossbars the words of a row share its index, and each section says which output is
         in which of its slots.
         """
-        pool = min(config.rows, inputs) if self.pool == "section" else inputs
+        pool = {"output": inputs, "section": min(config.rows, inputs), "none": 1}[self.pool]
         of_rows: float = (pool - 1).bit_length()
         of_order: float = (outputs - 1).bit_length()
         if self._by_crossbar(inputs, outputs, config):
             of_rows *= -(-outputs // config.words_per_row) / outputs
-            # of each slot of a section its output, of each section its crossbar
+            # of each slot of a section its output, of each section its crossbar and its pool
             groups, sections = -(-outputs // config.words_per_row), -(-inputs // config.rows)
-            of_order *= sections
-            of_order += ((config.crossbars or 1) - 1).bit_length() * sections * groups / outputs
+            of_section = ((config.crossbars or 1) - 1).bit_length()
+            if self.pool != "output":
+                of_section += (sections - 1).bit_length()
+            of_order = (of_order + of_section * groups / outputs) * sections
         return of_rows + (of_order + (16 if self.correction == "mean" else 0)) / inputs
 
     @property

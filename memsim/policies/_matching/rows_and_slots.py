@@ -13,7 +13,7 @@ import numpy as np
 from memsim.codes import encode
 from memsim.config import CrossbarConfig
 from memsim.policies._matching.assignment import assign_rows
-from memsim.policies._matching.flow import Graph
+from memsim.policies._matching.flow import Graph, assign, scratch
 
 # Starts of a search for slots, for each order that is tried, and rounds of rows after slots after
 # rows; inputs by which it is judged how slots go together.
@@ -66,7 +66,7 @@ class Search:
     """The search for rows and slots of one layer; the same every time, on any thread."""
 
     def __init__(self, graph: Graph, config: CrossbarConfig, tries: int) -> None:
-        self.prices = prices_of(graph)
+        self._graph, self.prices = graph, prices_of(graph)
         self._node_of_code = graph.node_of_code.astype(np.uint16)
         self._bits = _bits(graph, config)
         self._tries = tries
@@ -82,9 +82,28 @@ class Search:
           held: uint16 [rows, slots], word nodes.
           codes: uint16 [outputs, inputs]: as many outputs as slots, no fewer inputs than rows.
         """
+        if len(codes) == 1:  # equal words make a flow of it, exact as well
+            row, word = np.empty(len(held), np.int32), np.empty(len(held), np.int32)
+            nodes, of_input = held[:, 0].astype(np.int32), codes[0].astype(np.int32)
+            assign(nodes, of_input, self._graph, scratch(self._graph), row, word)
+            cost = int(self.prices.cost[nodes, of_input[row]].sum())
+            return Fit(cost, np.zeros(1, np.int32), row)
         held = np.ascontiguousarray(held.T)
         orders = _orders(held, codes, self._node_of_code, self._bits, self._starts, self._tries)
         return Fit(*_fit(held, codes, orders, self.prices.cost))
+
+    def fit_slots(self, held: np.ndarray, codes: np.ndarray) -> Fit:
+        """Fits outputs in slots where inputs have rows of their own.
+
+        Args:
+          held: uint16 [rows, slots], word nodes.
+          codes: uint16 [outputs, rows], no fewer outputs than slots.
+        """
+        costs = _slot_costs(np.ascontiguousarray(held.T), codes, self.prices.cost)
+        order = np.empty(held.shape[1], np.int32)
+        assign_rows(costs, order)
+        cost = int(costs[np.arange(order.size), order].sum())
+        return Fit(cost, order, np.arange(len(held), dtype=np.int32))
 
 
 def _bits(graph: Graph, config: CrossbarConfig) -> tuple[np.ndarray, int]:
@@ -112,7 +131,7 @@ def _fit(held, codes, orders, price):  # type: ignore[no-untyped-def]
     slots, rows = held.shape
     best, best_order, best_row = np.int64(-1), orders[0], np.empty(rows, np.int32)
     row, order = np.empty(rows, np.int32), np.empty(slots, np.int32)
-    costs, of_slots = np.empty((rows, codes.shape[1]), np.int32), np.empty((slots, slots), np.int32)
+    costs = np.empty((rows, codes.shape[1]), np.int32)
     for first in orders:
         change = first.copy()
         order[:], costs[:] = -1, 0
@@ -134,16 +153,29 @@ def _fit(held, codes, orders, price):  # type: ignore[no-untyped-def]
             if slots == 1:
                 break
             # then slots by rows
-            of_slots[:] = 0
-            for slot in range(slots):
-                for i in range(rows):
-                    of_word = price[held[slot, i]]
-                    for output in range(slots):
-                        of_slots[slot, output] += of_word[codes[output, row[i]]]
-            assign_rows(of_slots, change)
+            assign_rows(_slot_costs(held, codes[:, row], price), change)
             if np.all(change == order):
                 break
     return best, best_order, best_row
+
+
+@numba.njit(cache=True, nogil=True)
+def _slot_costs(held, codes, price):  # type: ignore[no-untyped-def]
+    """Computes what every output costs in every slot, int32 [slots, outputs].
+
+    Args:
+      held: uint16 [slots, rows], word nodes.
+      codes: uint16 [outputs, rows].
+      price: see `_fit`.
+    """
+    costs = np.zeros((len(held), len(codes)), np.int32)
+    for slot in range(len(held)):
+        for output in range(len(codes)):
+            total = 0
+            for row in range(held.shape[1]):
+                total += price[held[slot, row], codes[output, row]]
+            costs[slot, output] = total
+    return costs
 
 
 @numba.njit(cache=True, nogil=True)

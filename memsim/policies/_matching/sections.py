@@ -15,12 +15,12 @@ from memsim.config import CrossbarConfig
 from memsim.placement import Placement, inverse_positions
 from memsim.policies._matching.flow import Graph
 from memsim.policies._matching.lines import Rules, graph_of, polish
-from memsim.policies._matching.rows_and_slots import Fit, Search
+from memsim.policies._matching.rows_and_slots import Search
 from memsim.policies._matching.share import Share
 from memsim.policies._matching.units import Pairs, Units
 from memsim.schedule import layer_schedule
 
-# Inputs that are assigned to rows at once, at most: more take long and save little.
+# Inputs, or outputs, that are looked at at once, at most: more take long and save little.
 _MOST_INPUTS = 1024
 # Of layers up to so many weights: groups of which it is worked out what they cost, those that
 # promise most, and orders of slots that are tried for each.
@@ -154,30 +154,32 @@ def _fill(
       (crossbar, section).
     """
 
-    def fit(pair: tuple[int, int]) -> tuple[float, np.ndarray, Fit]:
+    def fit(pair: tuple[int, int]) -> tuple[float, np.ndarray, np.ndarray]:
         crossbar, unit = pair
         rows, slots = units.shape[unit]
         inputs = _some(units.inputs[unit], max(_MOST_INPUTS, rows))
-        codes = layer.codes[np.ix_(units.outputs[unit], inputs)]
-        found = search.fit(held[crossbar, :rows, :slots], codes)
-        return found.cost / (rows * slots), inputs, found
+        outputs = _some(units.outputs[unit], max(_MOST_INPUTS, slots))
+        codes, here = layer.codes[np.ix_(outputs, inputs)], held[crossbar, :rows, :slots]
+        cost, order, row = search.fit_slots(here, codes) if units.fixed else search.fit(here, codes)
+        return cost / (rows * slots), outputs[order], inputs[row]
 
     pairs = Pairs(units, held, layer.graph.code_of_node.size)
     taken = np.zeros(len(held), np.int64)
-    known: dict[tuple[int, int], tuple[float, np.ndarray, Fit]] = {}
+    known: dict[tuple[int, int], tuple[float, np.ndarray, np.ndarray]] = {}
     with ThreadPoolExecutor(layer.candidates) as pool:
+        # one word wide, it takes less time than a thread
+        fit_all = map if layer.config.words_per_row == 1 else pool.map
         for _ in range(count):
             # of those that promise most the one that costs least by the word; of equals the first
             best = pairs.best(layer.candidates)
             new = [pair for pair in best if pair not in known]
-            known.update(zip(new, pool.map(fit, new), strict=True))
+            known.update(zip(new, fit_all(fit, new), strict=True))
             crossbar, unit = min(best, key=lambda pair: known[pair][0])
-            _, inputs, found = known[crossbar, unit]
-            outputs, inputs = units.outputs[unit][found.order], inputs[found.row]
+            _, outputs, inputs = known[crossbar, unit]
             here = held[crossbar, : inputs.size, : outputs.size]
             here[:] = search.prices.word[here, layer.codes[np.ix_(outputs, inputs)].T]
             # what it changes: its crossbar and its unit
-            units.take(unit, inputs)
+            units.take(unit, outputs, inputs)
             taken[crossbar] += 1
             pairs.update(crossbar, unit, taken[crossbar] == steps)
             known = {
@@ -188,9 +190,10 @@ def _fill(
             yield crossbar, Section(outputs, inputs, here.copy())
 
 
-def _some(inputs: np.ndarray, most: int) -> np.ndarray:
-    """Takes inputs at even distances if they are more than so many."""
-    return inputs if inputs.size <= most else inputs[np.arange(most) * inputs.size // most]
+def _some(numbers: np.ndarray, most: int) -> np.ndarray:
+    """Takes numbers at even distances if they are more than so many."""
+    size = numbers.size
+    return numbers if size <= most else numbers[np.arange(most) * size // most]
 
 
 def _polish_crossbar(sections: list[Section], held: np.ndarray, layer: Layer) -> None:

@@ -9,11 +9,14 @@ from memsim.policies._matching.lines import Rules
 
 
 class Units:
-    """Outputs that share sections, unit by unit, and the inputs that each has still to hold.
+    """The outputs and inputs that a section can be filled from, unit by unit.
+
+    They are a group of outputs, of which a section takes all and some of the inputs left, or, where
+    rows are `fixed`, those of a section, of which it takes all and some of the outputs left.
 
     Attributes:
-      outputs: int64 [slots] of each unit.
-      inputs: int64 of each unit, what is left.
+      fixed: whether inputs stay in their own order.
+      outputs, inputs: int64, of each unit, what is left.
       shape: int64 [units, 2], the rows and slots of the next section of each; no rows where nothing
         is left.
       counts: int32 [units, bins], the words that are left, see `count_levels`.
@@ -43,29 +46,44 @@ class Units:
         runs = np.split(order, np.cumsum(sizes)[:-1])
         grouped = [np.asarray([run[k] for run in runs if k < run.size]) for k in range(groups)]
         pools = [np.arange(inputs)]
-        if rules.by_section:
+        if rules.pool != "output":
             pools = np.split(pools[0], np.arange(rows, inputs, rows))
-        self._nodes, self._rows, self._words = nodes, rows, graph.code_of_node.size
+        self.fixed = rules.pool == "none"
+        if self.fixed:
+            grouped, groups = [np.arange(outputs)], 1
+        self._nodes, self._most = nodes, (rows, words)
+        self._words = graph.code_of_node.size
         self.outputs = [of_group for of_group in grouped for _ in pools]
         self.inputs = pools * groups
-        self.shape = np.asarray(
-            [(min(rows, i.size), o.size) for o, i in zip(self.outputs, self.inputs, strict=True)]
-        )
-        self.counts = np.stack([self._levels(u, self.inputs[u]) for u in range(len(self.inputs))])
+        number = range(len(self.inputs))
+        self.shape = np.asarray([self._shape(unit) for unit in number])
+        self.counts = np.stack([self._levels(self.outputs[u], self.inputs[u]) for u in number])
 
     @property
     def sections(self) -> int:
         """The sections that all units fill."""
-        return sum(-(-inputs.size // self._rows) for inputs in self.inputs)
+        rows, words = self._most
+        return sum(
+            -(-inputs.size // rows) * -(-outputs.size // words)
+            for outputs, inputs in zip(self.outputs, self.inputs, strict=True)
+        )
 
-    def take(self, unit: int, inputs: np.ndarray) -> None:
-        """Takes inputs off a unit: they are held now."""
-        self.counts[unit] -= self._levels(unit, inputs)
-        self.inputs[unit] = np.setdiff1d(self.inputs[unit], inputs)
-        self.shape[unit, 0] = min(self._rows, self.inputs[unit].size)
+    def take(self, unit: int, outputs: np.ndarray, inputs: np.ndarray) -> None:
+        """Takes what a section holds off its unit."""
+        self.counts[unit] -= self._levels(outputs, inputs)
+        if self.fixed:
+            self.outputs[unit] = np.setdiff1d(self.outputs[unit], outputs)
+        else:
+            self.inputs[unit] = np.setdiff1d(self.inputs[unit], inputs)
+        self.shape[unit] = self._shape(unit)
 
-    def _levels(self, unit: int, inputs: np.ndarray) -> np.ndarray:
-        nodes = self._nodes[np.ix_(self.outputs[unit], inputs)]
+    def _shape(self, unit: int) -> tuple[int, int]:
+        rows, words = self._most
+        outputs, inputs = self.outputs[unit].size, self.inputs[unit].size
+        return (min(rows, inputs), min(words, outputs)) if outputs else (0, 0)
+
+    def _levels(self, outputs: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        nodes = self._nodes[np.ix_(outputs, inputs)]
         found: np.ndarray = count_levels(nodes, self._words)
         return found
 
