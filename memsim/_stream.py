@@ -18,10 +18,10 @@ from memsim.chip import Chip, Stuck
 from memsim.codes import AnyArray
 from memsim.config import CrossbarConfig
 from memsim.network import anonymous, target_words
-from memsim.planning import LayerPlan, layer_scale, prepare_layer
+from memsim.planning import LayerPlan, layer_scale, prepare_layer, schedule_layers
 from memsim.policies.base import Held, Policy
 from memsim.programming import Counts, Stucking, draws_cells, program_sections
-from memsim.schedule import Slots, apply_schedule, network_schedule
+from memsim.schedule import Slots, apply_schedule
 from memsim.selection import Selected, slice_of
 from memsim.summary import LayerSummary, Summary, layer_facts, summarize_counts
 from memsim.writing import Writing
@@ -90,12 +90,13 @@ def lay_out_ahead(
       placings: with the stuck cells that each avoids, by layer.
       held: what crossbars hold before; kept up to date.
     """
+    matrices = {name: matrix for name, (_, matrix) in selected.items()}
 
     def lay_out(
         number: int, name: str, tensor: np.ndarray, of: Placing, layer: LayerPlan
     ) -> LaidOut:
         stored = of.policy.stored_on(config)
-        schedule, slots = network_schedule([layer.placement], config, first_layer=number)
+        schedule, slots = schedule_layers([layer], config, first_layer=number)
         words = target_words(jnp.asarray(slice_of(tensor, layer.matrix)), anonymous(layer), stored)
         target = np.asarray(_scheduled(words, schedule))
         return LaidOut(name, of, layer_facts({name: layer}, stored)[name], target, slots)
@@ -103,11 +104,11 @@ def lay_out_ahead(
     def work(
         number: int, name: str, tensor: np.ndarray, placed: np.ndarray, of: Placing
     ) -> Callable[[], LaidOut]:
-        matrix, stored = selected[name][1], of.policy.stored_on(config)
+        matrix, stored = matrices[name], of.policy.stored_on(config)
         # places are the same whatever the weights: what is stored there goes by the new ones
         placed = tensor if of.policy.recodes else placed
         stuck = placings[of].get(name)
-        finish = prepare_layer(name, placed, matrix, stored, of.policy, stuck)
+        finish = prepare_layer(name, placed, matrices, stored, of.policy, stuck)
 
         def finished() -> LayerPlan:
             layer, held[of] = finish(held.get(of, {}))

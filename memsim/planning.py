@@ -35,6 +35,7 @@ __all__ = [
     "Plan",
     "plan",
     "policy_of_layers",
+    "schedule_layers",
     "sections_by_output",
     "stuck_cells",
     "with_stucking",
@@ -59,6 +60,8 @@ class LayerPlan(NamedTuple):
         that are stored complemented; None unless the policy is `flip-n-write`.
       offset: int32, what is added to every code and subtracted from what is read; None unless the
         policy is `aras`.
+      crossbars: int32 [sections], the crossbar of each section, see `chosen_schedule`; None where
+        they go by the config's schedule.
     """
 
     matrix: Matrix
@@ -73,6 +76,7 @@ class LayerPlan(NamedTuple):
     correction: Float32[AnyArray, " outputs"] | None = None
     flips: UInt[AnyArray, "sections _"] | None = None
     offset: Int32[AnyArray, ""] | None = None
+    crossbars: Int32[AnyArray, " sections"] | None = None
 
 
 class Plan(NamedTuple):
@@ -165,10 +169,9 @@ def plan(
             raise ValueError(f"`{name}` is traced; call `plan` outside `jit`, `grad` and `vmap`.")
 
     def prepare_one(name: str) -> Prepared:
-        tensor, matrix = selected[name]
-        one = policies[name]
+        one, array = policies[name], np.asarray(leaves[selected[name][0]])
         avoided = stuck[name] if one.avoids_faults else None
-        return prepare_layer(name, np.asarray(leaves[tensor]), matrix, config, one, avoided)
+        return prepare_layer(name, array, matrices, config, one, avoided)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy sorts without the interpreter's lock
         # finished in the order of programming: a layer may follow the one before
@@ -177,9 +180,21 @@ def plan(
         for name, prepared in zip(selected, pool.map(prepare_one, selected), strict=True):
             layers[name], held = prepared(held)
     # the whole network on its crossbars
-    placements = [layer.placement for layer in layers.values()]
-    made = Plan(config, layers, *network_schedule(placements, config))
+    made = Plan(config, layers, *schedule_layers(layers.values(), config))
     return Plan(*jax.device_put(made))
+
+
+def schedule_layers(
+    layers: Iterable[LayerPlan], config: CrossbarConfig, first_layer: int = 0
+) -> tuple[Schedule, Slots]:
+    """Schedules consecutive layers by their plans, see `network_schedule`."""
+    layers = list(layers)
+    return network_schedule(
+        [layer.placement for layer in layers],
+        config,
+        first_layer,
+        [layer.crossbars for layer in layers],
+    )
 
 
 def policy_of_layers(
@@ -263,7 +278,7 @@ Prepared = Callable[[Held], tuple[LayerPlan, Held]]
 def prepare_layer(
     name: str,
     tensor: np.ndarray,
-    matrix: Matrix,
+    matrices: Mapping[str, Matrix],
     config: CrossbarConfig,
     policy: Policy,
     stuck: Stuck | None = None,
@@ -272,6 +287,7 @@ def prepare_layer(
 
     Args:
       tensor: the one that the layer's matrix is in.
+      matrices: of all layers, in the order of programming.
       config: with the flag cells that the policy needs.
       stuck: cells to avoid, see `stuck_cells`.
 
@@ -282,6 +298,7 @@ def prepare_layer(
       ValueError: NaN or infinite weights; too many weights for 32-bit positions; a placement that
         is none.
     """
+    matrix = matrices[name]
     weights = slice_of(tensor, matrix)
     scale = layer_scale(name, weights, matrix, config)
     words = sections_by_output({name: matrix}, config)[name] * config.words
@@ -295,7 +312,10 @@ def prepare_layer(
         codes = np.broadcast_to(np.int8(0), weights.shape)  # only their number matters
     # the layer as a policy sees it
     pool = name if config.crossbars is None else ""
-    follow = policy.prepare(LayerCodes(by_output(codes, matrix.slice_axes), pool, stuck), config)
+    shapes = tuple((one.inputs, one.outputs) for one in matrices.values())
+    number = list(matrices).index(name)
+    layer = LayerCodes(by_output(codes, matrix.slice_axes), pool, stuck, shapes, number)
+    follow = policy.prepare(layer, config)
     own = type(policy).__module__.split(".")[0] == "memsim"
 
     def finish(held: Held) -> tuple[LayerPlan, Held]:

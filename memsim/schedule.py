@@ -19,6 +19,7 @@ __all__ = [
     "Slots",
     "apply_schedule",
     "block_schedule",
+    "chosen_schedule",
     "interleaved_schedule",
     "invert_schedule",
     "layer_schedule",
@@ -76,6 +77,39 @@ def _schedule(step: np.ndarray, crossbar: np.ndarray, steps: int, crossbars: int
     return Schedule(sections.reshape(steps, crossbars), slots)
 
 
+def chosen_schedule(crossbars: np.ndarray, config: CrossbarConfig) -> Schedule:
+    """Schedules the sections of one layer on the crossbars that a policy chose.
+
+    Those of one crossbar follow in their order; there are no more steps than there must be.
+
+    Args:
+      crossbars: int32 [sections], the crossbar of each.
+
+    Raises:
+      ValueError: crossbars that there are not, or more sections on one than there are steps.
+    """
+    check_kind("config", config, CrossbarConfig)
+    check_array("crossbars", crossbars, "integers", "[sections]", axes=1)
+    sections, of_all = len(crossbars), config.crossbars
+    _check_sizes(sections, of_all)
+    if of_all is None:
+        raise ValueError("`crossbars` are chosen, but weight stationary each section has its own.")
+    if crossbars.min() < 0 or crossbars.max() >= of_all:
+        raise ValueError(f"`crossbars` has numbers that are not 0 to {of_all - 1}.")
+    # the step of a section: how many are before it on its crossbar
+    order = np.argsort(crossbars, kind="stable")
+    in_order = crossbars[order]
+    step = np.empty(sections, np.int64)
+    step[order] = np.arange(sections) - np.searchsorted(in_order, in_order)
+    steps = -(-sections // of_all)
+    if step.max() >= steps:
+        raise ValueError(
+            f"`crossbars` puts {step.max() + 1} of {sections} sections on one of {of_all}; "
+            f"give it at most {steps}."
+        )
+    return _schedule(step, crossbars.astype(np.int64), steps, of_all)
+
+
 class Slots(NamedTuple):
     """The contents of each step on each crossbar; every field is int32 [steps, crossbars].
 
@@ -100,7 +134,10 @@ def layer_schedule(sections: int, config: CrossbarConfig) -> Schedule:
 
 
 def network_schedule(
-    placements: Sequence[Placement], config: CrossbarConfig, first_layer: int = 0
+    placements: Sequence[Placement],
+    config: CrossbarConfig,
+    first_layer: int = 0,
+    crossbars: Sequence[AnyArray | None] | None = None,
 ) -> tuple[Schedule, Slots]:
     """Schedules consecutive layers, their sections numbered through; says what is in its slots.
 
@@ -110,9 +147,10 @@ def network_schedule(
     Args:
       placements: of each layer.
       first_layer: layers of the network before these.
+      crossbars: of each layer those of its sections, where the policy chose them; None where not.
 
     Raises:
-      ValueError: an argument of another kind.
+      ValueError: an argument of another kind; crossbars that cannot be.
     """
     check_kind("config", config, CrossbarConfig)
     check_whole("first_layer", first_layer, "count layers from 0", 0, 2**31 - 1)
@@ -123,8 +161,11 @@ def network_schedule(
     total = sum(sizes)
     # sections are numbered through; each layer starts at crossbar 0
     parts, first = [], 0
-    for size in sizes:
-        part = layer_schedule(size, config).sections
+    for size, chosen in zip(sizes, crossbars or [None] * len(sizes), strict=True):
+        if chosen is None:
+            part = layer_schedule(size, config).sections
+        else:
+            part = chosen_schedule(np.asarray(chosen), config).sections
         parts.append(np.where(part < size, part + first, total))
         first += size
     sections = np.concatenate(parts, axis=1 if config.crossbars is None else 0).astype(np.int32)

@@ -11,8 +11,10 @@ import scipy.optimize
 
 import memsim
 from memsim.codes import encode, hamming_distance
+from memsim.placement import check_one_output, check_placement
 from memsim.policies._matching import lines
 from memsim.policies._matching.flow import word_graph
+from memsim.policies._matching.share import share_of
 from memsim.policies._matching.tour import find_tour
 
 ENCODINGS = ("twos_complement", "offset_binary", "sign_magnitude", "differential")
@@ -139,7 +141,10 @@ def test_every_weight_sits_in_one_row_within_the_tolerance(
         assert sorted(set(np.asarray(placement.positions).tolist())) == sorted(
             np.flatnonzero(np.asarray(placement.weights).reshape(-1) < weights.size)
         )
-        per_output = -(-inputs // 8)
+        check_placement(jax.tree.map(np.asarray, placement), (inputs, outputs), 8, 1)
+        check_one_output(placement, inputs, 1, "matched")
+        # on several crossbars sections go by what each holds, else they are section-major
+        per_output = -(-inputs // 8) if crossbars != 3 else 0
         order = None
         for section in range(per_output):
             of_section = np.asarray(placement.weights)[section * outputs : (section + 1) * outputs]
@@ -194,15 +199,44 @@ def test_counts_are_those_of_plain_loops(key):
         for _ in range(2):
             for layer in params:
                 made = plan.layers[layer].placement
-                steps = -(-len(made.weights) // 2)
-                for i, (section, used) in enumerate(
-                    zip(np.asarray(made.weights), np.asarray(made.used_rows), strict=True)
+                chosen = np.asarray(plan.layers[layer].crossbars)
+                assert np.bincount(chosen).max() == -(-len(made.weights) // 2)
+                for section, used, crossbar in zip(
+                    np.asarray(made.weights), np.asarray(made.used_rows), chosen, strict=True
                 ):
-                    crossbar = i // steps
                     new = words[layer][section[:used]]
                     writes += int(np.bitwise_count(new ^ state[crossbar, :used]).sum())
                     state[crossbar, :used] = new
         assert compared[name].writes == writes
+
+
+@hypothesis.given(
+    sections=st.lists(st.integers(1, 12), min_size=1, max_size=5), crossbars=st.integers(1, 12)
+)
+def test_as_many_sections_as_can_be_have_crossbars_of_their_own(sections, crossbars):
+    shares = [share_of(i, sections, crossbars) for i in range(len(sections))]
+    common = shares[0].common
+    alone = [set(range(one.first, one.first + one.kept)) for one in shares]
+    assert len(set().union(*alone)) == sum(one.kept for one in shares)  # none taken twice
+    for count, one in zip(sections, shares, strict=True):
+        assert one.common == common <= one.first <= crossbars - one.kept
+        # the rest fits on the common ones, in no more steps than there must be
+        assert count - one.kept <= common * -(-count // crossbars)
+    for fewer in range(common):
+        left = [max(0, count - fewer * -(-count // crossbars)) for count in sections]
+        assert fewer + sum(left) > crossbars
+
+
+def test_sections_that_have_a_crossbar_of_their_own_are_written_once():
+    rng = np.random.default_rng(0)
+    tensors = {f"layer{i}.weight": rng.laplace(size=(6, 16)) for i in range(3)}
+    policies = {"matched": memsim.policies.Matched()}
+    writes = []
+    for crossbars in (12, 24, 36):  # as many sections as there are
+        config = memsim.CrossbarConfig(rows=8, crossbars=crossbars)
+        found = memsim.compare(tensors, config, policies, passes=2, steady=True).steady
+        writes.append(found["matched"].summary.writes)
+    assert writes[0] > writes[1] > writes[2] == 0
 
 
 def test_a_row_takes_the_cheapest_words_for_its_weights():

@@ -50,7 +50,7 @@ class PlanOptions(
         str | None,
         typer.Option(
             help='such as "sws"; what --max-drop shares out',
-            show_default="matched:correction=mean with --max-drop",
+            show_default="matched with --max-drop",
         ),
     ] = None
     max_drop: Annotated[

@@ -10,6 +10,7 @@ from memsim.config import CrossbarConfig
 from memsim.files.own import Part, check_part
 from memsim.placement import check_one_input, mixes_outputs, used_mask
 from memsim.planning import LayerPlan
+from memsim.schedule import chosen_schedule
 from memsim.selection import Matrix
 
 # Every part of a layer but its placement, which has checks of its own, and the matrix, which is no
@@ -107,6 +108,7 @@ def parts_of(matrix: Matrix, sections: int, config: CrossbarConfig) -> dict[str,
         "correction": Part(("float32",), (matrix.outputs,), -reach, reach),
         "flips": Part((config.word_dtype.name,), (sections, flags), 0, sum(config.column_masks)),
         "offset": Part(("int32",), (), -reach, reach),
+        "crossbars": Part(("int32",), (sections,), 0, (config.crossbars or 1) - 1),
     }
 
 
@@ -125,6 +127,8 @@ def check_layer(matrix: Matrix, arrays: Mapping[str, np.ndarray], config: Crossb
     for name, part in parts_of(matrix, len(weights), config).items():
         if name in arrays:
             check_part(name, arrays[name], part)
+    if "crossbars" in arrays:
+        chosen_schedule(arrays["crossbars"], config)
     if ("flips" in arrays) != (config.flags != "none"):
         raise ValueError(f"`flips` and the flag cells of the config ({config.flags}) go together")
     if "flips" in arrays:

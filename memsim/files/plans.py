@@ -16,8 +16,7 @@ from memsim.files._plan_checks import OPTIONAL, PARTS, PLACEMENT, check_layer
 from memsim.files.own import check_keys, load_own, read_record
 from memsim.files.writing import save_tensors
 from memsim.placement import Placement, inverse_positions
-from memsim.planning import LayerPlan, Plan
-from memsim.schedule import network_schedule
+from memsim.planning import LayerPlan, Plan, schedule_layers
 from memsim.selection import Matrix, in_natural_order
 
 __all__ = ["load_plan", "save_plan"]
@@ -102,7 +101,7 @@ def load_plan(path: str | Path) -> Plan:
         raise ValueError(
             f"`plan` {path} is no whole plan: {error}; plan the network again."
         ) from error
-    schedule = network_schedule([layer.placement for layer in layers.values()], config)
+    schedule = schedule_layers(layers.values(), config)
     # all at once: array by array takes three times as long
     plan: Plan = jax.device_put(Plan(config, layers, *schedule))
     return plan

@@ -80,11 +80,16 @@ class LayerCodes(NamedTuple):
       pool: name of the crossbars that the layer is programmed on: layers of one pool follow each
         other there; weight stationary, every layer has a pool of its own.
       stuck: the stuck cells of these crossbars; None where none are known.
+      shapes: (inputs, outputs) of all layers of the network in the order of programming; empty
+        where they are not known.
+      number: place of this one among them.
     """
 
     codes: Shaped[np.ndarray, "outputs inputs"]
     pool: str
     stuck: Stuck | None
+    shapes: tuple[tuple[int, int], ...] = ()
+    number: int = 0
 
 
 class Arrangement(NamedTuple):
@@ -97,6 +102,8 @@ class Arrangement(NamedTuple):
       flips: words [sections, words], or [sections, words of a row] for flags of sections: the bits
         that are stored complemented.
       offset: int32, what is added to every code and subtracted from what is read.
+      crossbars: int32 [sections], the crossbar of each section, at most as many sections on one as
+        layers have steps; None leaves it to the schedule.
     """
 
     placement: Placement
@@ -104,6 +111,7 @@ class Arrangement(NamedTuple):
     correction: Float32[AnyArray, " outputs"] | None = None
     flips: UInt[AnyArray, "sections _"] | None = None
     offset: Int32[AnyArray, ""] | None = None
+    crossbars: Int32[AnyArray, " sections"] | None = None
 
 
 # What the layers so far left on each pool of crossbars, in a form of the policy's own; a pool that

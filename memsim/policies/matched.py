@@ -12,13 +12,14 @@ from jaxtyping import Shaped
 from memsim._checks import check_whole
 from memsim.config import MATCHED_BITS, CrossbarConfig
 from memsim.placement import Placement
+from memsim.policies._matching.share import Share, share_of
 from memsim.policies.base import Arrangement, Follow, Held, LayerCodes, Policy, Stuckable
 
 __all__ = ["Matched"]
 
 _MOST_TOLERANCE, _MOST_PRICE = 15, 10**4
 # Steps of a layer from which on sections follow in the order of all outputs.
-_MANY_STEPS = 64
+_MANY_STEPS = 384
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,8 @@ class Matched(Stuckable):
       price: what one write less makes up for, in squared code errors; by default so much that
       only the
         tolerance counts.
-      pool: weights move within their `output`, or within their `section` of it.
+      pool: weights move within their `output`, or within their `section` of it, or, at `none`,
+        inputs keep their order and only outputs take places.
       correction: `mean` takes the mean error that is left in an output off again: a number per
         output, times the sum of its inputs, subtracted digitally. Errors of an output then sum to
         nothing, which is most of what they do to accuracy; its weights may be off by that mean more
@@ -52,7 +54,7 @@ class Matched(Stuckable):
 
     tolerance: int = 0
     price: int | None = None
-    pool: Literal["output", "section"] = "output"
+    pool: Literal["output", "section", "none"] = "output"
     correction: Literal["none", "mean", None] = None
     faults: Literal["ignore", "avoid"] = "ignore"
 
@@ -96,6 +98,11 @@ class Matched(Stuckable):
                 f"`faults` is 'avoid' at {config.bits} `bits`; it takes at most {MATCHED_BITS} "
                 "bits."
             )
+        if self.avoids_faults and self.pool == "none":
+            raise ValueError(
+                "`faults` is 'avoid' and `pool` 'none': inputs that stay in their order avoid no "
+                "stuck cells; use pool=output or pool=section."
+            )
         if self.avoids_faults and config.words_per_row > 1:
             raise ValueError(
                 f"`faults` is 'avoid' at {config.columns} `columns`; where words share rows it is "
@@ -118,18 +125,23 @@ class Matched(Stuckable):
         """Leads weights through all outputs, or chooses each section by what its crossbar holds."""
         from memsim.policies._matching import lines, sections  # compiles: slow to import
 
-        rules = lines.Rules(self.tolerance, self.price, self.pool == "section", self.avoids_faults)
+        rules = lines.Rules(self.tolerance, self.price, self.pool, self.avoids_faults)
         outputs, inputs = layer.codes.shape
         crossbars = config.crossbars or 1  # weight stationary, one stands for all of them
         erased = np.zeros((crossbars, config.rows, config.words_per_row), np.int32)
         if self._by_crossbar(inputs, outputs, config):
+            share = self._share(layer, config)
 
             def fill(held: Held) -> tuple[Arrangement, Held]:
                 before = held.get("", erased)
-                placement, delta, error, after = sections.fill_sections(
-                    layer.codes, before, config, rules
+                filled = sections.fill_sections(layer.codes, before, config, rules, share)
+                arrangement = Arrangement(
+                    filled.placement,
+                    filled.delta,
+                    self._correction(filled.error),
+                    crossbars=filled.crossbars if crossbars > 1 else None,
                 )
-                return Arrangement(placement, delta, self._correction(error)), {"": after}
+                return arrangement, {"": filled.held}
 
             return fill
         led = lines.lead_through_outputs(layer.codes, config, rules, layer.stuck)
@@ -153,11 +165,20 @@ class Matched(Stuckable):
         Otherwise they follow one another in the order of all outputs, which takes less planning and
         is as good where many of them follow on one crossbar.
         """
-        if config.words_per_row > 1:
+        if config.words_per_row > 1 or self.pool == "none":
             return True
-        if self.avoids_faults or config.crossbars in (None, 1):
+        if self.avoids_faults or config.crossbars is None:
             return False
-        return -(-inputs // config.rows) * outputs < _MANY_STEPS * (config.crossbars or 1)
+        return -(-inputs // config.rows) * outputs < _MANY_STEPS * config.crossbars
+
+    def _share(self, layer: LayerCodes, config: CrossbarConfig) -> Share:
+        """Gives the crossbars that a layer takes."""
+        crossbars = config.crossbars or 1
+        if not layer.shapes or not all(self._by_crossbar(*one, config) for one in layer.shapes):
+            return Share(crossbars, crossbars, 0)
+        words = config.words_per_row
+        counts = [-(-n // config.rows) * -(-m // words) for n, m in layer.shapes]
+        return share_of(layer.number, counts, crossbars)
 
     def _correction(self, error: np.ndarray) -> np.ndarray | None:
         """Gives the correction of mean errors, if outputs have one."""
@@ -172,12 +193,17 @@ class Matched(Stuckable):
         On wide crossbars the words of a row share its index, and each section says which output is
         in which of its slots.
         """
-        pool = min(config.rows, inputs) if self.pool == "section" else inputs
+        pool = {"output": inputs, "section": min(config.rows, inputs), "none": 1}[self.pool]
         of_rows: float = (pool - 1).bit_length()
-        of_order = (outputs - 1).bit_length()
+        of_order: float = (outputs - 1).bit_length()
         if self._by_crossbar(inputs, outputs, config):
             of_rows *= -(-outputs // config.words_per_row) / outputs
-            of_order *= -(-inputs // config.rows)
+            # of each slot of a section its output, of each section its crossbar and its pool
+            groups, sections = -(-outputs // config.words_per_row), -(-inputs // config.rows)
+            of_section = ((config.crossbars or 1) - 1).bit_length()
+            if self.pool != "output":
+                of_section += (sections - 1).bit_length()
+            of_order = (of_order + of_section * groups / outputs) * sections
         return of_rows + (of_order + (16 if self.corrects else 0)) / inputs
 
     @property

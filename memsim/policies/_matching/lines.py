@@ -23,7 +23,7 @@ class Rules(NamedTuple):
 
     tolerance: int = 0
     price: int | None = None
-    by_section: bool = False
+    pool: str = "output"
     avoids_faults: bool = False
 
 
@@ -65,7 +65,7 @@ def lead_through_outputs(
     rows = row_kinds(stuck, seen.shape, _dealt(len(seen), config), config)
     inputs, words = np.empty(seen.shape, np.int32), np.empty(seen.shape, np.int32)
     # positions that may take one another's weights: of a section, or of all
-    pool = config.rows if rules.by_section else seen.shape[1]
+    pool = config.rows if rules.pool == "section" else seen.shape[1]
     for start in range(0, seen.shape[1], pool):
         members = slice(start, start + pool)
         of_pool = np.ascontiguousarray(seen[:, members])
@@ -148,7 +148,7 @@ def arrange(
     if np.any(kinds.of):  # positions at rows of the same kinds throughout
         alike = np.unique(kinds.of, axis=1, return_inverse=True)[1].astype(np.int32)
     # within a section alone if its index says so
-    if rules.by_section:
+    if rules.pool == "section":
         alike = alike * -(-count // rows) + np.arange(count, dtype=np.int32) // rows
     _arrange(
         graph.code_of_node[words[0]], words[-1], alike, held, rows, graph, scratch(graph), slot

@@ -1,7 +1,7 @@
 """Rows for inputs and slots for outputs, so that few cells change.
 
 Rows of given slots, and slots of given rows, are an assignment problem, exact; both together are a
-quadratic one, by local search from many starts. Offline, on the host.
+quadratic one, by local search from many starts. Offline, on the host, in compiled loops.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,8 @@ import numpy as np
 
 from memsim.codes import encode
 from memsim.config import CrossbarConfig
-from memsim.policies._matching.flow import Graph
+from memsim.policies._matching.assignment import assign_rows
+from memsim.policies._matching.flow import Graph, assign, scratch
 
 # Starts of a search for slots, for each order that is tried, and rounds of rows after slots after
 # rows; inputs by which it is judged how slots go together.
@@ -51,111 +52,256 @@ class Fit(NamedTuple):
     """The best rows and slots that were found.
 
     Attributes:
-      cost: of all words together.
-      order: int64 [slots], the output in each slot.
-      row: int64 [rows], the input in each row.
+      cost: of all words.
+      order: int32 [slots], the output in each slot.
+      row: int32 [rows], the input in each row.
     """
 
-    cost: float
+    cost: int
     order: np.ndarray
     row: np.ndarray
 
 
 class Search:
-    """The search for rows and slots of one layer."""
+    """The search for rows and slots of one layer; the same every time, on any thread."""
 
     def __init__(self, graph: Graph, config: CrossbarConfig, tries: int) -> None:
-        self.graph, self.prices = graph, prices_of(graph)
+        self._graph, self.prices = graph, prices_of(graph)
+        self._node_of_code = graph.node_of_code.astype(np.uint16)
         self._bits = _bits(graph, config)
         self._tries = tries
-        self._random = np.random.default_rng(0)  # the same plan every time
-
-    def some_of(self, count: int, most: int) -> np.ndarray:
-        """Draws places among so many, in their order; all of them if they are not more."""
-        if count <= most:
-            return np.arange(count)
-        return np.sort(self._random.choice(count, most, replace=False))
+        slots, starts = config.words_per_row, 4 + _STARTS * tries
+        rng = np.random.default_rng(0)
+        self._starts = np.asarray([rng.permutation(slots) for _ in range(starts)], np.int32)
+        self._starts[0] = np.arange(slots)
 
     def fit(self, held: np.ndarray, codes: np.ndarray) -> Fit:
         """Fits inputs on rows and outputs in slots.
 
         Args:
-          held: int32 [rows, slots], word nodes.
-          codes: int32 [inputs, outputs], at least as many inputs as rows, as many outputs as slots.
+          held: uint16 [rows, slots], word nodes.
+          codes: uint16 [outputs, inputs]: as many outputs as slots, no fewer inputs than rows.
         """
-        best: Fit | None = None
-        for order in self._orders(held, codes):
-            # rows by slots, slots by rows, until neither changes
-            for _ in range(_ROUNDS):
-                row, cost = self._assign(held, codes[:, order])
-                if best is None or cost < best.cost:
-                    best = Fit(cost, order, row)
-                changed, _ = self._assign(held.T, codes[row].T)
-                if np.array_equal(changed, order):
-                    break
-                order = changed
-        if best is None:
-            raise AssertionError("there is an order at least.")
-        return best
+        if len(codes) == 1:  # equal words make a flow of it, exact as well
+            row, word = np.empty(len(held), np.int32), np.empty(len(held), np.int32)
+            nodes, of_input = held[:, 0].astype(np.int32), codes[0].astype(np.int32)
+            assign(nodes, of_input, self._graph, scratch(self._graph), row, word)
+            cost = int(self.prices.cost[nodes, of_input[row]].sum())
+            return Fit(cost, np.zeros(1, np.int32), row)
+        held = np.ascontiguousarray(held.T)
+        orders = _orders(held, codes, self._node_of_code, self._bits, self._starts, self._tries)
+        return Fit(*_fit(held, codes, orders, self.prices.cost))
 
-    def _assign(self, held: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, float]:
-        """Gives each row of `held` a row of `codes` of its own, exactly at least cost."""
-        from scipy.optimize import linear_sum_assignment
+    def fit_slots(self, held: np.ndarray, codes: np.ndarray) -> Fit:
+        """Fits outputs in slots where inputs have rows of their own.
 
-        # one layout of arrays takes one compilation
-        held, codes = np.ascontiguousarray(held), np.ascontiguousarray(codes)
-        costs = _costs(held, codes, self.prices.cost)
-        row, column = linear_sum_assignment(costs)
-        return column, float(costs[row, column].sum())
-
-    def _orders(self, held: np.ndarray, codes: np.ndarray) -> list[np.ndarray]:
-        """Finds orders of slots in which their bits go together as those of what is held do."""
-        slots = held.shape[1]
-        if slots == 1:
-            return [np.zeros(1, np.int64)]
-        sample = self.graph.node_of_code[codes[self.some_of(len(codes), _SAMPLE)]]
-        pairs, alone = _agreement(self._bits[held], self._bits[sample])
-        count = 4 + _STARTS * self._tries
-        starts = np.asarray([self._random.permutation(slots) for _ in range(count)])
-        starts[0] = np.arange(slots)
-        gains = np.asarray([_climb(pairs, alone, start) for start in starts])
-        return list(starts[np.argsort(-gains, kind="stable")[: self._tries]])
+        Args:
+          held: uint16 [rows, slots], word nodes.
+          codes: uint16 [outputs, rows], no fewer outputs than slots.
+        """
+        costs = _slot_costs(np.ascontiguousarray(held.T), codes, self.prices.cost)
+        order = np.empty(held.shape[1], np.int32)
+        assign_rows(costs, order)
+        cost = int(costs[np.arange(order.size), order].sum())
+        return Fit(cost, order, np.arange(len(held), dtype=np.int32))
 
 
-def _bits(graph: Graph, config: CrossbarConfig) -> np.ndarray:
-    """Gives the bits of every word node as +1 and -1, float32 [words, bits]."""
-    size = graph.code_of_node.size
-    words = np.arange(size)
+def _bits(graph: Graph, config: CrossbarConfig) -> tuple[np.ndarray, int]:
+    """Gives the bits of every word node, uint32 [words], and how many they are."""
+    words = np.arange(graph.code_of_node.size, dtype=np.uint32)
     if config.encoding == "differential":  # only those that stand for a code
         codes = jnp.arange(graph.lowest, graph.lowest + graph.node_of_code.size)
-        words = np.zeros(size, np.int64)
         words[graph.node_of_code] = np.asarray(encode(codes, config))
-    bits = words[:, None] >> np.arange(int(words.max()).bit_length()) & 1
-    signs: np.ndarray = (2 * bits - 1).astype(np.float32)
-    return signs
+    return words, int(words.max()).bit_length()
 
 
-def _agreement(held: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Measures how well slots would go together.
+@numba.njit(cache=True, nogil=True)
+def _fit(held, codes, orders, price):  # type: ignore[no-untyped-def]
+    """Goes from rows to slots to rows, from each of some orders of slots.
 
     Args:
-      held, new: +1 and -1, [rows, slots, bits] each, of as many slots.
+      held: uint16 [slots, rows], word nodes.
+      codes: uint16 [outputs, inputs].
+      orders: int32 [orders, slots], outputs in each slot.
+      price: int32 [words, codes].
 
     Returns:
-      (pairs [slots, slots, outputs, outputs], alone [slots, outputs]): what it adds that two slots
-      take two outputs, and that one takes one.
+      As `Fit`.
     """
+    slots, rows = held.shape
+    best, best_order, best_row = np.int64(-1), orders[0], np.empty(rows, np.int32)
+    row, order = np.empty(rows, np.int32), np.empty(slots, np.int32)
+    costs = np.empty((rows, codes.shape[1]), np.int32)
+    for first in orders:
+        change = first.copy()
+        order[:], costs[:] = -1, 0
+        for _ in range(_ROUNDS):
+            # costs of rows follow the slots that changed
+            for slot in range(slots):
+                if change[slot] == order[slot]:
+                    continue
+                if order[slot] >= 0:
+                    _add(held[slot], codes[order[slot]], price, -1, costs)
+                _add(held[slot], codes[change[slot]], price, 1, costs)
+            order[:] = change
+            assign_rows(costs, row)
+            total = np.int64(0)
+            for i in range(rows):
+                total += costs[i, row[i]]
+            if best < 0 or total < best:
+                best, best_order, best_row = total, order.copy(), row.copy()
+            if slots == 1:
+                break
+            # then slots by rows
+            assign_rows(_slot_costs(held, codes[:, row], price), change)
+            if np.all(change == order):
+                break
+    return best, best_order, best_row
 
-    def products(bits: np.ndarray) -> np.ndarray:  # mean over rows, of each two slots and bits
-        rows, slots, count = bits.shape
-        flat = bits.reshape(rows, -1)
-        each = (flat.T @ flat / np.float32(rows)).reshape(slots, count, slots, count)
-        gram: np.ndarray = each.transpose(0, 2, 1, 3).reshape(slots * slots, -1)
-        return gram
 
-    slots = held.shape[1]
-    pairs = (products(held) @ products(new).T).reshape(slots, slots, slots, slots)
-    return pairs, held.mean(axis=0) @ new.mean(axis=0).T
+@numba.njit(cache=True, nogil=True)
+def _slot_costs(held, codes, price):  # type: ignore[no-untyped-def]
+    """Computes what every output costs in every slot, int32 [slots, outputs].
+
+    Args:
+      held: uint16 [slots, rows], word nodes.
+      codes: uint16 [outputs, rows].
+      price: see `_fit`.
+    """
+    costs = np.zeros((len(held), len(codes)), np.int32)
+    for slot in range(len(held)):
+        for output in range(len(codes)):
+            total = 0
+            for row in range(held.shape[1]):
+                total += price[held[slot, row], codes[output, row]]
+            costs[slot, output] = total
+    return costs
+
+
+@numba.njit(cache=True, nogil=True)
+def _add(held, codes, price, sign, costs):  # type: ignore[no-untyped-def]
+    """Adds what the words of one slot cost, in every row, to `costs` [rows, inputs]."""
+    for row in range(held.size):
+        of_word = price[held[row]]
+        of_row = costs[row]
+        if sign > 0:
+            for i in range(codes.size):
+                of_row[i] += of_word[codes[i]]
+        else:
+            for i in range(codes.size):
+                of_row[i] -= of_word[codes[i]]
+
+
+@numba.njit(cache=True, nogil=True)
+def _orders(held, codes, node_of_code, bits, starts, tries):  # type: ignore[no-untyped-def]
+    """Finds orders of slots in which their bits go well with those of what is held.
+
+    Args:
+      held, codes: see `_fit`.
+      node_of_code: uint16 [codes].
+      bits: see `_products`.
+      starts: int32 [starts, slots], orders to climb from; of fewer slots they leave out the others.
+      tries: orders to give.
+
+    Returns:
+      int32 [tries, slots], the best first.
+    """
+    slots, inputs = held.shape[0], codes.shape[1]
+    if slots == 1:
+        return np.zeros((1, 1), np.int32)
+    of_held, mean = _products(held, 1, bits)
+    of_new, new_mean = _products(node_of_code[codes], max(1, inputs // _SAMPLE), bits)
+    pairs = _agreement(of_held, of_new, slots)
+    alone = np.zeros((slots, slots), np.float32)
+    for k in range(bits[1]):
+        for slot in range(slots):
+            alone[slot] += mean[slot, k] * new_mean[:, k]
+    climbed = np.empty((len(starts), slots), np.int32)
+    gains = np.empty(len(starts), np.float32)
+    for k in range(len(starts)):
+        climbed[k] = starts[k][starts[k] < slots]
+        gains[k] = -_climb(pairs, alone, climbed[k])
+    return climbed[np.argsort(gains, kind="mergesort")[:tries]]
+
+
+@numba.njit(cache=True, nogil=True)
+def _products(words, step, bits):  # type: ignore[no-untyped-def]
+    """Averages the product of each two bits, +1 or -1, over rows, and each bit.
+
+    Args:
+      words: uint16 [slots, rows], nodes; every so many of them are looked at.
+      bits: uint32 [words], the bits of each node, and uint32, how many there are.
+
+    Returns:
+      (float32 [slots * bits, slots * bits], float32 [slots, bits]).
+    """
+    slots, rows = words.shape[0], -(-words.shape[1] // step)
+    of_node, count = bits
+    size = slots * count
+    # each bit of all rows side by side
+    packed = np.zeros((size, -(-rows // 64)), np.uint64)
+    for slot in range(slots):
+        for row in range(rows):
+            word = of_node[words[slot, row * step]]
+            for k in range(count):
+                bit = np.uint64(word >> k & 1) << np.uint64(row % 64)
+                packed[slot * count + k, row // 64] |= bit
+    products, mean = np.empty((size, size), np.float32), np.empty(size, np.float32)
+    share = np.float32(2 / rows)
+    none = np.zeros_like(packed[0])
+    for i in range(size):
+        mean[i] = share * _unlike(packed[i], none) - 1
+        for j in range(i, size):
+            products[i, j] = products[j, i] = 1 - share * _unlike(packed[i], packed[j])
+    return products, mean.reshape(slots, count)
+
+
+@numba.njit(cache=True, nogil=True)
+def _unlike(one, other):  # type: ignore[no-untyped-def]
+    """Counts the bits that differ, words of 64; the compiler makes one instruction a word of it."""
+    total = np.int64(0)
+    for k in range(one.size):
+        word = one[k] ^ other[k]
+        word -= word >> np.uint64(1) & np.uint64(0x5555555555555555)
+        low = word & np.uint64(0x3333333333333333)
+        word = low + (word >> np.uint64(2) & np.uint64(0x3333333333333333))
+        word = word + (word >> np.uint64(4)) & np.uint64(0x0F0F0F0F0F0F0F0F)
+        total += np.int64(word * np.uint64(0x0101010101010101) >> np.uint64(56))
+    return total
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _agreement(held, new, slots):  # type: ignore[no-untyped-def]
+    """Measures what it adds that two slots take two outputs.
+
+    Args:
+      held, new: float32 [slots * bits, slots * bits], see `_products`.
+      slots: as many as outputs.
+
+    Returns:
+      float32 [slots, slots, outputs, outputs].
+    """
+    count = len(held) // slots
+    # one vector of all pairs of outputs for each two bits
+    vectors = np.empty((count, count, slots * slots), np.float32)
+    for i in range(count):
+        for j in range(count):
+            for x in range(slots):
+                for y in range(slots):
+                    vectors[i, j, x * slots + y] = new[x * count + i, y * count + j]
+    pairs = np.zeros((slots, slots, slots, slots), np.float32)
+    of_pair = np.empty(slots * slots, np.float32)
+    for a in range(slots):
+        for b in range(a + 1, slots):
+            of_pair[:] = 0
+            for i in range(count):
+                for j in range(count):
+                    share, vector = held[a * count + i, b * count + j], vectors[i, j]
+                    for k in range(of_pair.size):
+                        of_pair[k] += share * vector[k]
+            pairs[a, b] = of_pair.reshape(slots, slots)
+            pairs[b, a] = pairs[a, b].T
+    return pairs
 
 
 @numba.njit(cache=True, nogil=True)
@@ -163,8 +309,9 @@ def _climb(pairs, alone, order):  # type: ignore[no-untyped-def]
     """Exchanges outputs of two slots as long as they then agree better.
 
     Args:
-      pairs, alone: from `_agreement`.
-      order: int64 [slots], the output of each slot; returned.
+      pairs: from `_agreement`.
+      alone: float32 [slots, outputs], what it adds that a slot takes an output.
+      order: int32 [slots], the output of each slot; returned.
 
     Returns:
       What is reached.
@@ -194,21 +341,3 @@ def _climb(pairs, alone, order):  # type: ignore[no-untyped-def]
             if b != a:
                 total += pairs[a, b, order[a], order[b]]
     return total
-
-
-@numba.njit(cache=True, nogil=True)
-def _costs(held, codes, price):  # type: ignore[no-untyped-def]
-    """Computes what every row of codes costs on every row held, int32 [rows, rows of codes].
-
-    Args:
-      held: int32 [rows, words], word nodes.
-      codes: int32 [rows of codes, words].
-      price: int32 [words, codes].
-    """
-    costs = np.zeros((held.shape[0], codes.shape[0]), np.int32)
-    for row in range(held.shape[0]):
-        for word in range(held.shape[1]):
-            of_word = price[held[row, word]]
-            for i in range(codes.shape[0]):
-                costs[row, i] += of_word[codes[i, word]]
-    return costs

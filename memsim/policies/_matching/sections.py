@@ -4,6 +4,8 @@ Crossbar after crossbar and step after step, the outputs that go best with what 
 with the slots they go to and the inputs of every row. Offline, on the host.
 """
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numba
@@ -14,25 +16,15 @@ from memsim.placement import Placement, inverse_positions
 from memsim.policies._matching.flow import Graph
 from memsim.policies._matching.lines import Rules, graph_of, polish
 from memsim.policies._matching.rows_and_slots import Search
+from memsim.policies._matching.share import Share
+from memsim.policies._matching.units import Pairs, Units
 from memsim.schedule import layer_schedule
 
-# Inputs that are assigned to rows at once, at most: more take long and save little.
+# Inputs, or outputs, that are looked at at once, at most: more take long and save little.
 _MOST_INPUTS = 1024
 # Of layers up to so many weights: groups of which it is worked out what they cost, those that
 # promise most, and orders of slots that are tried for each.
-_EFFORT = ((2**16, 6, 20), (2**20, 2, 3), (2**31, 1, 1))
-
-
-class Unit(NamedTuple):
-    """Outputs that share sections, and the inputs that these have still to hold.
-
-    Attributes:
-      outputs: int64 [slots].
-      inputs: int64.
-    """
-
-    outputs: np.ndarray
-    inputs: np.ndarray
+_EFFORT = ((2**16, 6, 20), (2**18, 4, 6), (2**20, 2, 3), (2**31, 2, 1))
 
 
 class Section(NamedTuple):
@@ -41,7 +33,7 @@ class Section(NamedTuple):
     Attributes:
       outputs: int64 [slots].
       inputs: int64 [rows].
-      words: int32 [rows, slots].
+      words: uint16 [rows, slots].
     """
 
     outputs: np.ndarray
@@ -53,51 +45,73 @@ class Layer(NamedTuple):
     """One layer as matching sees it.
 
     Attributes:
-      codes: int32 [outputs, inputs], from the graph's lowest.
+      codes: uint16 [outputs, inputs], from the graph's lowest.
+      nodes: uint16 [outputs, inputs], the words of the codes.
       graph: of the words.
       config: of the crossbars.
       candidates: groups of which it is worked out what they cost, at every step.
     """
 
     codes: np.ndarray
+    nodes: np.ndarray
     graph: Graph
     config: CrossbarConfig
     candidates: int
 
 
+class Filled(NamedTuple):
+    """A layer whose sections are filled.
+
+    Attributes:
+      placement: of its weights.
+      crossbars: int32 [sections].
+      delta: int8 [weights], what is added to each code.
+      error: float64 [outputs], the mean error of what is then held.
+      held: int32 [crossbars, rows, words of a row], word nodes afterwards.
+    """
+
+    placement: Placement
+    crossbars: np.ndarray
+    delta: np.ndarray
+    error: np.ndarray
+    held: np.ndarray
+
+
 def fill_sections(
-    codes: np.ndarray, held: np.ndarray, config: CrossbarConfig, rules: Rules
-) -> tuple[Placement, np.ndarray, np.ndarray, np.ndarray]:
+    codes: np.ndarray, held: np.ndarray, config: CrossbarConfig, rules: Rules, share: Share
+) -> Filled:
     """Fills the sections of a layer, given what crossbars hold.
 
     Args:
       codes: signed integers [outputs, inputs].
       held: int32 [crossbars, rows, words of a row], word nodes before the layer.
       config, rules: of the crossbars and of the policy.
-
-    Returns:
-      (placement, delta, error, held): delta int8 [weights], what is added to each code; the mean
-      error of what is then held, float64 [outputs]; the word nodes held afterwards.
+      share: the crossbars that it may take.
     """
     graph, seen = graph_of(codes, config, rules)
     candidates, tries = next(effort for most, *effort in _EFFORT if seen.size <= most)
     search = Search(graph, config, tries)
-    layer = Layer(np.ascontiguousarray(seen - graph.lowest), graph, config, candidates)
-    units = _units(layer, rules)
-    count = sum(-(-unit.inputs.size // config.rows) for unit in units)
-    # the sections of each crossbar, in the order of its steps
-    step, crossbar = np.divmod(layer_schedule(count, config).slots, len(held))
-    before, held = held, held.copy()
-    by_number: dict[int, Section] = {}
-    for number in np.lexsort((step, crossbar)):
-        by_number[number] = _next_section(layer, units, held[crossbar[number]], search)
-    sections = [by_number[number] for number in range(count)]
+    seen = np.ascontiguousarray(seen - graph.lowest, np.uint16)
+    nodes = graph.node_of_code.astype(np.uint16)[seen]
+    layer = Layer(seen, nodes, graph, config, candidates)
+    units = Units(seen, nodes, graph, config, rules)
+    count, before, held = units.sections, held.astype(np.uint16), held.astype(np.uint16)
+    # first on the crossbars that all layers share, the rest on some that no other will take
+    steps, kept = -(-count // len(held)), slice(share.first, share.first + share.kept)
+    filled = list(_fill(layer, units, held[: share.common], steps, count - share.kept, search))
+    filled += [
+        (share.first + crossbar, section)
+        for crossbar, section in _fill(layer, units, held[kept], 1, share.kept, search)
+    ]
+    crossbars = np.asarray([crossbar for crossbar, _ in filled], np.int32)
+    sections = [section for _, section in filled]
     if graph.tolerance:  # each word once more, knowing all that follow on it
-        held = before.copy()
-        for one in range(len(held)):
-            here = np.flatnonzero(crossbar == one)
-            _polish_crossbar([sections[i] for i in here[np.argsort(step[here])]], held[one], layer)
-    return *_placed(sections, layer), held
+        held = before
+        for one in np.unique(crossbars):
+            here = [sections[i] for i in np.flatnonzero(crossbars == one)]
+            _polish_crossbar(here, held[one], layer)
+    placement, delta, error = _placed(sections, layer)
+    return Filled(placement, crossbars, delta, error, held.astype(np.int32))
 
 
 def held_after(
@@ -125,88 +139,61 @@ def held_after(
     return after
 
 
-def _units(layer: Layer, rules: Rules) -> list[Unit]:
-    """Groups outputs so that those of one slot, in group after group, are of like magnitude."""
-    outputs, inputs = layer.codes.shape
-    rows, words = layer.config.rows, layer.config.words_per_row
-    groups, full = -(-outputs // words), outputs // words
-    magnitude = np.abs(layer.codes + layer.graph.lowest).mean(axis=1)
-    order = np.argsort(magnitude, kind="stable")
-    # slots of the short group have one output more
-    sizes = np.where(np.arange(words) < outputs - full * words, groups, full)
-    runs = np.split(order, np.cumsum(sizes)[:-1])
-    grouped = [np.asarray([run[k] for run in runs if k < run.size]) for k in range(groups)]
-    pools = [np.arange(inputs)]
-    if rules.by_section:
-        pools = np.split(pools[0], np.arange(rows, inputs, rows))
-    return [Unit(of_group, pool) for of_group in grouped for pool in pools]
-
-
-def _next_section(layer: Layer, units: list[Unit], held: np.ndarray, search: Search) -> Section:
-    """Chooses the section that follows best on what a crossbar holds, and takes it off its unit.
+def _fill(
+    layer: Layer, units: Units, held: np.ndarray, steps: int, count: int, search: Search
+) -> Iterator[tuple[int, Section]]:
+    """Fills sections one after another, each the one that follows best on any of some crossbars.
 
     Args:
       units: with inputs left; changed.
-      held: int32 [rows, words of a row], word nodes; returned: afterwards.
+      held: uint16 [crossbars, rows, words of a row], word nodes; returned: afterwards.
+      steps: sections that a crossbar takes at most.
+      count: sections to fill.
+
+    Yields:
+      (crossbar, section).
     """
-    # the unit, its slots and rows that cost least by the word
-    best: tuple[float, int, Section] | None = None
-    for number in _most_promising(layer, units, held):
-        unit = units[number]
-        rows, slots = min(len(held), unit.inputs.size), unit.outputs.size
-        inputs = unit.inputs[search.some_of(unit.inputs.size, max(_MOST_INPUTS, rows))]
-        codes = layer.codes[np.ix_(unit.outputs, inputs)].T
-        fit = search.fit(held[:rows, :slots], codes)
-        per_word = fit.cost / (rows * slots)
-        if best is None or per_word < best[0]:
-            words = search.prices.word[held[:rows, :slots], codes[np.ix_(fit.row, fit.order)]]
-            best = per_word, number, Section(unit.outputs[fit.order], inputs[fit.row], words)
-    if best is None:
-        raise AssertionError("there are units left.")
-    _, number, section = best
-    rows, slots = section.words.shape
-    held[:rows, :slots] = section.words
-    left = np.setdiff1d(units[number].inputs, section.inputs)
-    units[number] = units[number]._replace(inputs=left)
-    if not left.size:
-        del units[number]
-    return section
+
+    def fit(pair: tuple[int, int]) -> tuple[float, np.ndarray, np.ndarray]:
+        crossbar, unit = pair
+        rows, slots = units.shape[unit]
+        inputs = _some(units.inputs[unit], max(_MOST_INPUTS, rows))
+        outputs = _some(units.outputs[unit], max(_MOST_INPUTS, slots))
+        codes, here = layer.codes[np.ix_(outputs, inputs)], held[crossbar, :rows, :slots]
+        cost, order, row = search.fit_slots(here, codes) if units.fixed else search.fit(here, codes)
+        return cost / (rows * slots), outputs[order], inputs[row]
+
+    pairs = Pairs(units, held, layer.graph.code_of_node.size)
+    taken = np.zeros(len(held), np.int64)
+    known: dict[tuple[int, int], tuple[float, np.ndarray, np.ndarray]] = {}
+    with ThreadPoolExecutor(layer.candidates) as pool:
+        # one word wide, it takes less time than a thread
+        fit_all = map if layer.config.words_per_row == 1 else pool.map
+        for _ in range(count):
+            # of those that promise most the one that costs least by the word; of equals the first
+            best = pairs.best(layer.candidates)
+            new = [pair for pair in best if pair not in known]
+            known.update(zip(new, fit_all(fit, new), strict=True))
+            crossbar, unit = min(best, key=lambda pair: known[pair][0])
+            _, outputs, inputs = known[crossbar, unit]
+            here = held[crossbar, : inputs.size, : outputs.size]
+            here[:] = search.prices.word[here, layer.codes[np.ix_(outputs, inputs)].T]
+            # what it changes: its crossbar and its unit
+            units.take(unit, outputs, inputs)
+            taken[crossbar] += 1
+            pairs.update(crossbar, unit, taken[crossbar] == steps)
+            known = {
+                pair: fits
+                for pair, fits in known.items()
+                if crossbar != pair[0] and unit != pair[1]
+            }
+            yield crossbar, Section(outputs, inputs, here.copy())
 
 
-def _most_promising(layer: Layer, units: list[Unit], held: np.ndarray) -> np.ndarray:
-    """Ranks units by the words held that they lack, at several resolutions; gives the first."""
-    if len(units) <= layer.candidates:
-        return np.arange(len(units))
-    nodes, size = layer.graph.node_of_code, layer.graph.code_of_node.size
-    lacking = np.empty(len(units))
-    for number, unit in enumerate(units):
-        rows, slots = min(len(held), unit.inputs.size), unit.outputs.size
-        words = nodes[layer.codes[np.ix_(unit.outputs, unit.inputs)]]
-        of_slots = np.ascontiguousarray(held[:rows, :slots].T)
-        lacking[number] = _lacking(of_slots, words, size) / (rows * slots)
-    return np.argsort(lacking, kind="stable")[: layer.candidates]
-
-
-@numba.njit(cache=True, nogil=True)
-def _lacking(held, nodes, size):  # type: ignore[no-untyped-def]
-    """Counts words held that an output lacks, and lacks in their high-order bits, slot by slot.
-
-    Args:
-      held, nodes: int32 [slots, rows] and [slots, inputs], word nodes.
-      size: of all words.
-    """
-    total, counts = 0, np.zeros(size, np.int64)
-    for slot in range(held.shape[0]):
-        width = 1
-        while width < size:
-            counts[:] = 0
-            for node in nodes[slot]:
-                counts[node // width] -= 1
-            for node in held[slot]:
-                counts[node // width] += 1
-                total += counts[node // width] > 0
-            width *= 2
-    return total
+def _some(numbers: np.ndarray, most: int) -> np.ndarray:
+    """Takes numbers at even distances if they are more than so many."""
+    size = numbers.size
+    return numbers if size <= most else numbers[np.arange(most) * size // most]
 
 
 def _polish_crossbar(sections: list[Section], held: np.ndarray, layer: Layer) -> None:
@@ -217,16 +204,36 @@ def _polish_crossbar(sections: list[Section], held: np.ndarray, layer: Layer) ->
       held: int32 [rows, words of a row], word nodes before; returned: after.
       layer: theirs.
     """
+    codes = np.full((len(sections), *held.shape), -1, np.int32)
+    words = np.zeros_like(codes)
+    for step, section in enumerate(sections):
+        rows, slots = section.words.shape
+        codes[step, :rows, :slots] = layer.codes[np.ix_(section.outputs, section.inputs)].T
+        words[step, :rows, :slots] = section.words
+    _polish_words(codes, held, layer.graph, words)
+    for step, section in enumerate(sections):
+        rows, slots = section.words.shape
+        section.words[:] = words[step, :rows, :slots]
+
+
+@numba.njit(cache=True, nogil=True)
+def _polish_words(codes, held, graph, words):  # type: ignore[no-untyped-def]
+    """Calls `polish` for every word of a crossbar.
+
+    Args:
+      codes: int32 [steps, rows, slots], -1 where a section has none.
+      held: uint16 [rows, slots], word nodes before; returned: afterwards.
+      words: int32 [steps, rows, slots], returned.
+    """
     for row in range(held.shape[0]):
         for slot in range(held.shape[1]):
-            here = [x for x in sections if row < x.words.shape[0] and slot < x.words.shape[1]]
-            if not here:
+            steps = np.flatnonzero(codes[:, row, slot] >= 0)
+            if steps.size == 0:
                 continue
-            steps = np.asarray([layer.codes[x.outputs[slot], x.inputs[row]] for x in here])
-            after = np.asarray([x.words[row, slot] for x in here])
-            polish(steps, held[row, slot], layer.graph, after)
-            for section, word in zip(here, after, strict=True):
-                section.words[row, slot] = word
+            after = np.empty(steps.size, np.int32)
+            polish(codes[steps, row, slot], held[row, slot], graph, after)
+            for k in range(steps.size):
+                words[steps[k], row, slot] = after[k]
             held[row, slot] = after[-1]
 
 
@@ -241,7 +248,7 @@ def _placed(sections: list[Section], layer: Layer) -> tuple[Placement, np.ndarra
         k, v = section.words.shape
         place = np.ix_(section.outputs, section.inputs)
         weights[number, :k, :v] = section.inputs[:, None] + inputs * section.outputs
-        delta[place] = (graph.code_of_node[section.words] - seen[place].T).T
+        delta[place] = graph.code_of_node[section.words].T - seen[place].astype(np.int32)
     error = delta.mean(axis=1, dtype=np.float64)
     flat = weights.reshape(len(sections), -1)
     placement = Placement(
