@@ -25,7 +25,7 @@ CASES = [
         for encoding in ENCODINGS
     ),
     ("twos_complement", 1, "unsorted"),
-    ("twos_complement", 1, "matched:tolerance=2"),
+    ("twos_complement", 1, "matched:tolerance=2,correction=none"),
     ("sign_magnitude", 2, "flip-n-write:flags=section"),
 ]
 
