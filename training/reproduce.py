@@ -14,7 +14,7 @@ import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -27,6 +27,7 @@ from matplotlib.ticker import EngFormatter
 import memsim
 from memsim import plot
 from memsim.cli.records import with_options
+from memsim.config import Encoding
 from memsim.intervals import Interval, accuracy_change
 from memsim.report.terminal import results_console
 from memsim.report.texts import index_bits_text
@@ -202,6 +203,9 @@ class ReproduceOptions(options.TaskOptions):
     rows: options.Rows = 128
     columns: options.Columns = None
     bits: options.Bits = 8
+    encoding: Annotated[str, typer.Option(help="encoding of a weight, see `memsim report`")] = (
+        "twos_complement"
+    )
     crossbars: options.Crossbars = 1
     set_width: Annotated[float, typer.Option(help="width of a SET pulse, seconds")] = (
         _PULSES.set_width
@@ -238,7 +242,11 @@ def main(chosen: ReproduceOptions) -> None:
     """Writes saved, accuracy kept, write time and energy, under each policy."""
     open_chosen = choose_task(chosen, chosen.batch)
     config = memsim.CrossbarConfig(
-        rows=chosen.rows, columns=chosen.columns, bits=chosen.bits, crossbars=chosen.crossbars
+        rows=chosen.rows,
+        columns=chosen.columns,
+        bits=chosen.bits,
+        encoding=cast(Encoding, chosen.encoding),
+        crossbars=chosen.crossbars,
     )
     policies = list_policies(chosen.p, chosen.low, chosen.tolerance, avoid=chosen.stuck_at > 0)
     if chosen.policy:
