@@ -182,10 +182,11 @@ def test_errors_all_but_vanish(crossbars, tolerance):
     assert 20 * np.sum(after**2, where=after > tolerance) < np.sum(before**2)
 
 
-# on several crossbars, only where no faults are to be avoided is each section chosen by its own
+# where no faults are to be avoided, few sections are chosen by what their crossbar holds: not here
 @pytest.mark.parametrize("crossbars", [1, None])
 @pytest.mark.parametrize("policy", ["matched", "matched:tolerance=2,price=5,pool=section"])
-def test_a_chip_without_faults_gives_the_same_plan(crossbars, policy):
+def test_a_chip_without_faults_gives_the_same_plan(crossbars, policy, monkeypatch):
+    monkeypatch.setattr("memsim.policies.matched._MANY_STEPS", 0)
     config = memsim.CrossbarConfig(rows=8, crossbars=crossbars)
     params = network([(6, 30), (5, 7)])
     policy = memsim.Policy.parse(policy)

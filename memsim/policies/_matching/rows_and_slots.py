@@ -13,7 +13,7 @@ import numpy as np
 from memsim.codes import encode
 from memsim.config import CrossbarConfig
 from memsim.policies._matching.assignment import assign_rows
-from memsim.policies._matching.flow import Graph, assign, scratch
+from memsim.policies._matching.flow import Graph
 
 # Starts of a search for slots, for each order that is tried, and rounds of rows after slots after
 # rows; inputs by which it is judged how slots go together.
@@ -66,7 +66,7 @@ class Search:
     """The search for rows and slots of one layer; the same every time, on any thread."""
 
     def __init__(self, graph: Graph, config: CrossbarConfig, tries: int) -> None:
-        self._graph, self.prices = graph, prices_of(graph)
+        self.prices = prices_of(graph)
         self._node_of_code = graph.node_of_code.astype(np.uint16)
         self._bits = _bits(graph, config)
         self._tries = tries
@@ -82,12 +82,6 @@ class Search:
           held: uint16 [rows, slots], word nodes.
           codes: uint16 [outputs, inputs]: as many outputs as slots, no fewer inputs than rows.
         """
-        if len(codes) == 1:  # equal words make a flow of it, exact as well
-            row, word = np.empty(len(held), np.int32), np.empty(len(held), np.int32)
-            nodes, of_input = held[:, 0].astype(np.int32), codes[0].astype(np.int32)
-            assign(nodes, of_input, self._graph, scratch(self._graph), row, word)
-            cost = int(self.prices.cost[nodes, of_input[row]].sum())
-            return Fit(cost, np.zeros(1, np.int32), row)
         held = np.ascontiguousarray(held.T)
         orders = _orders(held, codes, self._node_of_code, self._bits, self._starts, self._tries)
         return Fit(*_fit(held, codes, orders, self.prices.cost))

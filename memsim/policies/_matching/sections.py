@@ -167,13 +167,11 @@ def _fill(
     taken = np.zeros(len(held), np.int64)
     known: dict[tuple[int, int], tuple[float, np.ndarray, np.ndarray]] = {}
     with ThreadPoolExecutor(layer.candidates) as pool:
-        # one word wide, it takes less time than a thread
-        fit_all = map if layer.config.words_per_row == 1 else pool.map
         for _ in range(count):
             # of those that promise most the one that costs least by the word; of equals the first
             best = pairs.best(layer.candidates)
             new = [pair for pair in best if pair not in known]
-            known.update(zip(new, fit_all(fit, new), strict=True))
+            known.update(zip(new, pool.map(fit, new), strict=True))
             crossbar, unit = min(best, key=lambda pair: known[pair][0])
             _, outputs, inputs = known[crossbar, unit]
             here = held[crossbar, : inputs.size, : outputs.size]
