@@ -19,7 +19,7 @@ __all__ = ["Matched"]
 
 _MOST_TOLERANCE, _MOST_PRICE = 15, 10**4
 # Steps of a layer from which on sections follow in the order of all outputs.
-_MANY_STEPS = 384
+_MANY_STEPS = 128
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
