@@ -239,3 +239,18 @@ def test_an_svg_is_the_same_again_and_says_nothing_of_its_maker(policies, summar
     assert first == second
     assert first.startswith("<svg")
     assert "<metadata>" not in first
+
+
+def test_pulses_are_joined_by_policy(policies):
+    names = {"sws often": "sws", "matched once": "matched", "matched often": "matched"}
+    of = {name: policies[policy] for name, policy in names.items()}
+    pulses = {"sws often": 9_000, "matched once": 2_000, "matched often": 1_000}
+    change = {name: (-i / 100, -(i + 1) / 100, -(i - 2) / 100) for i, name in enumerate(names)}
+    (axes,) = plot.accuracy_against_pulses(of, pulses, change, 0.9).axes
+    lines = {container.get_label(): container[0] for container in axes.containers}
+    assert set(lines) == {"sws", "matched"}
+    # fewest pulses first
+    x, y = lines["matched"].get_data()
+    np.testing.assert_allclose(np.asarray(x, float), [1_000, 2_000])
+    np.testing.assert_allclose(np.asarray(y, float), [88, 89])
+    assert axes.get_xscale() == "log"

@@ -20,6 +20,7 @@ from memsim.plot.style import (
     DashesByColour,
     apart_from,
     bars_of,
+    counts_on,
     legend_below,
     new_figure,
     reductions_on,
@@ -234,6 +235,7 @@ def accuracy_against_pulses(
         label=f"float network ({100 * float_accuracy:.1f} %)",
     )  # fmt: skip
     axes.set_xscale("log")
+    counts_on(axes.xaxis)
     axes.set_xlabel("pulses to program the network")
     axes.set_ylabel("accuracy (%); bars: 95 %")
     low, high = axes.get_ylim()

@@ -27,6 +27,7 @@ __all__ = [
     "DashesByColour",
     "apart_from",
     "bars_of",
+    "counts_on",
     "legend_below",
     "new_figure",
     "reductions_on",
@@ -119,9 +120,19 @@ def _kind(policy: Policy) -> str:
 
 def reductions_on(axis: Axis) -> None:
     """Puts ticks 1x, 2x, 5x, 10x on a log axis."""
+    _log_ticks(axis)
+    axis.set_major_formatter(lambda value, _: f"{value:g}x")
+
+
+def counts_on(axis: Axis) -> None:
+    """Puts ticks 100,000, 200,000, 500,000 on a log axis."""
+    _log_ticks(axis)
+    whole_numbers_on(axis)
+
+
+def _log_ticks(axis: Axis) -> None:
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(lambda value, _: f"{value:g}x")
 
 
 def whole_numbers_on(axis: Axis) -> None:
