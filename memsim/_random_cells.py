@@ -15,7 +15,7 @@ from memsim.config import CrossbarConfig
 # Bit stucking draws p to this many binary digits.
 _DRAW_DIGITS = 16
 # Pulses succeed with a probability of this many, the first of which every cell has of its own.
-_SUCCESS_DIGITS, _OWN_DIGITS, _SHARED_BY = 24, 8, 8
+_SUCCESS_DIGITS, _OWN_DIGITS, _SHARED_BY = 20, 8, 8
 _THREEFRY_TURNS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 

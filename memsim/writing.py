@@ -38,7 +38,8 @@ class Writing:
     column of a word, column 0 (low order) first; flag cells are written as the last column is.
 
     Attributes:
-      set_success, reset_success: probability that a cell that is SET, or RESET, changes.
+      set_success, reset_success: probability that a cell that is SET, or RESET, changes; drawn to
+        20 binary digits, so that what is nearer to 0 or 1 than half a millionth is taken for it.
       set_pulses, reset_pulses: pulses that a cell is given for it, on average: 1 without feedback,
         more where they are verified.
       controller: `read`: a row is read first, and the cells that differ from the target are pulsed.
