@@ -182,19 +182,24 @@ def accuracy_against_reduction(
                     textcoords="offset points", ha="left" if right else "right", fontsize=8,
                     color=colour,
                 )  # fmt: skip
+    axes.set_xscale("log")
+    reductions_on(axes.xaxis)
+    axes.set_xlabel("reduction in cell writes (at points: low columns stucked; ± tolerance)")
+    _accuracies_on(axes, float_accuracy)
+    legend_below(figure)
+    tidy(axes, title, grid=True)
+    return figure
+
+
+def _accuracies_on(axes: Axes, float_accuracy: float) -> None:
+    """Finishes the axis of accuracies, in percent, with a line for the float network."""
     axes.axhline(
         100 * float_accuracy, color=INK, linewidth=1, linestyle=(0, (4, 3)),
         label=f"float network ({100 * float_accuracy:.1f} %)",
     )  # fmt: skip
-    axes.set_xscale("log")
-    reductions_on(axes.xaxis)
-    axes.set_xlabel("reduction in cell writes (at points: low columns stucked; ± tolerance)")
     axes.set_ylabel("accuracy (%); bars: 95 %")
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, -1), min(high, 101))  # intervals over few chips are wide
-    legend_below(figure)
-    tidy(axes, title, grid=True)
-    return figure
 
 
 def accuracy_against_pulses(
@@ -230,16 +235,10 @@ def accuracy_against_pulses(
             linestyle=dashes_of(colour)[0], marker=marker, markersize=5.5, linewidth=1.1,
             elinewidth=0.9, capsize=2.5, label=label,
         )  # fmt: skip
-    axes.axhline(
-        100 * float_accuracy, color=INK, linewidth=1, linestyle=(0, (4, 3)),
-        label=f"float network ({100 * float_accuracy:.1f} %)",
-    )  # fmt: skip
     axes.set_xscale("log")
     counts_on(axes.xaxis)
     axes.set_xlabel("pulses to program the network")
-    axes.set_ylabel("accuracy (%); bars: 95 %")
-    low, high = axes.get_ylim()
-    axes.set_ylim(max(low, -1), min(high, 101))
+    _accuracies_on(axes, float_accuracy)
     legend_below(figure)
     tidy(axes, "Accuracy kept against pulses, where writes fail", grid=True)
     return figure
