@@ -58,8 +58,7 @@ def unsorted_placement(outputs: int, inputs: int, rows: int, words: int = 1) -> 
     check_whole("outputs", outputs, "give a number from 1", 1)
     check_whole("inputs", inputs, "give a number from 1", 1)
     _check_size(outputs * inputs)
-    check_whole("rows", rows, "give rows of a crossbar, from 1", 1)
-    check_whole("words", words, "give words of a row, from 1", 1)
+    _check_section(outputs, inputs, rows, words)
     groups, per_group = -(-outputs // words), -(-inputs // rows)
     numbers = np.arange(outputs * inputs, dtype=np.int32).reshape(outputs, inputs)
     # the words of a row are one weight of each output of the group
@@ -100,8 +99,8 @@ def sorted_placement(
       Farias and Kung, arXiv 2410.21730, sorted weight sectioning.
     """
     check_array("codes", codes, "integers", "[outputs, inputs]", axes=2)
-    check_whole("rows", rows, "give rows of a crossbar, from 1", 1)
-    check_whole("words", words, "give words of a row, from 1", 1)
+    outputs, inputs = codes.shape
+    _check_section(outputs, inputs, rows, words)
     if not isinstance(scope, str) or scope not in ("output", "layer"):
         raise ValueError(f"`scope` is {scope!r}; choose 'output' or 'layer'.")
     if scope == "layer" and words > 1:
@@ -140,6 +139,18 @@ def _group_sums(codes: np.ndarray, words: int) -> np.ndarray:
     sums = np.add.reduceat(codes, np.arange(0, len(codes), words), axis=0, dtype=np.int32)
     most = max(-int(sums.min()), int(sums.max()))
     return sums.astype(np.min_scalar_type(-most - 1))
+
+
+def _check_section(outputs: int, inputs: int, rows: int, words: int) -> None:
+    """Checks the size of sections, and that those of a layer have 32-bit numbers."""
+    check_whole("rows", rows, "give rows of a crossbar, from 1", 1)
+    check_whole("words", words, "give words of a row, from 1", 1)
+    filled = -(-outputs // words) * -(-inputs // rows) * rows * words
+    if filled >= 2**31:
+        raise ValueError(
+            f"`rows` is {rows} and `words` {words}: the sections of the layer would have {filled} "
+            "words, more than 2**31 - 1; give fewer."
+        )
 
 
 def _check_size(weights: int) -> None:

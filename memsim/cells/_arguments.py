@@ -29,8 +29,14 @@ def checked_inputs(
     check_arguments(cells, layer, config, readout)
     key = as_key("key", key)
     # NumPy's integers are looked at in their own dtype: on the way to JAX wide ones wrap
-    array = inputs if isinstance(inputs, jax.Array) else np.asarray(inputs)
     expected = (layer.matrix.inputs,)
+    try:
+        array = inputs if isinstance(inputs, jax.Array) else np.asarray(inputs)
+    except ValueError as error:  # lists of lists of several lengths
+        raise ValueError(
+            f"`inputs` is a {type(inputs).__name__} of several lengths; give integers of shape "
+            f"{expected}."
+        ) from error
     if not jnp.issubdtype(array.dtype, jnp.integer) or array.shape != expected:
         raise ValueError(
             f"`inputs` is {type(inputs).__name__} {array.dtype} {array.shape}; give integers of "
