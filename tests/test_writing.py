@@ -165,7 +165,7 @@ def test_gradients_go_straight_through(tensors, key):
 
 
 @pytest.mark.parametrize("controller", ["read", "blind"])
-@pytest.mark.parametrize("crossbars", [1, 3, None])
+@pytest.mark.parametrize("crossbars", [1, pytest.param(3, marks=pytest.mark.slow), None])
 def test_compare_counts_what_program_does(tensors, controller, crossbars):
     config = memsim.CrossbarConfig(rows=8, columns=16, crossbars=crossbars)
     policies = {name: memsim.Policy.parse(name) for name in ("unsorted", "matched")}
