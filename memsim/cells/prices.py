@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from memsim._checks import check_kind, check_number
-from memsim.cells.pulses import Scheme, cell_writes, check_scheme
+from memsim.cells.pulses import Scheme, cell_writes, check_levels
 from memsim.summary import Summary
 
 __all__ = [
@@ -138,11 +138,4 @@ def scheme_costs(
 def _check_levels(summary: Summary, scheme: Scheme) -> None:
     """Checks that a scheme has figures for the cells that were written."""
     check_kind("summary", summary, Summary)
-    check_scheme(scheme)
-    if 2**summary.cell_bits > scheme.levels:
-        raise ValueError(
-            f"`scheme` has figures for cells of {scheme.levels} levels, but {summary.cell_bits} "
-            f"bits a cell are {2**summary.cell_bits} levels; give one for them, such as "
-            f"RampedPulses(levels={2**summary.cell_bits}, ...) with your own figures (those of "
-            "HFO2['ramp'] are of 4), or program cells of one bit."
-        )
+    check_levels(scheme, summary.cell_bits)

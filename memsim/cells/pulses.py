@@ -18,6 +18,7 @@ from jaxtyping import Float64
 from memsim._checks import check_number, check_positive, check_round
 
 __all__ = [
+    "CELLS",
     "HFO2",
     "PCM",
     "CellWrite",
@@ -26,6 +27,7 @@ __all__ = [
     "Scheme",
     "WriteVerify",
     "cell_writes",
+    "check_levels",
     "check_scheme",
     "pulse_survival",
 ]
@@ -286,6 +288,10 @@ PCM: Mapping[str, Scheme] = MappingProxyType(
 )
 
 
+# The kinds of cells that have schemes, by name.
+CELLS: Mapping[str, Mapping[str, Scheme]] = MappingProxyType({"hfo2": HFO2, "pcm": PCM})
+
+
 class CellWrite(NamedTuple):
     """One write of one cell, in one direction.
 
@@ -356,4 +362,20 @@ def check_scheme(scheme: Scheme) -> None:
         raise ValueError(
             f"`scheme` is a {type(scheme).__name__}; give a ConstantPulses, WriteVerify or "
             "RampedPulses, such as HFO2['write-verify']."
+        )
+
+
+def check_levels(scheme: Scheme, cell_bits: int) -> None:
+    """Checks that something is a scheme, with figures for cells of so many bits.
+
+    Raises:
+      ValueError: anything else.
+    """
+    check_scheme(scheme)
+    if 2**cell_bits > scheme.levels:
+        raise ValueError(
+            f"`scheme` has figures for cells of {scheme.levels} levels, but {cell_bits} "
+            f"bits a cell are {2**cell_bits} levels; give one for them, such as "
+            f"RampedPulses(levels={2**cell_bits}, ...) with your own figures (those of "
+            "HFO2['ramp'] are of 4), or program cells of one bit."
         )

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Literal
 
 from memsim._checks import check_choice, check_kind, check_whole
 from memsim._words import made_of, read_words, words_of
-from memsim.cells.pulses import HFO2, PCM, Scheme, cell_writes, check_scheme
+from memsim.cells.pulses import CELLS, Scheme, cell_writes, check_levels
 from memsim.config import CrossbarConfig
 from memsim.writing import Controller, Writing
 
 __all__ = ["parse_writing", "scheme_writing"]
-
-_CELLS: Mapping[str, Mapping[str, Scheme]] = {"hfo2": HFO2, "pcm": PCM}
 
 
 def scheme_writing(
@@ -67,13 +64,7 @@ def scheme_writing(
 
 def _numbers(scheme: Scheme, config: CrossbarConfig) -> dict[str, float]:
     """Gives the numbers of a `Writing` under a scheme."""
-    check_scheme(scheme)
-    if 2**config.cell_bits > scheme.levels:
-        raise ValueError(
-            f"`scheme` has figures for cells of {scheme.levels} levels, but {config.cell_bits} "
-            f"bits a cell are {2**config.cell_bits} levels; give one for them, or use cells of one "
-            "bit."
-        )
+    check_levels(scheme, config.cell_bits)
     found = {}
     for name, write in zip(("set", "reset"), cell_writes(scheme), strict=True):
         found[f"{name}_success"] = 1 - write.residual_error
@@ -120,15 +111,15 @@ def parse_writing(text: str, config: CrossbarConfig) -> Writing:
         return Writing(
             set_success=given.set, reset_success=given.reset, controller=given.controller
         )
-    schemes = dict.fromkeys(scheme for cell in _CELLS.values() for scheme in cell)
+    schemes = dict.fromkeys(scheme for cell in CELLS.values() for scheme in cell)
     if name not in schemes:
         raise ValueError(
             f"`writing` is {text!r}; choose success:set=P,reset=P or one of {', '.join(schemes)}."
         )
     words = read_words("writing", text, options, words_of(_OfScheme), name)
     chosen: _OfScheme = made_of("writing", text, _OfScheme, words)
-    check_choice("cells", chosen.cells, tuple(_CELLS))
-    of_cells = _CELLS[chosen.cells]
+    check_choice("cells", chosen.cells, tuple(CELLS))
+    of_cells = CELLS[chosen.cells]
     if name not in of_cells:
         raise ValueError(
             f"`writing` is {text!r}; {chosen.cells} has {', '.join(of_cells)}, no {name}."

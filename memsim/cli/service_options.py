@@ -10,7 +10,7 @@ import rich.console
 import typer
 
 from memsim.cells.prices import fitting_schemes, scheme_costs
-from memsim.cells.pulses import HFO2, PCM, ConstantPulses, Scheme
+from memsim.cells.pulses import CELLS, ConstantPulses, Scheme
 from memsim.config import CrossbarConfig
 from memsim.report.documents import Upkeep, lifetime_json, service_life_json
 from memsim.report.tables import lifetime_tables, scheme_table
@@ -22,7 +22,6 @@ from memsim.streaming import Comparison
 
 __all__ = ["ServiceOptions"]
 
-_CELLS: dict[str, Mapping[str, Scheme]] = {"hfo2": HFO2, "pcm": PCM}
 # Pulses that succeed, on no cells in particular.
 _ALWAYS: Mapping[str, Scheme] = {"constant": ConstantPulses()}
 _PANEL = "Cells and lifetime"
@@ -35,7 +34,7 @@ class ServiceOptions:
     cells: Annotated[
         str | None,
         typer.Option(
-            help=f"write time and energy on cells of {' or '.join(_CELLS)}, per scheme",
+            help=f"write time and energy on cells of {' or '.join(CELLS)}, per scheme",
             rich_help_panel=_PANEL,
         ),
     ] = None
@@ -83,8 +82,8 @@ class ServiceOptions:
           ValueError: cells, a scheme of them, or a levelling that there is not; cells that have no
             figures for so many bits.
         """
-        if self.cells not in (None, *_CELLS):
-            raise ValueError(f"`--cells` is {self.cells!r}; give {' or '.join(_CELLS)}.")
+        if self.cells not in (None, *CELLS):
+            raise ValueError(f"`--cells` is {self.cells!r}; give {' or '.join(CELLS)}.")
         if self.levelling not in LEVELLING:
             raise ValueError(
                 f"`--levelling` is {self.levelling!r}; choose one of {', '.join(LEVELLING)}."
@@ -113,7 +112,7 @@ class ServiceOptions:
 
     @property
     def _every_scheme(self) -> Mapping[str, Scheme]:
-        return _CELLS[self.cells] if self.cells else _ALWAYS
+        return CELLS[self.cells] if self.cells else _ALWAYS
 
     @property
     def scheme_name(self) -> str:
