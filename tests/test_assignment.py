@@ -21,11 +21,14 @@ def test_rows_take_columns_at_the_least_cost(seed, rows, more, most):
     rng = np.random.default_rng(seed)
     costs = rng.integers(0, most + 1, (rows, rows + more)).astype(np.int32)
     column = np.empty(rows, np.int32)
-    assign_rows(costs, column)
+    dual = assign_rows(costs, column)
     assert len(set(column.tolist())) == rows
     assert 0 <= column.min() <= column.max() < rows + more
     best = scipy.optimize.linear_sum_assignment(costs)
     assert costs[np.arange(rows), column].sum() == costs[best].sum()
+    # a bound that is reached: no columns cost less
+    assert np.all(dual <= 0)
+    assert (costs - dual).min(axis=1).sum() + dual.sum() == costs[best].sum()
 
 
 def test_no_other_columns_cost_less():

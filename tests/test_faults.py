@@ -69,9 +69,9 @@ def by_row(plan, chip):
         placement = plan.layers[name].placement
         here = []
         for position in np.asarray(placement.positions):
-            section, row = divmod(int(position), plan.config.rows)
+            section, word = divmod(int(position), plan.config.words)
             ((_, crossbar),) = np.argwhere(sections == first + section)
-            stuck = (int(chip.stuck_at_0[crossbar, row]), int(chip.stuck_at_1[crossbar, row]))
+            stuck = (int(chip.stuck_at_0[crossbar, word]), int(chip.stuck_at_1[crossbar, word]))
             if stuck not in tables:
                 tables[stuck] = least_errors(*stuck, plan.config)
             here.append(tables[stuck])
@@ -90,14 +90,15 @@ def by_row(plan, chip):
     tolerance=st.integers(0, 3),
     pool=st.sampled_from(["output", "section"]),
     share=st.sampled_from([0.03, 0.3, 1]),
+    columns=st.sampled_from([None, 10, 24]),
 )
-@hypothesis.settings(max_examples=6)
-def test_every_weight_is_off_by_as_little_as_its_row_allows(
-    layers, encoding, crossbars, schedule, bits, cell_bits, tolerance, pool, share
+@hypothesis.settings(max_examples=8)
+def test_every_weight_is_off_by_as_little_as_its_word_allows(
+    layers, encoding, crossbars, schedule, bits, cell_bits, tolerance, pool, share, columns
 ):
     config = memsim.CrossbarConfig(
         rows=8, encoding=encoding, crossbars=crossbars, schedule=schedule, bits=bits,
-        cell_bits=cell_bits,
+        cell_bits=cell_bits, columns=columns,
     )  # fmt: skip
     params = network(layers)
     chip = sample(params, config, share)
@@ -162,10 +163,11 @@ def test_errors_are_never_more_than_of_a_blind_placement(layers, encoding, cross
     assert squares(params, aware, chip) <= squares(params, blind, chip)
 
 
+@pytest.mark.parametrize("columns", [None, 32])
 @pytest.mark.parametrize("crossbars", [1, 3, None])
 @pytest.mark.parametrize("tolerance", [0, 1])
-def test_errors_all_but_vanish(crossbars, tolerance):
-    config = memsim.CrossbarConfig(rows=32, crossbars=crossbars)
+def test_errors_all_but_vanish(crossbars, tolerance, columns):
+    config = memsim.CrossbarConfig(rows=32, crossbars=crossbars, columns=columns)
     params = network([(12, 80), (20, 64)])
     chip = sample(params, config, 0.03)
     plain = memsim.policies.Matched(tolerance=tolerance, correction="none")
@@ -183,11 +185,11 @@ def test_errors_all_but_vanish(crossbars, tolerance):
 
 
 # where no faults are to be avoided, few sections are chosen by what their crossbar holds: not here
-@pytest.mark.parametrize("crossbars", [1, None])
+@pytest.mark.parametrize(("crossbars", "columns"), [(1, None), (None, None), (1, 24), (3, 24)])
 @pytest.mark.parametrize("policy", ["matched", "matched:tolerance=2,price=5,pool=section"])
-def test_a_chip_without_faults_gives_the_same_plan(crossbars, policy, monkeypatch):
+def test_a_chip_without_faults_gives_the_same_plan(crossbars, columns, policy, monkeypatch):
     monkeypatch.setattr("memsim.policies.matched._MANY_STEPS", 0)
-    config = memsim.CrossbarConfig(rows=8, crossbars=crossbars)
+    config = memsim.CrossbarConfig(rows=8, crossbars=crossbars, columns=columns)
     params = network([(6, 30), (5, 7)])
     policy = memsim.Policy.parse(policy)
     avoiding = dataclasses.replace(policy, faults="avoid")
@@ -210,10 +212,11 @@ def test_plans_for_other_chips_have_the_same_shapes(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, loaded, plans[2])
 
 
+@pytest.mark.parametrize("columns", [None, 64])
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_a_correction_is_of_the_errors_that_the_chip_holds(encoding):
+def test_a_correction_is_of_the_errors_that_the_chip_holds(encoding, columns):
     # differential: what is programmed beside a stuck cell is another code than what is held
-    config = memsim.CrossbarConfig(rows=32, encoding=encoding)
+    config = memsim.CrossbarConfig(rows=32, encoding=encoding, columns=columns)
     params = network([(6, 96)])
     chip = sample(params, config, 0.1)
     policies = (f"matched:tolerance=1{option},faults=avoid" for option in (",correction=none", ""))

@@ -54,12 +54,6 @@ def test_the_flag_of_a_word_takes_a_column_too():
             ),
             "sws-layer sorts single words",
         ),
-        (
-            lambda: memsim.policies.Matched(faults="avoid").check(
-                memsim.CrossbarConfig(columns=16)
-            ),
-            "`faults` is 'avoid' at 16 `columns`",
-        ),
     ],
 )
 def test_widths_that_cannot_be_are_refused(make, message):

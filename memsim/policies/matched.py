@@ -103,11 +103,6 @@ class Matched(Stuckable):
                 "`faults` is 'avoid' and `pool` 'none': inputs that stay in their order avoid no "
                 "stuck cells; use pool=output or pool=section."
             )
-        if self.avoids_faults and config.words_per_row > 1:
-            raise ValueError(
-                f"`faults` is 'avoid' at {config.columns} `columns`; where words share rows it is "
-                "not known yet how to avoid stuck cells: use faults=ignore, or columns=None."
-            )
         if self.tolerance and wide:
             raise ValueError(
                 f"`tolerance` is {self.tolerance} at {config.bits} `bits`; it takes at most "
@@ -127,19 +122,23 @@ class Matched(Stuckable):
 
         rules = lines.Rules(self.tolerance, self.price, self.pool, self.avoids_faults)
         outputs, inputs = layer.codes.shape
-        crossbars = config.crossbars or 1  # weight stationary, one stands for all of them
+        # weight stationary, one crossbar stands for all of them, unless each has stuck cells
+        stationary = 1 if layer.stuck is None else len(layer.stuck.at_0)
+        crossbars = config.crossbars or stationary
         erased = np.zeros((crossbars, config.rows, config.words_per_row), np.int32)
         if self._by_crossbar(inputs, outputs, config):
-            share = self._share(layer, config)
+            share = self._share(layer, crossbars, config)
 
             def fill(held: Held) -> tuple[Arrangement, Held]:
-                before = held.get("", erased)
-                filled = sections.fill_sections(layer.codes, before, config, rules, share)
+                before = erased if config.crossbars is None else held.get("", erased)
+                filled = sections.fill_sections(
+                    layer.codes, before, config, rules, share, layer.stuck
+                )
                 arrangement = Arrangement(
                     filled.placement,
                     filled.delta,
                     self._correction(filled.error),
-                    crossbars=filled.crossbars if crossbars > 1 else None,
+                    crossbars=filled.crossbars if (config.crossbars or 1) > 1 else None,
                 )
                 return arrangement, {"": filled.held}
 
@@ -151,7 +150,7 @@ class Matched(Stuckable):
             before = held.get("", erased)
             placement, delta, error, last = lines.arrange(led, before[0, :, 0], config, rules)
             after = last[None, :, None]
-            if crossbars > 1:
+            if (config.crossbars or 1) > 1:
                 after = sections.held_after(placement, layer.codes, delta, before, config, rules)
             if self.avoids_faults:  # says so: what is held is not always what is programmed
                 delta = delta.astype(np.int16)
@@ -171,10 +170,13 @@ class Matched(Stuckable):
             return False
         return -(-inputs // config.rows) * outputs < _MANY_STEPS * config.crossbars
 
-    def _share(self, layer: LayerCodes, config: CrossbarConfig) -> Share:
-        """Gives the crossbars that a layer takes."""
-        crossbars = config.crossbars or 1
-        if not layer.shapes or not all(self._by_crossbar(*one, config) for one in layer.shapes):
+    def _share(self, layer: LayerCodes, crossbars: int, config: CrossbarConfig) -> Share:
+        """Gives the crossbars that a layer takes, of so many."""
+        if (
+            config.crossbars is None
+            or not layer.shapes
+            or not all(self._by_crossbar(*one, config) for one in layer.shapes)
+        ):
             return Share(crossbars, crossbars, 0)
         words = config.words_per_row
         counts = [-(-n // config.rows) * -(-m // words) for n, m in layer.shapes]

@@ -16,6 +16,9 @@ def assign_rows(costs, column):  # type: ignore[no-untyped-def]
     Args:
       costs: int32 [rows, columns], below `FAR`; at least as many columns as rows.
       column: int32 [rows], returned.
+
+    Returns:
+      int32 [columns], what a column saves by being taken, 0 or less: the dual of the problem.
     """
     columns = costs.shape[1]
     dual, owner = np.zeros(columns, np.int32), np.full(columns, -1, np.int32)
@@ -57,6 +60,7 @@ def assign_rows(costs, column):  # type: ignore[no-untyped-def]
             end, column[i] = column[i], end
             if i == start:
                 break
+    return dual
 
 
 @numba.njit(cache=True, nogil=True)

@@ -1,6 +1,7 @@
 """Rows with stuck cells: which codes they can hold, and which weights had best sit there.
 
-Offline, on the host. A row is of a kind, by its stuck cells; kind 0 is whole.
+Offline, on the host. A row is of a kind, by its stuck cells; kind 0 is whole. Where words share
+rows, each word is of a kind.
 """
 
 import functools
@@ -55,7 +56,31 @@ def row_kinds(
         return RowKinds(
             np.zeros((outputs, inputs), np.int32), own, np.zeros_like(own), own, carried
         )
-    # rows of one kind have the same stuck cells: words of both in one number
+    number_of_row, target, least, value = _kinds(stuck, config)
+    sections = -(-inputs // config.rows)
+    # the crossbar of every section, in the order of the tour
+    schedule = layer_schedule(sections * outputs, config)
+    crossbar = (schedule.slots % len(number_of_row)).reshape(sections, outputs)
+    of_place = np.empty_like(crossbar)
+    of_place[:, dealt] = crossbar
+    of = number_of_row[of_place].swapaxes(0, 1).reshape(outputs, -1)[:, :inputs]
+    return RowKinds(np.ascontiguousarray(of), target, least, value, carried)
+
+
+def word_kinds(stuck: Stuck, config: CrossbarConfig) -> RowKinds:
+    """Finds what the words of crossbars can hold; `of` is int32 [crossbars, rows, words of a row].
+
+    Args:
+      stuck: of the crossbars.
+    """
+    of, target, least, value = _kinds(stuck, config)
+    of = of.reshape(-1, config.rows, config.words_per_row)
+    return RowKinds(of, target, least, value, config.crossbars is not None)
+
+
+def _kinds(stuck: Stuck, config: CrossbarConfig) -> tuple[np.ndarray, ...]:
+    """Gives the kind of every word, int32 [crossbars, words], then as `_holdable` of each kind."""
+    # words of one kind have the same stuck cells: both masks in one number
     both = np.asarray(stuck.at_0, np.int64) << 32 | np.asarray(stuck.at_1, np.int64)
     masks, kind = np.unique(np.append(both.reshape(-1), 0), return_inverse=True)
     target, least, value = _holdable(masks >> 32, masks & 0xFFFFFFFF, config)
@@ -63,15 +88,7 @@ def row_kinds(
     rank = np.argsort(np.count_nonzero(target >= 0, axis=1), kind="stable")
     rank = np.concatenate([[0], rank[rank != 0]])
     number = np.argsort(rank).astype(np.int32)
-    number_of_row = number[kind[:-1]].reshape(both.shape)
-    sections = -(-inputs // config.rows)
-    # the crossbar of every section, in the order of the tour
-    schedule = layer_schedule(sections * outputs, config)
-    crossbar = (schedule.slots % both.shape[0]).reshape(sections, outputs)
-    of_place = np.empty_like(crossbar)
-    of_place[:, dealt] = crossbar
-    of = number_of_row[of_place].swapaxes(0, 1).reshape(outputs, -1)[:, :inputs]
-    return RowKinds(np.ascontiguousarray(of), target[rank], least[rank], value[rank], carried)
+    return number[kind[:-1]].reshape(both.shape), target[rank], least[rank], value[rank]
 
 
 def _holdable(at_0: np.ndarray, at_1: np.ndarray, config: CrossbarConfig) -> tuple[np.ndarray, ...]:
@@ -178,6 +195,28 @@ def cheapest(code, kind, held, rows, graph):  # type: ignore[no-untyped-def]
             if cost < least:
                 least, word = cost, node
     return least, word
+
+
+@numba.njit(cache=True, nogil=True)
+def price_faulty_words(held, kinds, rows, graph, weight):  # type: ignore[no-untyped-def]
+    """Prices faulty words as `cheapest` does, errors past the tolerance so many times as high.
+
+    Args:
+      held: uint16 [words], the word node programmed before.
+      kinds: int32 [words].
+      rows: the `RowKinds`.
+      weight: of such an error.
+
+    Returns:
+      (int32 [words, codes], int32 [words, codes]): the cost, and the word node to program.
+    """
+    cost = np.empty((held.size, graph.node_of_code.size), np.int32)
+    word = np.empty_like(cost)
+    for k in range(held.size):
+        for code in range(graph.node_of_code.size):
+            cost[k, code], word[k, code] = cheapest(code, kinds[k], held[k], rows, graph)
+            cost[k, code] += (weight - 1) * _forced(rows.least[kinds[k], code], graph.tolerance)
+    return cost, word
 
 
 @numba.njit(cache=True, nogil=True)

@@ -4,6 +4,7 @@ Rows of given slots, and slots of given rows, are an assignment problem, exact; 
 quadratic one, by local search from many starts. Offline, on the host, in compiled loops.
 """
 
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -12,12 +13,22 @@ import numpy as np
 
 from memsim.codes import encode
 from memsim.config import CrossbarConfig
-from memsim.policies._matching.assignment import assign_rows
+from memsim.policies._matching.assignment import FAR, assign_rows
+from memsim.policies._matching.exchange import (
+    add_costs,
+    costs_in_slots,
+    exchange_slots,
+    total_cost,
+)
+from memsim.policies._matching.faulty_rows import RowKinds, price_faulty_words
 from memsim.policies._matching.flow import Graph
 
 # Starts of a search for slots, for each order that is tried, and rounds of rows after slots after
 # rows; inputs by which it is judged how slots go together.
 _STARTS, _ROUNDS, _SAMPLE = 2, 3, 256
+
+
+Run = Callable[[Callable[..., "Fit"], Iterable["Fit"]], Iterable["Fit"]]
 
 
 class Prices(NamedTuple):
@@ -48,6 +59,25 @@ def prices_of(graph: Graph) -> Prices:
     return Prices(cost, word)
 
 
+class Words(NamedTuple):
+    """The words that some rows and slots of a crossbar hold.
+
+    Attributes:
+      nodes: uint16 [rows, slots].
+      entries: int32 [rows, slots], of each its entry in the prices; a faulty word has its own.
+      prices: of these words.
+    """
+
+    nodes: np.ndarray
+    entries: np.ndarray
+    prices: Prices
+
+    def programmed(self, codes: np.ndarray) -> np.ndarray:
+        """Gives the word nodes to program, int32 [rows, slots], for codes like them."""
+        nodes: np.ndarray = self.prices.word[self.entries, codes]
+        return nodes
+
+
 class Fit(NamedTuple):
     """The best rows and slots that were found.
 
@@ -65,39 +95,79 @@ class Fit(NamedTuple):
 class Search:
     """The search for rows and slots of one layer; the same every time, on any thread."""
 
-    def __init__(self, graph: Graph, config: CrossbarConfig, tries: int) -> None:
-        self.prices = prices_of(graph)
+    def __init__(
+        self, graph: Graph, config: CrossbarConfig, tries: int, faults: RowKinds | None
+    ) -> None:
+        slots, starts = config.words_per_row, 4 + _STARTS * tries
+        cost, word = prices_of(graph)
+        # what a row costs decides how narrow numbers may be: narrow ones make fast loops
+        narrow = np.int16 if slots * cost.max() <= np.iinfo(np.int16).max else np.int32
+        self._prices = Prices(cost.astype(narrow), word)
+        self._graph, self._faults = graph, faults
+        # errors that stuck cells force cost as much as a sum of costs can hold
+        self._weight = (FAR // 2) // (slots * graph.node_of_code.size**2)
         self._node_of_code = graph.node_of_code.astype(np.uint16)
         self._bits = _bits(graph, config)
         self._tries = tries
-        slots, starts = config.words_per_row, 4 + _STARTS * tries
         rng = np.random.default_rng(0)
         self._starts = np.asarray([rng.permutation(slots) for _ in range(starts)], np.int32)
         self._starts[0] = np.arange(slots)
 
-    def fit(self, held: np.ndarray, codes: np.ndarray) -> Fit:
+    def words(self, nodes: np.ndarray, crossbar: int) -> Words:
+        """Prices words.
+
+        Args:
+          nodes: uint16 [rows, slots], those of the first rows and slots of a crossbar.
+          crossbar: its number.
+        """
+        entries = nodes.astype(np.int32)
+        if self._faults is None:
+            return Words(nodes, entries, self._prices)
+        kinds = self._faults.of[crossbar, : nodes.shape[0], : nodes.shape[1]]
+        faulty = kinds > 0
+        entries[faulty] = len(self._prices.cost) + np.arange(np.count_nonzero(faulty))
+        priced = price_faulty_words(
+            nodes[faulty], kinds[faulty], self._faults, self._graph, self._weight
+        )
+        prices = Prices(*map(np.concatenate, zip(self._prices, priced, strict=True)))
+        return Words(nodes, entries, prices)
+
+    def fit(self, words: Words, codes: np.ndarray, climbs: int, run: Run = map) -> Fit:
         """Fits inputs on rows and outputs in slots.
 
         Args:
-          held: uint16 [rows, slots], word nodes.
+          words: of the rows and slots.
           codes: uint16 [outputs, inputs]: as many outputs as slots, no fewer inputs than rows.
+          climbs: of the orders that are tried, those from which slots are exchanged.
+          run: what calls a function for each; the `map` of a pool does it side by side.
         """
-        held = np.ascontiguousarray(held.T)
-        orders = _orders(held, codes, self._node_of_code, self._bits, self._starts, self._tries)
-        return Fit(*_fit(held, codes, orders, self.prices.cost))
+        nodes, held = (np.ascontiguousarray(x.T) for x in (words.nodes, words.entries))
+        price = words.prices.cost
+        orders = _orders(nodes, codes, self._node_of_code, self._bits, self._starts, self._tries)
+        fits = [Fit(*_alternate(held, codes, order, price)) for order in orders]
+        fits.sort(key=lambda fit: fit.cost)
+        if climbs and len(held) > 1:
+            listed = costs_in_slots(held, codes, price)
 
-    def fit_slots(self, held: np.ndarray, codes: np.ndarray) -> Fit:
+            def climb(fit: Fit) -> Fit:
+                return Fit(*exchange_slots(held, codes, fit.order, price, listed))
+
+            fits = list(run(climb, fits[:climbs]))
+        return min(fits, key=lambda fit: fit.cost)
+
+    def fit_slots(self, words: Words, codes: np.ndarray) -> Fit:
         """Fits outputs in slots where inputs have rows of their own.
 
         Args:
-          held: uint16 [rows, slots], word nodes.
+          words: of the rows and slots.
           codes: uint16 [outputs, rows], no fewer outputs than slots.
         """
-        costs = _slot_costs(np.ascontiguousarray(held.T), codes, self.prices.cost)
-        order = np.empty(held.shape[1], np.int32)
+        held = np.ascontiguousarray(words.entries.T)
+        costs = _slot_costs(held, codes, words.prices.cost)
+        order = np.empty(len(held), np.int32)
         assign_rows(costs, order)
         cost = int(costs[np.arange(order.size), order].sum())
-        return Fit(cost, order, np.arange(len(held), dtype=np.int32))
+        return Fit(cost, order, np.arange(held.shape[1], dtype=np.int32))
 
 
 def _bits(graph: Graph, config: CrossbarConfig) -> tuple[np.ndarray, int]:
@@ -110,46 +180,38 @@ def _bits(graph: Graph, config: CrossbarConfig) -> tuple[np.ndarray, int]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _fit(held, codes, orders, price):  # type: ignore[no-untyped-def]
-    """Goes from rows to slots to rows, from each of some orders of slots.
+def _alternate(held, codes, first, price):  # type: ignore[no-untyped-def]
+    """Goes from slots to rows to slots to rows, from one order of slots; see `Fit`.
 
     Args:
-      held: uint16 [slots, rows], word nodes.
+      held: int32 [slots, rows], entries of `price`.
       codes: uint16 [outputs, inputs].
-      orders: int32 [orders, slots], outputs in each slot.
-      price: int32 [words, codes].
-
-    Returns:
-      As `Fit`.
+      first: int32 [slots], outputs in each slot.
+      price: integers [entries, codes].
     """
     slots, rows = held.shape
-    best, best_order, best_row = np.int64(-1), orders[0], np.empty(rows, np.int32)
-    row, order = np.empty(rows, np.int32), np.empty(slots, np.int32)
-    costs = np.empty((rows, codes.shape[1]), np.int32)
-    for first in orders:
-        change = first.copy()
-        order[:], costs[:] = -1, 0
-        for _ in range(_ROUNDS):
-            # costs of rows follow the slots that changed
-            for slot in range(slots):
-                if change[slot] == order[slot]:
-                    continue
-                if order[slot] >= 0:
-                    _add(held[slot], codes[order[slot]], price, -1, costs)
-                _add(held[slot], codes[change[slot]], price, 1, costs)
-            order[:] = change
-            assign_rows(costs, row)
-            total = np.int64(0)
-            for i in range(rows):
-                total += costs[i, row[i]]
-            if best < 0 or total < best:
-                best, best_order, best_row = total, order.copy(), row.copy()
-            if slots == 1:
-                break
-            # then slots by rows
-            assign_rows(_slot_costs(held, codes[:, row], price), change)
-            if np.all(change == order):
-                break
+    best, best_order, best_row = np.int64(-1), first.copy(), np.empty(rows, np.int32)
+    row, order, change = np.empty(rows, np.int32), np.full(slots, -1, np.int32), first.copy()
+    costs = np.zeros((rows, codes.shape[1]), np.int32)
+    for _ in range(_ROUNDS):
+        # costs of rows follow the slots that changed
+        for slot in range(slots):
+            if change[slot] == order[slot]:
+                continue
+            if order[slot] >= 0:
+                add_costs(held[slot], codes[order[slot]], price, -1, costs)
+            add_costs(held[slot], codes[change[slot]], price, 1, costs)
+        order[:] = change
+        assign_rows(costs, row)
+        total = total_cost(costs, row)
+        if best < 0 or total < best:
+            best, best_order[:], best_row[:] = total, order, row
+        if slots == 1:
+            break
+        # then slots by rows
+        assign_rows(_slot_costs(held, codes[:, row], price), change)
+        if np.all(change == order):
+            break
     return best, best_order, best_row
 
 
@@ -158,9 +220,9 @@ def _slot_costs(held, codes, price):  # type: ignore[no-untyped-def]
     """Computes what every output costs in every slot, int32 [slots, outputs].
 
     Args:
-      held: uint16 [slots, rows], word nodes.
+      held: int32 [slots, rows], entries of `price`.
       codes: uint16 [outputs, rows].
-      price: see `_fit`.
+      price: see `_alternate`.
     """
     costs = np.zeros((len(held), len(codes)), np.int32)
     for slot in range(len(held)):
@@ -173,25 +235,12 @@ def _slot_costs(held, codes, price):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _add(held, codes, price, sign, costs):  # type: ignore[no-untyped-def]
-    """Adds what the words of one slot cost, in every row, to `costs` [rows, inputs]."""
-    for row in range(held.size):
-        of_word = price[held[row]]
-        of_row = costs[row]
-        if sign > 0:
-            for i in range(codes.size):
-                of_row[i] += of_word[codes[i]]
-        else:
-            for i in range(codes.size):
-                of_row[i] -= of_word[codes[i]]
-
-
-@numba.njit(cache=True, nogil=True)
 def _orders(held, codes, node_of_code, bits, starts, tries):  # type: ignore[no-untyped-def]
     """Finds orders of slots in which their bits go well with those of what is held.
 
     Args:
-      held, codes: see `_fit`.
+      held: uint16 [slots, rows], word nodes.
+      codes: see `_alternate`.
       node_of_code: uint16 [codes].
       bits: see `_products`.
       starts: int32 [starts, slots], orders to climb from; of fewer slots they leave out the others.

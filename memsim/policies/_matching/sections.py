@@ -11,20 +11,44 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from memsim.chip import Stuck
 from memsim.config import CrossbarConfig
 from memsim.placement import Placement, inverse_positions
+from memsim.policies._matching.faulty_rows import RowKinds, word_kinds
 from memsim.policies._matching.flow import Graph
 from memsim.policies._matching.lines import Rules, graph_of, polish
-from memsim.policies._matching.rows_and_slots import Search
+from memsim.policies._matching.rows_and_slots import Run, Search
 from memsim.policies._matching.share import Share
 from memsim.policies._matching.units import Pairs, Units
 from memsim.schedule import layer_schedule
 
 # Inputs, or outputs, that are looked at at once, at most: more take long and save little.
 _MOST_INPUTS = 1024
-# Of layers up to so many weights: groups of which it is worked out what they cost, those that
-# promise most, and orders of slots that are tried for each.
-_EFFORT = ((2**16, 6, 20), (2**18, 4, 6), (2**20, 2, 3), (2**31, 2, 1))
+
+
+class Effort(NamedTuple):
+    """The work that goes into a section.
+
+    Attributes:
+      candidates: crossbars and groups of which it is worked out what they cost, those that promise
+        most.
+      tries: orders of slots that are tried for each.
+      climbs: orders from which slots are exchanged for the one that costs least; if any, one for
+        each candidate.
+    """
+
+    candidates: int
+    tries: int
+    climbs: int
+
+
+# By the weights of a layer, at most.
+_EFFORT = (
+    (2**16, Effort(6, 20, 16)),
+    (2**18, Effort(2, 4, 1)),
+    (2**20, Effort(2, 3, 0)),
+    (2**31, Effort(2, 1, 0)),
+)
 
 
 class Section(NamedTuple):
@@ -49,14 +73,16 @@ class Layer(NamedTuple):
       nodes: uint16 [outputs, inputs], the words of the codes.
       graph: of the words.
       config: of the crossbars.
-      candidates: groups of which it is worked out what they cost, at every step.
+      effort: that goes into a section.
+      faults: the kinds of the words of its crossbars, to avoid stuck cells; None not to.
     """
 
     codes: np.ndarray
     nodes: np.ndarray
     graph: Graph
     config: CrossbarConfig
-    candidates: int
+    effort: Effort
+    faults: RowKinds | None
 
 
 class Filled(NamedTuple):
@@ -65,7 +91,7 @@ class Filled(NamedTuple):
     Attributes:
       placement: of its weights.
       crossbars: int32 [sections].
-      delta: int8 [weights], what is added to each code.
+      delta: int8 [weights], or int16 where stuck cells are avoided, what is added to each code.
       error: float64 [outputs], the mean error of what is then held.
       held: int32 [crossbars, rows, words of a row], word nodes afterwards.
     """
@@ -78,7 +104,12 @@ class Filled(NamedTuple):
 
 
 def fill_sections(
-    codes: np.ndarray, held: np.ndarray, config: CrossbarConfig, rules: Rules, share: Share
+    codes: np.ndarray,
+    held: np.ndarray,
+    config: CrossbarConfig,
+    rules: Rules,
+    share: Share,
+    stuck: Stuck | None = None,
 ) -> Filled:
     """Fills the sections of a layer, given what crossbars hold.
 
@@ -87,30 +118,32 @@ def fill_sections(
       held: int32 [crossbars, rows, words of a row], word nodes before the layer.
       config, rules: of the crossbars and of the policy.
       share: the crossbars that it may take.
+      stuck: cells to avoid, of the crossbars; None for none.
     """
     graph, seen = graph_of(codes, config, rules)
-    candidates, tries = next(effort for most, *effort in _EFFORT if seen.size <= most)
-    search = Search(graph, config, tries)
+    effort = next(effort for most, effort in _EFFORT if seen.size <= most)
+    faults = None if stuck is None else word_kinds(stuck, config)
+    search = Search(graph, config, effort.tries, faults)
     seen = np.ascontiguousarray(seen - graph.lowest, np.uint16)
     nodes = graph.node_of_code.astype(np.uint16)[seen]
-    layer = Layer(seen, nodes, graph, config, candidates)
+    layer = Layer(seen, nodes, graph, config, effort, faults)
     units = Units(seen, nodes, graph, config, rules)
     count, before, held = units.sections, held.astype(np.uint16), held.astype(np.uint16)
     # first on the crossbars that all layers share, the rest on some that no other will take
-    steps, kept = -(-count // len(held)), slice(share.first, share.first + share.kept)
-    filled = list(_fill(layer, units, held[: share.common], steps, count - share.kept, search))
-    filled += [
-        (share.first + crossbar, section)
-        for crossbar, section in _fill(layer, units, held[kept], 1, share.kept, search)
-    ]
+    steps, kept = -(-count // len(held)), range(share.first, share.first + share.kept)
+    filled = list(_fill(layer, units, held, range(share.common), steps, count - share.kept, search))
+    filled += _fill(layer, units, held, kept, 1, share.kept, search)
+    if config.crossbars is None:  # sections go by the number of their crossbar
+        filled.sort(key=lambda one: one[0])
     crossbars = np.asarray([crossbar for crossbar, _ in filled], np.int32)
     sections = [section for _, section in filled]
     if graph.tolerance:  # each word once more, knowing all that follow on it
         held = before
         for one in np.unique(crossbars):
             here = [sections[i] for i in np.flatnonzero(crossbars == one)]
-            _polish_crossbar(here, held[one], layer)
-    placement, delta, error = _placed(sections, layer)
+            whole = np.ones(held[one].shape, np.bool_) if faults is None else faults.of[one] == 0
+            _polish_crossbar(here, held[one], whole, layer)
+    placement, delta, error = _placed(sections, crossbars, layer)
     return Filled(placement, crossbars, delta, error, held.astype(np.int32))
 
 
@@ -140,44 +173,60 @@ def held_after(
 
 
 def _fill(
-    layer: Layer, units: Units, held: np.ndarray, steps: int, count: int, search: Search
+    layer: Layer,
+    units: Units,
+    held: np.ndarray,
+    taking: range,
+    steps: int,
+    count: int,
+    search: Search,
 ) -> Iterator[tuple[int, Section]]:
     """Fills sections one after another, each the one that follows best on any of some crossbars.
 
     Args:
       units: with inputs left; changed.
       held: uint16 [crossbars, rows, words of a row], word nodes; returned: afterwards.
+      taking: the crossbars.
       steps: sections that a crossbar takes at most.
       count: sections to fill.
 
     Yields:
       (crossbar, section).
     """
+    effort, held = layer.effort, held[taking.start : taking.stop]
 
-    def fit(pair: tuple[int, int]) -> tuple[float, np.ndarray, np.ndarray]:
+    def fit(
+        pair: tuple[int, int], climbs: int = min(1, effort.climbs), run: Run = map
+    ) -> tuple[float, Section]:
         crossbar, unit = pair
         rows, slots = units.shape[unit]
         inputs = _some(units.inputs[unit], max(_MOST_INPUTS, rows))
         outputs = _some(units.outputs[unit], max(_MOST_INPUTS, slots))
-        codes, here = layer.codes[np.ix_(outputs, inputs)], held[crossbar, :rows, :slots]
-        cost, order, row = search.fit_slots(here, codes) if units.fixed else search.fit(here, codes)
-        return cost / (rows * slots), outputs[order], inputs[row]
+        codes = layer.codes[np.ix_(outputs, inputs)]
+        words = search.words(held[crossbar, :rows, :slots], taking[crossbar])
+        if units.fixed:
+            cost, order, row = search.fit_slots(words, codes)
+        else:
+            cost, order, row = search.fit(words, codes, climbs, run)
+        programmed = words.programmed(codes[np.ix_(order, row)].T).astype(np.uint16)
+        return cost / (rows * slots), Section(outputs[order], inputs[row], programmed)
 
     pairs = Pairs(units, held, layer.graph.code_of_node.size)
     taken = np.zeros(len(held), np.int64)
-    known: dict[tuple[int, int], tuple[float, np.ndarray, np.ndarray]] = {}
-    with ThreadPoolExecutor(layer.candidates) as pool:
+    known: dict[tuple[int, int], tuple[float, Section]] = {}
+    with ThreadPoolExecutor(effort.candidates) as pool:
         for _ in range(count):
             # of those that promise most the one that costs least by the word; of equals the first
-            best = pairs.best(layer.candidates)
+            best = pairs.best(effort.candidates)
             new = [pair for pair in best if pair not in known]
             known.update(zip(new, pool.map(fit, new), strict=True))
             crossbar, unit = min(best, key=lambda pair: known[pair][0])
-            _, outputs, inputs = known[crossbar, unit]
-            here = held[crossbar, : inputs.size, : outputs.size]
-            here[:] = search.prices.word[here, layer.codes[np.ix_(outputs, inputs)].T]
+            _, section = known[crossbar, unit]
+            if effort.climbs > 1 and section.outputs.size > 1 and not units.fixed:
+                _, section = fit((crossbar, unit), effort.climbs, pool.map)
+            held[crossbar, : section.inputs.size, : section.outputs.size] = section.words
             # what it changes: its crossbar and its unit
-            units.take(unit, outputs, inputs)
+            units.take(unit, section.outputs, section.inputs)
             taken[crossbar] += 1
             pairs.update(crossbar, unit, taken[crossbar] == steps)
             known = {
@@ -185,7 +234,7 @@ def _fill(
                 for pair, fits in known.items()
                 if crossbar != pair[0] and unit != pair[1]
             }
-            yield crossbar, Section(outputs, inputs, here.copy())
+            yield taking[crossbar], section
 
 
 def _some(numbers: np.ndarray, most: int) -> np.ndarray:
@@ -194,12 +243,15 @@ def _some(numbers: np.ndarray, most: int) -> np.ndarray:
     return numbers if size <= most else numbers[np.arange(most) * size // most]
 
 
-def _polish_crossbar(sections: list[Section], held: np.ndarray, layer: Layer) -> None:
+def _polish_crossbar(
+    sections: list[Section], held: np.ndarray, whole: np.ndarray, layer: Layer
+) -> None:
     """Finds the words that cost each word of a crossbar least through all its sections.
 
     Args:
       sections: in the order of their steps; their words are changed.
-      held: int32 [rows, words of a row], word nodes before; returned: after.
+      held: uint16 [rows, words of a row], word nodes before; returned: after.
+      whole: bool [rows, words of a row], words without stuck cells; the others stay as they are.
       layer: theirs.
     """
     codes = np.full((len(sections), *held.shape), -1, np.int32)
@@ -208,46 +260,55 @@ def _polish_crossbar(sections: list[Section], held: np.ndarray, layer: Layer) ->
         rows, slots = section.words.shape
         codes[step, :rows, :slots] = layer.codes[np.ix_(section.outputs, section.inputs)].T
         words[step, :rows, :slots] = section.words
-    _polish_words(codes, held, layer.graph, words)
+    _polish_words(codes, held, whole, layer.graph, words)
     for step, section in enumerate(sections):
         rows, slots = section.words.shape
         section.words[:] = words[step, :rows, :slots]
 
 
 @numba.njit(cache=True, nogil=True)
-def _polish_words(codes, held, graph, words):  # type: ignore[no-untyped-def]
+def _polish_words(codes, held, whole, graph, words):  # type: ignore[no-untyped-def]
     """Calls `polish` for every word of a crossbar.
 
     Args:
       codes: int32 [steps, rows, slots], -1 where a section has none.
       held: uint16 [rows, slots], word nodes before; returned: afterwards.
-      words: int32 [steps, rows, slots], returned.
+      whole: bool [rows, slots], words to look at.
+      words: int32 [steps, rows, slots]; returned.
     """
     for row in range(held.shape[0]):
         for slot in range(held.shape[1]):
             steps = np.flatnonzero(codes[:, row, slot] >= 0)
             if steps.size == 0:
                 continue
-            after = np.empty(steps.size, np.int32)
-            polish(codes[steps, row, slot], held[row, slot], graph, after)
-            for k in range(steps.size):
-                words[steps[k], row, slot] = after[k]
-            held[row, slot] = after[-1]
+            if whole[row, slot]:
+                after = np.empty(steps.size, np.int32)
+                polish(codes[steps, row, slot], held[row, slot], graph, after)
+                for k in range(steps.size):
+                    words[steps[k], row, slot] = after[k]
+            held[row, slot] = words[steps[-1], row, slot]
 
 
-def _placed(sections: list[Section], layer: Layer) -> tuple[Placement, np.ndarray, np.ndarray]:
+def _placed(
+    sections: list[Section], crossbars: np.ndarray, layer: Layer
+) -> tuple[Placement, np.ndarray, np.ndarray]:
     """Gives filled sections as a placement, and the errors that they leave; see `fill_sections`."""
-    seen, graph = layer.codes, layer.graph
+    seen, graph, faults = layer.codes, layer.graph, layer.faults
     inputs = seen.shape[1]
     rows, words = layer.config.rows, layer.config.words_per_row
     weights = np.full((len(sections), rows, words), seen.size, np.int32)
-    delta = np.zeros(seen.shape, np.int8)
+    delta = np.zeros(seen.shape, np.int8 if faults is None else np.int16)
+    error = np.zeros(seen.shape, np.int16)
     for number, section in enumerate(sections):
         k, v = section.words.shape
         place = np.ix_(section.outputs, section.inputs)
         weights[number, :k, :v] = section.inputs[:, None] + inputs * section.outputs
-        delta[place] = graph.code_of_node[section.words].T - seen[place].astype(np.int32)
-    error = delta.mean(axis=1, dtype=np.float64)
+        programmed = graph.code_of_node[section.words]
+        held = programmed
+        if faults is not None:
+            held = faults.value[faults.of[crossbars[number], :k, :v], programmed]
+        asked = seen[place].astype(np.int32)
+        delta[place], error[place] = programmed.T - asked, held.T - asked
     flat = weights.reshape(len(sections), -1)
     placement = Placement(
         flat,
@@ -255,4 +316,4 @@ def _placed(sections: list[Section], layer: Layer) -> tuple[Placement, np.ndarra
         np.asarray([len(section.inputs) for section in sections], np.int32),
         np.asarray([len(section.outputs) for section in sections], np.int32),
     )
-    return placement, delta.reshape(-1), error
+    return placement, delta.reshape(-1), error.mean(axis=1, dtype=np.float64)
