@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from memsim.policies._matching import exchange
+from memsim.policies._matching import exchange, rows_and_slots
+from memsim.policies._matching.assignment import FAR
 
 
 def drawn(seed, slots, rows, inputs, most):
@@ -69,3 +70,10 @@ def test_of_too_many_costs_those_of_some_rows_are_listed(monkeypatch, most, rows
     monkeypatch.setattr(exchange, "_MOST", most)
     some = exchange.costs_in_slots.py_func(held, codes, price)
     np.testing.assert_array_equal(some, every[rows])
+
+
+def test_sums_of_forced_errors_stay_within_what_an_assignment_takes():
+    held, codes = np.zeros((2, 40), np.int32), np.zeros((3, 40), np.uint16)
+    price = np.full((1, 1), FAR // 32, np.int32)
+    costs = rows_and_slots._slot_costs(held, codes, price)
+    np.testing.assert_array_equal(costs, np.full((2, 3), FAR - 1))

@@ -27,7 +27,6 @@ from memsim.policies._matching.flow import Graph
 # rows; inputs by which it is judged how slots go together.
 _STARTS, _ROUNDS, _SAMPLE = 2, 3, 256
 
-
 Run = Callable[[Callable[..., "Fit"], Iterable["Fit"]], Iterable["Fit"]]
 
 
@@ -230,7 +229,7 @@ def _slot_costs(held, codes, price):  # type: ignore[no-untyped-def]
             total = 0
             for row in range(held.shape[1]):
                 total += price[held[slot, row], codes[output, row]]
-            costs[slot, output] = total
+            costs[slot, output] = min(total, FAR - 1)  # many forced errors may sum to more
     return costs
 
 
