@@ -121,7 +121,7 @@ def test_every_weight_is_off_by_as_little_as_its_word_allows(
 @hypothesis.given(
     seed=st.integers(0, 999),
     encoding=st.sampled_from(ENCODINGS),
-    crossbars=st.sampled_from([1, 3, None]),
+    crossbars=st.sampled_from([1, None]),  # on several, writes matter too
     inputs=st.integers(1, 40),
     tolerance=st.integers(0, 2),
     share=st.sampled_from([0.1, 0.4]),
@@ -184,11 +184,13 @@ def test_errors_all_but_vanish(crossbars, tolerance, columns):
     assert 20 * np.sum(after**2, where=after > tolerance) < np.sum(before**2)
 
 
-# where no faults are to be avoided, few sections are chosen by what their crossbar holds: not here
-@pytest.mark.parametrize(("crossbars", "columns"), [(1, None), (None, None), (1, 24), (3, 24)])
+@pytest.mark.parametrize(
+    ("crossbars", "columns"), [(1, None), (None, None), (3, None), (1, 24), (3, 24)]
+)
 @pytest.mark.parametrize("policy", ["matched", "matched:tolerance=2,price=5,pool=section"])
 def test_a_chip_without_faults_gives_the_same_plan(crossbars, columns, policy, monkeypatch):
-    monkeypatch.setattr("memsim.policies.matched._MANY_STEPS", 0)
+    if crossbars == 1:  # few sections are chosen by what it holds, unless stuck cells are avoided
+        monkeypatch.setattr("memsim.policies.matched._MANY_STEPS", 0)
     config = memsim.CrossbarConfig(rows=8, crossbars=crossbars, columns=columns)
     params = network([(6, 30), (5, 7)])
     policy = memsim.Policy.parse(policy)

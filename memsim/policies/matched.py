@@ -166,7 +166,7 @@ class Matched(Stuckable):
         """
         if config.words_per_row > 1 or self.pool == "none":
             return True
-        if self.avoids_faults or config.crossbars is None:
+        if config.crossbars is None or (self.avoids_faults and config.crossbars == 1):
             return False
         return -(-inputs // config.rows) * outputs < _MANY_STEPS * config.crossbars
 
