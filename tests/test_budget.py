@@ -138,6 +138,7 @@ def test_low_columns_are_shared_out_for_bit_stucking(network, examples, config):
     assert all(policy.stucking.p == 0.5 for policy in found.chosen.policies.values())
 
 
+@pytest.mark.slow
 def test_a_budget_for_one_chip_avoids_its_stuck_cells(network, examples, config):
     plain = memsim.plan(network, config, memsim.policies.Unsorted())
     signs = jnp.zeros((1, 32), jnp.uint8).at[0, ::8].set(128)  # of four rows: stuck at 1

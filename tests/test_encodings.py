@@ -35,9 +35,11 @@ def report(run, checkpoint, tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        (),
+        pytest.param((), marks=pytest.mark.slow),
         ("--columns", 30, "--crossbars", 2, "--passes", 2),
-        ("--cell-bits", 2, "--chips", 3, "--stuck-at-0", 0.05),
+        pytest.param(
+            ("--cell-bits", 2, "--chips", 3, "--stuck-at-0", 0.05), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_every_row_is_that_of_its_own_report(report, tmp_path, options):

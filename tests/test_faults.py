@@ -92,7 +92,7 @@ def by_row(plan, chip):
     share=st.sampled_from([0.03, 0.3, 1]),
     columns=st.sampled_from([None, 10, 24]),
 )
-@hypothesis.settings(max_examples=8)
+@hypothesis.settings(max_examples=5)
 def test_every_weight_is_off_by_as_little_as_its_word_allows(
     layers, encoding, crossbars, schedule, bits, cell_bits, tolerance, pool, share, columns
 ):
@@ -153,7 +153,7 @@ def test_no_assignment_of_an_output_forces_smaller_errors(
     share=st.sampled_from([0.02, 0.2, 0.7]),
     seed=st.integers(0, 99),
 )
-@hypothesis.settings(max_examples=6)
+@hypothesis.settings(max_examples=4)
 def test_errors_are_never_more_than_of_a_blind_placement(layers, encoding, crossbars, share, seed):
     config = memsim.CrossbarConfig(rows=8, encoding=encoding, crossbars=crossbars)
     params = network(layers, seed)

@@ -70,7 +70,7 @@ def networks(draw, least=1, most=40):
 
 
 @hypothesis.given(network=networks(least=12))
-@hypothesis.settings(max_examples=30, deadline=None, phases=[hypothesis.Phase.generate])
+@hypothesis.settings(max_examples=15, deadline=None, phases=[hypothesis.Phase.generate])
 def test_matching_takes_no_more_writes_than_sorting(network):
     layers, config = network
     matched = writes_of(memsim.policies.Matched(), layers, config)
