@@ -122,6 +122,7 @@ class Matched(Stuckable):
 
         rules = lines.Rules(self.tolerance, self.price, self.pool, self.avoids_faults)
         outputs, inputs = layer.codes.shape
+        streamed, several = config.crossbars is not None, (config.crossbars or 1) > 1
         # weight stationary, one crossbar stands for all of them, unless each has stuck cells
         stationary = 1 if layer.stuck is None else len(layer.stuck.at_0)
         crossbars = config.crossbars or stationary
@@ -130,7 +131,7 @@ class Matched(Stuckable):
             share = self._share(layer, crossbars, config)
 
             def fill(held: Held) -> tuple[Arrangement, Held]:
-                before = erased if config.crossbars is None else held.get("", erased)
+                before = held.get("", erased) if streamed else erased
                 filled = sections.fill_sections(
                     layer.codes, before, config, rules, share, layer.stuck
                 )
@@ -138,7 +139,7 @@ class Matched(Stuckable):
                     filled.placement,
                     filled.delta,
                     self._correction(filled.error),
-                    crossbars=filled.crossbars if (config.crossbars or 1) > 1 else None,
+                    crossbars=filled.crossbars if several else None,
                 )
                 return arrangement, {"": filled.held}
 
@@ -150,7 +151,7 @@ class Matched(Stuckable):
             before = held.get("", erased)
             placement, delta, error, last = lines.arrange(led, before[0, :, 0], config, rules)
             after = last[None, :, None]
-            if (config.crossbars or 1) > 1:
+            if several:
                 after = sections.held_after(placement, layer.codes, delta, before, config, rules)
             if self.avoids_faults:  # says so: what is held is not always what is programmed
                 delta = delta.astype(np.int16)

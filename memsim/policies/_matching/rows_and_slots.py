@@ -165,8 +165,7 @@ class Search:
         costs = _slot_costs(held, codes, words.prices.cost)
         order = np.empty(len(held), np.int32)
         assign_rows(costs, order)
-        cost = int(costs[np.arange(order.size), order].sum())
-        return Fit(cost, order, np.arange(held.shape[1], dtype=np.int32))
+        return Fit(total_cost(costs, order), order, np.arange(held.shape[1], dtype=np.int32))
 
 
 def _bits(graph: Graph, config: CrossbarConfig) -> tuple[np.ndarray, int]:
