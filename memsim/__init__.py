@@ -1,9 +1,10 @@
 """Simulate, differentiate and optimise the reprogramming of memristive crossbars, in JAX.
 
 The verbs and nouns that every program needs are here; the rest is in submodules by topic:
-`policies` (and the protocol of your own), `cells` (pulses, conductance, wires, reading), `service`
-(wear, lifetime, cost), `report` (tables, JSON, pages), `files`, `plot` (needs matplotlib), and the
-words of the field: `selection`, `codes`, `placement`, `schedule`, `chip`, `summary`, `intervals`.
+`policies` (and the protocol of your own), `cells` (pulses, conductance, wires, reading), `hardware`
+(arrays, converters, memory, and what a pass takes), `service` (wear, lifetime, cost), `report`
+(tables, JSON, pages), `files`, `plot` (needs matplotlib), and the words of the field: `selection`,
+`codes`, `placement`, `schedule`, `chip`, `summary`, `intervals`.
 """
 
 import importlib
@@ -22,7 +23,7 @@ from memsim.summary import Summary, mean_over_chips, summarize
 from memsim.writing import Writing
 
 if typing.TYPE_CHECKING:
-    from memsim import cells, files, intervals, plot, report, service
+    from memsim import cells, files, hardware, intervals, plot, report, service
     from memsim.budgeting import Budget, Judge, budget
     from memsim.cells import Conductance, Readout, read_weights
     from memsim.expectation import expected_writes
@@ -36,6 +37,7 @@ if typing.TYPE_CHECKING:
         save_plan,
         save_tensors,
     )
+    from memsim.hardware import Hardware
     from memsim.streaming import Chips, Comparison, compare
 
 __version__ = "0.2.0"
@@ -48,6 +50,7 @@ __all__ = [
     "Conductance",
     "Counts",
     "CrossbarConfig",
+    "Hardware",
     "Judge",
     "LayerPlan",
     "Plan",
@@ -65,6 +68,7 @@ __all__ = [
     "enable_words",
     "expected_writes",
     "files",
+    "hardware",
     "intervals",
     "load_chip",
     "load_faults",
@@ -109,6 +113,7 @@ _LATER = {
         "save_plan",
         "save_tensors",
     ),
+    "hardware": ("Hardware",),
     "intervals": (),
     "plot": (),
     "report": (),

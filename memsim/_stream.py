@@ -286,7 +286,16 @@ class Stream:
         return Tally(
             chip,
             Counts(
-                per_column, per_column, per_row, per_row, per_row, per_column, per_column, wrong
+                sets=per_column,
+                resets=per_column,
+                row_operations=per_row,
+                set_rows=per_row,
+                reset_rows=per_row,
+                set_pulses=per_column,
+                reset_pulses=per_column,
+                moved_words=per_row,
+                row_flags=per_row,
+                wrong=wrong,
             ),
             np.zeros((crossbars, config.physical_rows, config.bit_lines), wear),
         )

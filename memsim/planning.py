@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float32, Int8, Int16, Int32, PyTree, UInt
+from jaxtyping import Bool, Float, Float32, Int8, Int16, Int32, PyTree, UInt
 
 from memsim._checks import check_kind
 from memsim.chip import Chip, Stuck
@@ -50,7 +50,7 @@ class LayerPlan(NamedTuple):
       scale: float32, broadcastable to the tensor.
       placement: which weight sits in which (section, word).
       low_columns, reprogram, fixed: int32, float32 and bool, bit stucking.
-      index_bits: float32, routing memory per weight.
+      index_bits: float64, routing memory per weight: exact, so that a layer's bits are too.
       analog_valid: bool, whether every section holds weights of one output only.
       delta: int8 [weights], or int16 where stuck cells are avoided, what is added to the code of
         each weight, in the order of `Placement`; None unless the policy is `matched`.
@@ -70,7 +70,7 @@ class LayerPlan(NamedTuple):
     low_columns: Int32[AnyArray, ""]
     reprogram: Float32[AnyArray, ""]
     fixed: Bool[AnyArray, ""]
-    index_bits: Float32[AnyArray, ""]
+    index_bits: Float[AnyArray, ""]
     analog_valid: Bool[AnyArray, ""]
     delta: Int8[AnyArray, " weights"] | Int16[AnyArray, " weights"] | None = None
     correction: Float32[AnyArray, " outputs"] | None = None
@@ -333,7 +333,7 @@ def prepare_layer(
             reprogram=np.asarray(p, np.float32),
             fixed=np.asarray(draws == "fixed"),
             index_bits=np.asarray(
-                policy.index_bits(matrix.inputs, matrix.outputs, config), np.float32
+                policy.index_bits(matrix.inputs, matrix.outputs, config), np.float64
             ),
             analog_valid=np.asarray(policy.analog_valid(matrix.outputs)),
             **arrangement._asdict(),

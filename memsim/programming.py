@@ -7,7 +7,6 @@ is 1. An unused row, an idle crossbar, a stuck-at cell and a stucked low-order c
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -66,6 +65,8 @@ class Counts(NamedTuple):
         RESET it: the phases that they take.
       set_pulses, reset_pulses: int32 [..., columns], cells that were pulsed, whether they changed
         or not: once each, however many pulses verifying them takes.
+      moved_words, row_flags: int32 [...], what is sent to be written, of each section the shorter
+        of all its words, or a flag for each row and the words of rows of which a cell is pulsed.
       wrong: int32 [...], cells that did not hold their target when their section had been
         programmed; None where no write can fail.
     """
@@ -77,6 +78,8 @@ class Counts(NamedTuple):
     reset_rows: Int32[AnyArray, "*shape"]
     set_pulses: Int32[AnyArray, "*shape columns"]
     reset_pulses: Int32[AnyArray, "*shape columns"]
+    moved_words: Int32[AnyArray, "*shape"]
+    row_flags: Int32[AnyArray, "*shape"]
     wrong: Int32[AnyArray, "*shape"] | None = None
 
 
@@ -216,32 +219,47 @@ def _program_tile(
     sets, resets = cell_changes(held_before(state, words), words, config)
     changed = sets | resets
     by_column = [column_counts(cells, config) for cells in (sets, resets)]
+    of_pulses, wrong = by_column, None
     if success is None:
-        rows = _row_counts(*(_any_of_row(cells, config) for cells in (changed, sets, resets)))
-        return words, planned, changed, _counts(by_column, rows, by_column)
-    rows = _row_counts(*(_any_of_row(cells, config) for cells in (changed, *pulsed)))
-    of_pulses = [column_counts(cells, config) for cells in pulsed]
-    wrong = _wrong_counts(target, words, slots, config)
-    return words, planned, changed, _counts(by_column, rows, of_pulses, wrong)
-
-
-def _counts(
-    cells: Sequence[Array],
-    rows: Sequence[Array],
-    pulses: Sequence[Array],
-    wrong: Array | None = None,
-) -> Counts:
-    """Puts counts in their places; each has SETs first, but for rows, where all come first."""
-    return Counts(
-        sets=cells[0],
-        resets=cells[1],
-        row_operations=rows[0],
-        set_rows=rows[1],
-        reset_rows=rows[2],
-        set_pulses=pulses[0],
-        reset_pulses=pulses[1],
+        pulsed = (sets, resets)
+    else:
+        of_pulses = [column_counts(cells, config) for cells in pulsed]
+        wrong = _wrong_counts(target, words, slots, config)
+    by_row = [_any_of_row(cells, config) for cells in (changed, *pulsed)]
+    row_operations, set_rows, reset_rows = _row_counts(*by_row)
+    # the row of flags, if there is one, is part of the index
+    data_rows = jax.lax.slice_in_dim(by_row[1] | by_row[2], 0, config.rows, axis=2)
+    moved_words, row_flags = _moved_counts(data_rows, slots, config)
+    counts = Counts(
+        sets=by_column[0],
+        resets=by_column[1],
+        row_operations=row_operations,
+        set_rows=set_rows,
+        reset_rows=reset_rows,
+        set_pulses=of_pulses[0],
+        reset_pulses=of_pulses[1],
+        moved_words=moved_words,
+        row_flags=row_flags,
         wrong=wrong,
     )
+    return words, planned, changed, counts
+
+
+def _moved_counts(
+    pulsed_rows: UInt[Array, "steps crossbars rows"], slots: Slots, config: CrossbarConfig
+) -> tuple[Int32[Array, "steps crossbars"], Int32[Array, "steps crossbars"]]:
+    """Counts the words and flags that are sent to be written, in the form that is shorter.
+
+    Args:
+      pulsed_rows: words that are not 0 where a cell of a row is pulsed.
+      slots: what is programmed.
+    """
+    rows = jnp.sum(pulsed_rows != 0, axis=-1, dtype=jnp.int32)
+    used = slots.used_rows.astype(jnp.int32)
+    words = slots.used_words.astype(jnp.int32) if config.words_per_row > 1 else jnp.int32(1)
+    bits = sum(mask.bit_count() for mask in config.unflagged.column_masks)
+    flagged = (used - rows) * words * bits > used
+    return jnp.where(flagged, rows, used) * words, jnp.where(flagged, used, 0)
 
 
 def success_slots(

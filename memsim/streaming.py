@@ -25,6 +25,8 @@ from memsim.chip import (
     with_faults,
 )
 from memsim.config import CrossbarConfig
+from memsim.hardware.files import default_hardware
+from memsim.hardware.passes import with_net_reduction
 from memsim.planning import sections_by_output, stuck_cells
 from memsim.policies import Policy, Unsorted, chips_differ
 from memsim.policies.base import Held
@@ -89,7 +91,7 @@ class Comparison(NamedTuple):
 
     Attributes:
       policies: by name as given, means over chips; `reduction` is against `unsorted` on the same
-        chips.
+        chips, and so is `net_reduction`, by the prices of the hardware `published`.
       digital: names of the tensors left out.
       matrices: tensor and matrix of every layer that is programmed: how each tensor was read.
       steady: of each policy, if asked, the last pass by itself.
@@ -174,7 +176,9 @@ def compare(
 
     summaries = {policy: _of_chips(streams, facts, policy, chips.number) for policy in wanted}
     against = summaries[unsorted] if baseline is None else baseline
-    means = {name: _mean_against(summaries[policy], against) for name, policy in policies.items()}
+    means = {
+        name: _mean_against(summaries[each], against, config) for name, each in policies.items()
+    }
     lasts = {
         name: _last_pass(_of_policy(streams, policy), facts)
         for name, policy in (policies.items() if steady else ())
@@ -198,10 +202,16 @@ def _of_chips(streams: Streams, facts: Facts, policy: Policy, number: int) -> li
     return of_chips * number if len(of_chips) == 1 else of_chips
 
 
-def _mean_against(summaries: Sequence[Summary], baselines: Sequence[Summary]) -> Summary:
+def _mean_against(
+    summaries: Sequence[Summary], baselines: Sequence[Summary], config: CrossbarConfig
+) -> Summary:
     """Averages over chips, each against the baseline on the same chip."""
     pairs = zip(summaries, baselines, strict=True)
-    return mean_over_chips([with_reduction(summary, baseline) for summary, baseline in pairs])
+    mean = mean_over_chips([with_reduction(summary, baseline) for summary, baseline in pairs])
+    hardware = default_hardware(config)
+    if hardware is None:  # no prices of such cells
+        return mean
+    return with_net_reduction(mean, mean_over_chips(baselines), hardware)
 
 
 def _last_pass(streams: Mapping[Placing, Stream], facts: Facts) -> SteadyPass:

@@ -31,7 +31,9 @@ __all__ = [
 class LayerSummary:
     """One layer: its weight matrix, its writes over all passes, its placement's price.
 
-    Its `code_error_rms` and `code_error_mean` are as those of `Summary`, over its weights.
+    `rows_programmed` and `slots_programmed` are the rows, and the words of a row, of all its
+    `sections`, in each pass; `data_bits`, `code_error_rms` and `code_error_mean` are as those of
+    `Summary`.
     """
 
     inputs: int
@@ -41,6 +43,10 @@ class LayerSummary:
     row_operations: int
     index_bits: float
     analog_valid: bool
+    sections: int = 0
+    rows_programmed: int = 0
+    slots_programmed: int = 0
+    data_bits: int = 0
     code_error_rms: float | None = None
     code_error_mean: float | None = None
 
@@ -60,8 +66,15 @@ class Summary:
       wrong_cells: cells that did not hold their target when their section had been programmed, in
         the last pass; None where no write can fail.
       wrong_share: of the cells of all weights.
+      cells_programmed, rows_programmed: cells, and rows, of all sections, written or not.
       reduction: writes of `unsorted` divided by these; None without a baseline or any writes.
+      net_reduction: the same of energy, with the bits moved and the reads of the controller; None
+        where no hardware says what they take, see `memsim.hardware`.
       index_bits_per_weight: routing memory, mean over weights.
+      index_bits: bits of the index that are moved to the chip, every entry once a pass; flags and
+        offsets are part of it.
+      data_bits: bits of the words that are moved there to be written: of each section the shorter
+        of all its words, or one bit a row and the words of the rows of which a cell is pulsed.
       analog_valid: whether every section holds weights of one output only.
       code_error_rms, code_error_mean: root mean square and mean, over all weights, of the errors
         that the plan leaves in what is held, after correction; in steps of the codes, exact. None
@@ -94,6 +107,11 @@ class Summary:
     max_cell_writes: int | None
     writes_per_column: list[int]
     layers: dict[str, LayerSummary]
+    index_bits: int = 0
+    data_bits: int = 0
+    cells_programmed: int = 0
+    rows_programmed: int = 0
+    net_reduction: float | None = None
     cell_bits: int = 1
     code_error_rms: float | None = None
     code_error_mean: float | None = None
@@ -142,6 +160,9 @@ def layer_facts(layers: Mapping[str, LayerPlan], config: CrossbarConfig) -> dict
             row_operations=0,
             index_bits=float(layer.index_bits),
             analog_valid=bool(layer.analog_valid),
+            sections=len(layer.placement.used_rows),
+            rows_programmed=int(np.asarray(layer.placement.used_rows, np.int64).sum()),
+            slots_programmed=int(np.asarray(layer.placement.used_words, np.int64).sum()),
             code_error_rms=errors[name][0],
             code_error_mean=errors[name][1],
         )
@@ -176,17 +197,21 @@ def summarize_counts(
     """Makes a summary from host counts (int64, [passes, layers, ...]) of these layers."""
     # host integers of 64 bits: sums are exact
     writes = counts.sets + counts.resets  # [passes, layers, columns]
-    weights = sum(layer.weights for layer in layers.values())
+    passes, weights = len(writes), sum(layer.weights for layer in layers.values())
     index_bits = sum(layer.index_bits * layer.weights for layer in layers.values())
     wrong = None if counts.wrong is None else int(counts.wrong[-1].sum())
     square = math.fsum(x.weights * (x.code_error_rms or 0.0) ** 2 for x in layers.values())
     mean = math.fsum(x.weights * (x.code_error_mean or 0.0) for x in layers.values())
+    # words as they are sent, flags of rows beside them
+    word_bits = sum(mask.bit_count() for mask in config.unflagged.column_masks)
+    data_bits = (word_bits * counts.moved_words + counts.row_flags).sum(axis=0)
     exact = all(layer.code_error_rms is None for layer in layers.values())
     counted = {
         name: dataclasses.replace(
             layer,
             writes=int(writes[:, i].sum()),
             row_operations=int(counts.row_operations[:, i].sum()),
+            data_bits=int(data_bits[i]),
         )
         for i, (name, layer) in enumerate(layers.items())
     }
@@ -209,6 +234,10 @@ def summarize_counts(
         max_cell_writes=max_cell_writes,
         writes_per_column=writes.sum(axis=(0, 1)).tolist(),
         layers=counted,
+        index_bits=passes * sum(round(x.index_bits * x.weights) for x in layers.values()),
+        data_bits=int(data_bits.sum()),
+        cells_programmed=passes * weights * config.cells_per_word,
+        rows_programmed=passes * sum(layer.rows_programmed for layer in layers.values()),
         cell_bits=config.cell_bits,
         code_error_rms=None if exact else math.sqrt(square / weights),
         code_error_mean=None if exact else mean / weights,

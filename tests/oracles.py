@@ -159,6 +159,7 @@ class LayerCounts:
     row_operations: int = 0
     set_rows: int = 0
     reset_rows: int = 0
+    data_bits: int = 0
 
 
 @dataclasses.dataclass
@@ -167,6 +168,15 @@ class Programmed:
     wear: np.ndarray  # [crossbars, rows, columns]
     state: np.ndarray  # packed words [crossbars, words], row by row
     effective: dict  # name -> tensor of its own dtype
+
+
+def data_bits(section, pulsed_rows, config):
+    """Bits sent to write a section: all its words, or flags of rows and the words of some."""
+    of_word = sum(part_bits(config))
+    every = of_word * len(section)
+    some = len({r for r, _ in section})
+    some += sum(of_word for r, _ in section if r in pulsed_rows)
+    return min(every, some)
 
 
 def program(
@@ -267,6 +277,7 @@ def program(
                 tally.row_operations += len(changed_rows)
                 tally.set_rows += len(set_rows)
                 tally.reset_rows += len(reset_rows)
+                tally.data_bits += data_bits(section, set_rows | reset_rows, config)
 
     after = np.zeros((crossbars, rows * across), np.int64)
     for c, w in np.ndindex(crossbars, rows * across):
@@ -397,6 +408,7 @@ def competitor(tensors, axes, config, form, stuck=None, passes=1, left=None):
                     wear[cell] += 1
                     changed.add(cell[1])
                 tally.row_operations += len(changed)
+                tally.data_bits += data_bits(section, changed, config)
                 c = on(name, s)
                 for (r, slot), place in section.items():
                     cells = slice(slot * wide, (slot + 1) * wide)

@@ -44,6 +44,9 @@ def check_against_loops(tensors, config, form, key, rates=(0.0, 0.0), passes=1):
             np.testing.assert_array_equal(programming.counts.resets[k, i], of_pass[name].resets)
             row_operations = programming.counts.row_operations[k, i]
             assert row_operations == of_pass[name].row_operations
+            if not any(rates):
+                moved = programming.counts.moved_words[k, i] * sum(oracles.part_bits(config))
+                assert moved + programming.counts.row_flags[k, i] == of_pass[name].data_bits
     np.testing.assert_array_equal(programming.wear, expected.wear)
     levels = memsim.codes.bit_slice(programming.chip.state, plan.config)
     levels = memsim.chip.on_bit_lines(levels, plan.config)

@@ -154,8 +154,13 @@ def assert_equals_oracle(params, planned, network, config, policy, chip, passes,
         assert counts.row_operations[k, i] == layer.row_operations
         assert counts.set_rows[k, i] == layer.set_rows
         assert counts.reset_rows[k, i] == layer.reset_rows
+        moved = counts.moved_words[k, i] * sum(oracles.part_bits(config))
+        assert moved + counts.row_flags[k, i] == layer.data_bits
         if writing:
             assert counts.wrong[k, i] == layer.wrong
+    summary = memsim.summarize(programming, plan)
+    every = [x.data_bits for of_pass in expected.counts for x in of_pass.values()]
+    assert summary.data_bits == sum(every)
     np.testing.assert_array_equal(programming.wear, expected.wear)
     np.testing.assert_array_equal(programming.chip.state, expected.state)
     assert programming.chip.passes == chip.passes + passes

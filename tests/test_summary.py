@@ -20,7 +20,8 @@ def plan(params, config):
 
 def programming_of(plan, sets, resets, row_operations, wear=None):
     rows = (row_operations,) * 3  # as if each were SET and RESET
-    each = (sets, resets, *rows, sets, resets)
+    moved = (row_operations, np.zeros_like(row_operations))
+    each = (sets, resets, *rows, sets, resets, *moved)
     counts = memsim.Counts(*(jnp.asarray(x, jnp.int32) for x in each))
     chip = memsim.sample_chip(jax.random.key(0), plan)
     return memsim.Programming(counts, wear, None, chip)

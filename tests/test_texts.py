@@ -64,7 +64,7 @@ def test_tables_fit_and_cut_no_number_short(summaries, width):
 
 
 def test_a_wide_terminal_has_one_table_with_whole_names(summaries):
-    lines = shown(policy_table(summaries.policies), 170)
+    lines = shown(policy_table(summaries.policies), 200)
     assert lines.count("policy") == 1
     assert LONG in lines
 

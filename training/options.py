@@ -3,11 +3,12 @@
 import dataclasses
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 import memsim
+from memsim.cli.records import filled_in
 from training.models.pretrained import MODELS
 
 # The files of a folder of `--assets`.
@@ -67,7 +68,55 @@ class Options:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TaskOptions(Options):
+class HardwareOptions(Options):
+    """The hardware that says what other options do not."""
+
+    hardware: Annotated[
+        str | None,
+        typer.Option(help="arrays and cells by name or from a file, as `memsim report` takes them"),
+    ] = None
+
+    def priced(self, config: memsim.CrossbarConfig) -> memsim.Hardware:
+        """Returns the hardware with these crossbars; `published` where none is named."""
+        return memsim.hardware.read_hardware(self.hardware or "published").on(config)
+
+
+Chosen = TypeVar("Chosen", bound=HardwareOptions)
+
+
+def on_hardware(chosen: Chosen) -> Chosen:
+    """Fills in what the hardware of a job says and the user did not.
+
+    Raises:
+      ValueError: hardware that a job cannot have.
+    """
+    if chosen.hardware is None:
+        return chosen
+    said = memsim.hardware.read_hardware(chosen.hardware)
+    if said.arrays.number is None or said.cells.bits != 1:
+        raise ValueError(
+            f"`--hardware` {chosen.hardware} has {said.arrays.number or 'any number of'} arrays of "
+            f"cells of {said.cells.bits} bits; give one of a number of arrays and cells of one bit."
+        )
+    values: dict[str, Any] = {
+        "rows": said.arrays.rows,
+        "columns": said.arrays.columns,
+        "crossbars": said.arrays.number,
+        "writing": said.cells.text,
+    }
+    for name, value in values.items():  # of several values, a list of one
+        if isinstance(getattr(chosen, name, None), list) or _is_repeatable(chosen, name):
+            values[name] = None if value is None else [value]
+    return filled_in(chosen, values)
+
+
+def _is_repeatable(chosen: HardwareOptions, name: str) -> bool:
+    kinds = {field.name: str(field.type) for field in dataclasses.fields(chosen)}
+    return "list[" in kinds.get(name, "")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskOptions(HardwareOptions):
     """The trained network that is programmed, and the images that it is tested on."""
 
     model: Annotated[str | None, typer.Option(help=f"one of {', '.join(MODELS)}")] = None
@@ -133,7 +182,7 @@ class WritingOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DigitsOptions(WritingOptions):
+class DigitsOptions(WritingOptions, HardwareOptions):
     """The digits CNN of a study, and the crossbars that it is programmed onto."""
 
     weights: Annotated[str | None, typer.Option(help="weights of the digits CNN")] = None

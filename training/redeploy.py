@@ -254,6 +254,7 @@ def make_tune(
 @with_options(RedeployOptions)
 def main(chosen: RedeployOptions) -> None:
     """Accuracy against model updates on chips that wear out."""
+    chosen = options.on_hardware(chosen)
     config = memsim.CrossbarConfig(
         rows=chosen.rows, columns=chosen.columns, crossbars=chosen.crossbars
     )

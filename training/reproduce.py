@@ -28,6 +28,7 @@ import memsim
 from memsim import plot
 from memsim.cli.records import with_options
 from memsim.config import Encoding
+from memsim.hardware import with_net_reduction
 from memsim.intervals import Interval, accuracy_change
 from memsim.report.terminal import results_console
 from memsim.report.texts import index_bits_text
@@ -83,6 +84,7 @@ def run(
     seed: int,
     passes: int,
     pulses: memsim.cells.ConstantPulses,
+    hardware: memsim.Hardware,
     bar: rich.progress.Progress,
     stuck_at: float = 0.0,
 ) -> Result:
@@ -92,6 +94,7 @@ def run(
       cases: by name; those of one placement follow each other.
       chips: programmed where they differ, by stuck cells, bit stucking or failed writes; elsewhere
         one stands for all.
+      hardware: whose prices net reductions are of.
       stuck_at: share of cells that are stuck, half of them at each level.
     """
     classify = make_classify(task.apply)
@@ -130,6 +133,7 @@ def run(
                 for number, (_, one) in enumerate(programmed)
             ]
         )
+        summary = with_net_reduction(summary, memsim.mean_over_chips(others), hardware)
         if exact and len(held) == 1 and same_weights(held[0], exact[0]):
             correct = exact[1]  # most placements hold the same weights: one test for all
             bar.advance(progress, task.rounds)
@@ -240,6 +244,7 @@ class ReproduceOptions(options.TaskOptions):
 @with_options(ReproduceOptions)
 def main(chosen: ReproduceOptions) -> None:
     """Writes saved, accuracy kept, write time and energy, under each policy."""
+    chosen = options.on_hardware(chosen)
     open_chosen = choose_task(chosen, chosen.batch)
     config = memsim.CrossbarConfig(
         rows=chosen.rows,
@@ -259,8 +264,8 @@ def main(chosen: ReproduceOptions) -> None:
     with progress_bar() as bar:
         task = open_chosen(chosen.seed, bar)
         result = run(
-            task, config, cases, chosen.chips, chosen.seed, chosen.passes, pulses, bar,
-            chosen.stuck_at,
+            task, config, cases, chosen.chips, chosen.seed, chosen.passes, pulses,
+            chosen.priced(config), bar, chosen.stuck_at,
         )  # fmt: skip
     settings = task.source | {
         "images": result.images,
@@ -330,7 +335,7 @@ def show(out: Path, name: str, result: Result) -> None:
     fail = any(outcome.seconds is None for outcome in result.outcomes.values())
     table.add_column("policy" + ", how it is written" * fail, no_wrap=not fail)
     price = ("pulses", "wrong cells") if fail else ("write time", "energy")
-    for heading in ("reduction", "accuracy", "change (95 %)", *price, "index bits"):
+    for heading in ("reduction", "net energy", "accuracy", "change (95 %)", *price, "index bits"):
         table.add_column(heading, justify="right")
     table.add_column("analog-valid")
     for policy, outcome in result.outcomes.items():
@@ -338,6 +343,7 @@ def show(out: Path, name: str, result: Result) -> None:
         table.add_row(
             policy,
             "" if summary.reduction is None else f"{summary.reduction:.2f}x",
+            "" if summary.net_reduction is None else f"{summary.net_reduction:.2f}x",
             f"{100 * (result.float_accuracy + change):.2f} %",
             f"{100 * change:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})",
             *_price_texts(outcome),

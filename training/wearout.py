@@ -209,6 +209,7 @@ def serve(
 @with_options(WearoutOptions)
 def main(chosen: WearoutOptions) -> None:
     """Writes, accuracy, energy, write time, years and cost of the digits CNN by policy."""
+    chosen = options.on_hardware(chosen)
     config = memsim.CrossbarConfig(
         rows=chosen.rows, columns=chosen.columns, bits=chosen.bits, crossbars=chosen.crossbars
     )

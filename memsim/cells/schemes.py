@@ -11,7 +11,7 @@ from memsim.cells.pulses import CELLS, Scheme, cell_writes, check_levels
 from memsim.config import CrossbarConfig
 from memsim.writing import Controller, Writing
 
-__all__ = ["parse_writing", "scheme_writing"]
+__all__ = ["WordsOfScheme", "parse_writing", "scheme_of_text", "scheme_writing"]
 
 
 def scheme_writing(
@@ -82,8 +82,8 @@ class _Success:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _OfScheme:
-    """The words of a writing under a scheme."""
+class WordsOfScheme:
+    """The words of a writing under a scheme; see `parse_writing`."""
 
     cells: Literal["hfo2", "pcm"] = "hfo2"
     low: int = 0
@@ -111,13 +111,32 @@ def parse_writing(text: str, config: CrossbarConfig) -> Writing:
         return Writing(
             set_success=given.set, reset_success=given.reset, controller=given.controller
         )
+    scheme, chosen = scheme_of_text(text)
+    of_cells = CELLS[chosen.cells]
+    low_scheme = of_cells["constant"] if chosen.low else None
+    return scheme_writing(
+        of_cells[scheme],
+        config,
+        controller=chosen.controller,
+        low=chosen.low,
+        low_scheme=low_scheme,
+    )
+
+
+def scheme_of_text(text: str) -> tuple[str, WordsOfScheme]:
+    """Reads the name of a scheme and its words from the text of a writing.
+
+    Raises:
+      ValueError: an unknown scheme or word, or a value that does not apply.
+    """
+    name, _, options = (part.strip() for part in text.partition(":"))
     schemes = dict.fromkeys(scheme for cell in CELLS.values() for scheme in cell)
     if name not in schemes:
         raise ValueError(
             f"`writing` is {text!r}; choose success:set=P,reset=P or one of {', '.join(schemes)}."
         )
-    words = read_words("writing", text, options, words_of(_OfScheme), name)
-    chosen: _OfScheme = made_of("writing", text, _OfScheme, words)
+    words = read_words("writing", text, options, words_of(WordsOfScheme), name)
+    chosen: WordsOfScheme = made_of("writing", text, WordsOfScheme, words)
     check_choice("cells", chosen.cells, tuple(CELLS))
     of_cells = CELLS[chosen.cells]
     if name not in of_cells:
@@ -129,11 +148,4 @@ def parse_writing(text: str, config: CrossbarConfig) -> Writing:
             f"`writing` is {text!r}; `low` is for columns that are not verified, and a constant "
             "pulse verifies none."
         )
-    low_scheme = of_cells["constant"] if chosen.low else None
-    return scheme_writing(
-        of_cells[name],
-        config,
-        controller=chosen.controller,
-        low=chosen.low,
-        low_scheme=low_scheme,
-    )
+    return name, chosen

@@ -16,6 +16,7 @@ from memsim.budgeting import Judge, Trial, budget
 from memsim.chip import Chip
 from memsim.cli import options
 from memsim.cli.failures import JudgeError
+from memsim.cli.hardware_options import HardwareOption, on_hardware
 from memsim.cli.records import given_options, with_options
 from memsim.cli.rules import PLAN_RULES, check_rules
 from memsim.config import CrossbarConfig
@@ -38,6 +39,7 @@ class PlanOptions(
     options.ForceOption,
     options.SeedOption,
     options.SelectionOptions,
+    HardwareOption,
     options.CrossbarOptions,
     options.CheckpointOptions,
 ):
@@ -82,6 +84,7 @@ class PlanOptions(
 def run_plan(chosen: PlanOptions) -> None:
     """Writes the index that a chip would follow: under a policy, or within a budget of accuracy."""
     check_rules(PLAN_RULES, given_options())
+    chosen = on_hardware(chosen)
     policy = options.parse_policy(chosen.policy) if chosen.policy is not None else None
     avoids = policy is not None and policy.avoids_faults
     if (chosen.chip_file or chosen.faults) and not avoids:

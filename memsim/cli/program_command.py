@@ -13,6 +13,7 @@ import typer
 
 from memsim.chip import Chip
 from memsim.cli import options
+from memsim.cli.hardware_options import HardwareOption, on_hardware
 from memsim.cli.records import given_options, with_options
 from memsim.cli.rules import PROGRAM_RULES, check_rules
 from memsim.files.checkpoints import Checkpoint
@@ -38,6 +39,7 @@ class ProgramOptions(
     options.WritingOption,
     options.FaultOptions,
     options.SelectionOptions,
+    HardwareOption,
     options.CrossbarOptions,
     options.CheckpointOptions,
 ):
@@ -92,6 +94,7 @@ class Deviation(NamedTuple):
 def run_program(chosen: ProgramOptions) -> None:
     """Writes the weights that a chip really holds: same names, shapes and dtypes."""
     check_rules(PROGRAM_RULES, given_options())
+    chosen = on_hardware(chosen)
     policy = options.parse_policy(chosen.policy) if chosen.policy is not None else None
     if chosen.out.suffix not in (".safetensors", ".npz"):
         raise ValueError(f"`--out` is {chosen.out}; give a name that ends in .safetensors or .npz.")

@@ -3,13 +3,13 @@
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, TypeVar, get_type_hints
 
 import typer
 
-__all__ = ["given_options", "with_options"]
+__all__ = ["filled_in", "given_options", "with_options"]
 
 Record = TypeVar("Record")
 Result = TypeVar("Result")
@@ -77,6 +77,22 @@ def given_options() -> frozenset[str]:
       Their names, such as `--rows` (of several names of an option the first).
     """
     return _GIVEN.get()
+
+
+def filled_in(chosen: Record, values: Mapping[str, Any]) -> Record:
+    """Gives a record the values of those of its options that the user did not type.
+
+    Args:
+      chosen: of a command that runs.
+      values: by field; fields that the record does not have are left out.
+    """
+    fields = {field.name for field in dataclasses.fields(chosen)}  # type: ignore[arg-type]
+    missing = {
+        name: value
+        for name, value in values.items()
+        if name in fields and f"--{name.replace('_', '-')}" not in given_options()
+    }
+    return dataclasses.replace(chosen, **missing)  # type: ignore[type-var]
 
 
 def _parameter(field: "dataclasses.Field[Any]", annotation: Any) -> inspect.Parameter:

@@ -13,6 +13,13 @@ import typer
 
 from memsim.cli import options
 from memsim.cli.encoding_options import Asked, EncodingOptions, compare_rows, encodings_json
+from memsim.cli.hardware_options import (
+    PricedHardwareOption,
+    add_hardware,
+    on_hardware,
+    price,
+    print_hardware,
+)
 from memsim.cli.records import given_options, with_options
 from memsim.cli.rules import REPORT_RULES, check_rules
 from memsim.cli.service_options import ServiceOptions
@@ -27,6 +34,7 @@ from memsim.report.texts import (
     CODE_ERRORS,
     count_text,
     encodings_text,
+    net_text,
     printable,
     width_text,
     writing_text,
@@ -54,6 +62,7 @@ class ReportOptions(
     options.WritingOption,
     options.FaultOptions,
     options.SelectionOptions,
+    PricedHardwareOption,
     EncodingOptions,
     options.CheckpointOptions,
 ):
@@ -141,6 +150,7 @@ def run_report(chosen: ReportOptions) -> None:
 
     With --from, of deploying it over an older version, weight stationary.
     """
+    chosen = on_hardware(chosen)
     crossbars = "all" if chosen.old else "1"
     config = chosen.config(crossbars)
     chosen.check(config)
@@ -158,10 +168,13 @@ def run_report(chosen: ReportOptions) -> None:
             "Give a number of --crossbars."
         )
     inputs = chosen.inputs()
+    hardware = chosen.priced(config, chosen)
     outputs = _check_outputs(chosen)
     source = chosen.open()
     writing = chosen.read_writing(config)
     result, asked = _compare(chosen, source, asked)
+    if hardware is not None:
+        result = price(result, hardware)
     configs = {row: each.config for row, each in asked.rows.items()}
     lives = chosen.lives(result, configs, inputs, chosen.seed)
     document = to_json(
@@ -172,6 +185,8 @@ def run_report(chosen: ReportOptions) -> None:
         document |= {"from": options.path_text(chosen.old), "keep_placement": chosen.keep_placement}
     if writing is not None:
         document["writing"] = writing_json(str(chosen.writing), writing)
+    if hardware is not None:
+        add_hardware(document, result, hardware)
     chosen.add_to(document, result, config, inputs, lives)
     # files first: who reads the terminal may stop reading
     figures = _draw(outputs.plot, asked, result, lives, document) if outputs.plot else {}
@@ -179,6 +194,10 @@ def run_report(chosen: ReportOptions) -> None:
     console = results_console()
     console.print(policy_table(result.policies, chosen.title))
     console.print(f"crossbars: {width_text(document['config'])}", highlight=False)
+    if chosen.hardware is not None:
+        print_hardware(console, document)
+    elif net_text(document):
+        console.print(net_text(document), highlight=False)
     if writing is not None:
         console.print(writing_table(result.policies, writing_text(document)))
     if asked.choice:

@@ -23,8 +23,8 @@ class Rule(NamedTuple):
 
 
 _CROSSBARS = (
-    "--rows", "--columns", "--bits", "--cell-bits", "--encoding", "--crossbars", "--schedule",
-    "--scale-per",
+    "--hardware", "--rows", "--columns", "--bits", "--cell-bits", "--encoding", "--crossbars",
+    "--schedule", "--scale-per",
 )  # fmt: skip
 _SELECTION = ("--include", "--exclude", "--map")
 _RATES = ("--stuck-at-0", "--stuck-at-1")

@@ -11,7 +11,8 @@ whether the sums of sections stay meaningful. A policy of your own is a class of
             return memsim.policies.sorted_placement(np.abs(codes), config.rows, words=words)
 
         def index_bits(self, inputs, outputs, config):
-            return (inputs - 1).bit_length() / min(config.words_per_row, outputs)
+            rows = -(-outputs // config.words_per_row) / outputs  # of each weight
+            return (inputs - 1).bit_length() * rows
 
 It works in `plan`, `program`, `compare` and sweeps, and on the command line by its module and
 name, `--policy my_module:Magnitude`; its fields are the words of its text, as in

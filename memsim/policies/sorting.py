@@ -40,7 +40,8 @@ class Sws(Stuckable):
 
     def index_bits(self, inputs: int, outputs: int, config: CrossbarConfig) -> float:
         """Takes the row of every input, ceil(log2 inputs), shared by the words of a row."""
-        return (inputs - 1).bit_length() / min(config.words_per_row, outputs)
+        rows = -(-outputs // config.words_per_row) / outputs  # of each weight
+        return (inputs - 1).bit_length() * rows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

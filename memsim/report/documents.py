@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from memsim.budgeting import Budget, Trial
 from memsim.config import CrossbarConfig
+from memsim.hardware.parts import Hardware
+from memsim.hardware.passes import PassCost
 from memsim.report.texts import pool_text
 from memsim.service.costs import LAWS, Figure, ServiceInputs
 from memsim.service.ownership import Levelling, ServiceLife, quantiles
@@ -19,7 +21,9 @@ __all__ = [
     "budget_json",
     "figures_json",
     "finite",
+    "hardware_json",
     "lifetime_json",
+    "pass_cost_json",
     "service_inputs_json",
     "service_life_json",
     "to_json",
@@ -54,6 +58,36 @@ def to_json(
 def writing_json(text: str, writing: Writing) -> dict[str, Any]:
     """Turns how writes fail into JSON values: the entry `writing` of a report, and its text."""
     return {"text": text} | dataclasses.asdict(writing)
+
+
+def hardware_json(hardware: Hardware) -> dict[str, Any]:
+    """Turns hardware into JSON values: by `table.key` its number and where that is from."""
+    numbers = {
+        name: {"value": value, "source": hardware.source_of(name)}
+        for name, value in hardware.numbers().items()
+    }
+    return {"name": hardware.name, "numbers": numbers}
+
+
+def pass_cost_json(cost: PassCost, baseline: PassCost) -> dict[str, Any]:
+    """Turns what passes take into JSON values.
+
+    Args:
+      cost: of a policy.
+      baseline: of what its reductions are against.
+    """
+
+    def reduction(*parts: str) -> float | None:
+        own = sum(cost.joules[part] for part in parts)
+        return sum(baseline.joules[part] for part in parts) / own if own else None
+
+    return {
+        "joules": cost.joules | {"total": cost.total_joules},
+        "seconds": cost.seconds | {"total": cost.total_seconds},
+        "reduction_of_pulses": reduction("pulses"),
+        "reduction_with_index": reduction("pulses", "index"),
+        "net_reduction": reduction(*cost.joules),
+    }
 
 
 class Upkeep(NamedTuple):

@@ -7,15 +7,18 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from memsim.budgeting import Budget
+from memsim.hardware.passes import PART_NAMES
 from memsim.intervals import Interval
 from memsim.report.documents import service_inputs_json
 from memsim.report.texts import (
     code_error_text,
     count_text,
     index_bits_text,
+    moved_bits,
     number_text,
     origin_text,
     passes_text,
+    printable,
     quantity_text,
     time_text,
 )
@@ -26,7 +29,15 @@ from memsim.summary import Summary
 if TYPE_CHECKING:  # rich is slow to import
     from memsim.report._layout import FittingTable
 
-__all__ = ["budget_tables", "lifetime_tables", "policy_table", "scheme_table", "writing_table"]
+__all__ = [
+    "budget_tables",
+    "energy_table",
+    "hardware_table",
+    "lifetime_tables",
+    "policy_table",
+    "scheme_table",
+    "writing_table",
+]
 
 
 def policy_table(
@@ -46,8 +57,9 @@ def policy_table(
     }
     erring = any(errors.values())
     headings = (
-        "writes", "reduction", *(["code error\nrms / mean"] if erring else []), "SETs", "RESETs",
-        "row ops", "max/cell", "index bits",
+        "writes", "reduction", "net energy\nreduction",
+        *(["code error\nrms / mean"] if erring else []), "SETs", "RESETs", "row ops",
+        "max/cell", "index bits", "bits moved\na weight",
     )  # fmt: skip
     columns = [Column("policy"), *map(Column, headings), Column("analog-valid", left=True)]
     rows = []
@@ -60,16 +72,58 @@ def policy_table(
             name,
             f"{summary.writes:,}",
             "" if summary.reduction is None else f"{summary.reduction:.2f}x{spread}",
+            _times(summary.net_reduction, 2),
             *([errors[name]] if erring else []),
             f"{summary.sets:,}",
             f"{summary.resets:,}",
             f"{summary.row_operations:,}",
             "" if summary.max_cell_writes is None else f"{summary.max_cell_writes:,}",
             index_bits_text(summary.index_bits_per_weight),
+            f"{moved_bits(summary):.1f}",
             "yes" if summary.analog_valid else "NO",
         ))  # fmt: skip
     title += passes_text(next(iter(policies.values())).writes_per_pass)
     return FittingTable(title, columns, rows)
+
+
+def energy_table(report: Mapping[str, Any]) -> "FittingTable":
+    """Shows the energy of programming the network on hardware, by its parts, and what is saved.
+
+    Args:
+      report: what `to_json` gives, with `hardware` and with `pass` of each policy.
+    """
+    from memsim.report._layout import Column, FittingTable
+
+    rows = []
+    for name, entry in report["policies"].items():
+        cost = entry["pass"]
+        rows.append((
+            name,
+            *(quantity_text(cost["joules"][part], "J") for part in (*PART_NAMES, "total")),
+            *(_times(cost[key], 2) for key in ("reduction_with_index", "net_reduction")),
+            quantity_text(cost["seconds"]["total"], "s"),
+        ))  # fmt: skip
+    title = f"Energy on {printable(report['hardware']['name'])}"
+    title += passes_text(next(iter(report["policies"].values()))["writes_per_pass"])
+    headings = (*PART_NAMES, "total", "reduction\nwith index", "net energy\nreduction", "time")
+    return FittingTable(title, [Column("policy"), *map(Column, headings)], rows)
+
+
+def hardware_table(report: Mapping[str, Any]) -> "FittingTable":
+    """Shows the numbers of the hardware of a report, and where they are from."""
+    from memsim.report._layout import Column, FittingTable
+
+    numbers = report["hardware"]["numbers"]
+    rows = [
+        (name, "none" if of["value"] is None else _plain(of["value"]), of["source"])
+        for name, of in numbers.items()
+    ]
+    columns = [Column("number"), Column("value"), Column("from", left=True, folds=True)]
+    return FittingTable(f"Hardware {printable(report['hardware']['name'])}", columns, rows)
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def writing_table(policies: Mapping[str, Summary], title: str) -> "FittingTable":
@@ -247,8 +301,8 @@ def _inputs_table(inputs: ServiceInputs, cost: bool) -> "FittingTable":
     return FittingTable("Inputs", columns, rows)
 
 
-def _times(reduction: float | None) -> str:
-    return "" if reduction is None else f"{reduction:.1f}x"
+def _times(reduction: float | None, digits: int = 1) -> str:
+    return "" if reduction is None else f"{reduction:.{digits}f}x"
 
 
 def _points(change: Interval) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from memsim.service.lifetime import DAYS_PER_YEAR
+from memsim.summary import Summary
 
 __all__ = [
     "CODE_ERRORS",
@@ -14,6 +15,8 @@ __all__ = [
     "fold_name",
     "index_bits_text",
     "lifetime_title",
+    "moved_bits",
+    "net_text",
     "number_text",
     "origin_text",
     "passes_text",
@@ -96,6 +99,13 @@ def fold_name(name: str, width: int) -> str:
 def index_bits_text(bits: float) -> str:
     """Writes index bits to one decimal; a price that rounds to nothing is not called nothing."""
     return "<0.1" if 0 < bits < 0.05 else f"{bits:.1f}"
+
+
+def moved_bits(summary: Summary) -> float:
+    """Gives the bits that are moved to the chip in a pass, index and words, for each weight."""
+    weights = sum(layer.weights for layer in summary.layers.values())
+    passes = len(summary.writes_per_pass)
+    return (summary.index_bits + summary.data_bits) / (weights * passes)
 
 
 def code_error_text(rms: float | None, mean: float | None) -> str:
@@ -202,6 +212,24 @@ def width_text(config: Mapping[str, Any]) -> str:
     words = config["words_per_row"]
     shared = f"{words} words a row that share its input" if words > 1 else "one word a row"
     return f"{count_text(config['columns'], 'column')}, {shared}"
+
+
+def net_text(report: Mapping[str, Any]) -> str:
+    """Says what net reductions of energy are of.
+
+    Args:
+      report: its JSON values; with `hardware` where that is known.
+    """
+    if "hardware" not in report:
+        if any(entry["net_reduction"] is not None for entry in report["policies"].values()):
+            return "net energy: by the prices of the hardware published"
+        bits = report["config"]["cell_bits"]
+        return f"no energy: no figures of pulses for cells of {bits} bits" if bits > 1 else ""
+    numbers = {name: of["value"] for name, of in report["hardware"]["numbers"].items()}
+    reads = ", reads of the controller" if numbers["cells.controller"] == "read" else ""
+    pulses = f"{numbers['cells.scheme']} pulses of {numbers['cells.kind']} cells"
+    price = f"{numbers['memory.move_energy'] * 1e12:g} pJ a bit"
+    return f"net energy: {pulses}{reads}, index and words moved at {price}; --hardware has more"
 
 
 def encodings_text(report: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from training import runs
 from training.finetune.job import fine_tune
 from training.finetune.report import describe, save, show
 from training.finetune.settings import FinetuneOptions, check_options
+from training.options import on_hardware
 from training.progress import progress_bar
 from training.tasks import choose_task, measure_float
 
@@ -19,6 +20,7 @@ SETTINGS = "finetune.json"
 def main(chosen: FinetuneOptions) -> None:
     """Fine-tune a network for the chips that it is programmed onto."""
     out, force, record = chosen.out, chosen.force, chosen.out / SETTINGS
+    chosen = on_hardware(chosen)
     config, policy = check_options(chosen)
     open_chosen = choose_task(
         chosen, chosen.test_batch, chosen.images_to_learn, chosen.train_split, chosen.epochs

@@ -12,8 +12,10 @@ from jax.experimental import multihost_utils
 
 import memsim
 from memsim.cli.records import with_options
+from memsim.hardware import PRESETS, read_hardware
 from memsim.selection import named_leaves
 from training import runs
+from training.options import on_hardware
 from training.progress import progress_bar
 from training.sweep.combinations import Combination
 from training.sweep.devices import (
@@ -61,6 +63,7 @@ def main(chosen: SweepOptions) -> None:
     """Writes, accuracy and yield of many chips for many crossbars, policies, stuck rates."""
     choose_task(chosen, chosen.batch)  # checks before any work
     combinations = chosen.combinations()
+    chosen = on_hardware(chosen)
     check_options(chosen)
     if chosen.dry_run:
         record = chosen.out / SETTINGS
@@ -175,7 +178,8 @@ def measure_missing(
     # one folder, that of process 0
     there = multihost_utils.broadcast_one_to_all(on_every_process(find))
     progress = bar.add_task("", total=there.size, completed=int(there.sum()))
-    measure = make_measure(engine, task, chosen.seed, layout.chunk)
+    hardware = read_hardware(chosen.hardware or PRESETS[0])
+    measure = make_measure(engine, task, chosen.seed, layout.chunk, hardware)
     failed: dict[int, str] = {}
     for one, done in zip(combinations, there, strict=True):
         which = f"combination {one.number + 1} of {len(combinations)}: {one.policy}"

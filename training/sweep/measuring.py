@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 import memsim
+from memsim.hardware import with_net_reduction
 from memsim.summary import layer_facts, summarize_counts, with_reduction
 from training.policies import differ
 from training.sweep.combinations import Combination
@@ -20,12 +21,15 @@ MeasuredChip = tuple[memsim.Summary, int]
 Measure = Callable[[Combination, Sequence[int]], list[MeasuredChip]]
 
 
-def make_measure(engine: Engine, task: Task, seed: int, chunk: int) -> Measure:
+def make_measure(
+    engine: Engine, task: Task, seed: int, chunk: int, hardware: memsim.Hardware
+) -> Measure:
     """Makes `(combination, chips) -> what each chip takes and gets right`.
 
     Args:
       seed: that of `engine`.
       chunk: chips on each device at once.
+      hardware: whose prices net reductions are of.
     """
     key, unsorted = jax.random.key(seed), memsim.policies.Unsorted()
 
@@ -87,8 +91,12 @@ def make_measure(engine: Engine, task: Task, seed: int, chunk: int) -> Measure:
             writing,
         )
         baselines = baselines if differs else baselines * len(chips)
+        priced = hardware.on(combination.config)
         return [
-            (with_reduction(summary, other), int(correct))
+            (
+                with_net_reduction(with_reduction(summary, other), other, priced),
+                int(correct),
+            )
             for summary, other, correct in zip(summaries, baselines, measured.correct, strict=True)
         ]
 

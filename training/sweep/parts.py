@@ -45,6 +45,7 @@ SCHEMA = pa.schema(
         ("pulses", pa.int64()),
         ("wrong_cells", pa.int64()),
         ("reduction", pa.float64()),
+        ("net_reduction", pa.float64()),
         ("accuracy", pa.float64()),
         ("correct", pa.int64()),
         ("images", pa.int64()),
@@ -64,7 +65,7 @@ _LEFT = (
 
 
 # Columns without a value where nothing is written, one word wide, where no write fails.
-_MAY_LACK = ("reduction", "columns", "writing", "wrong_cells")
+_MAY_LACK = ("reduction", "net_reduction", "columns", "writing", "wrong_cells")
 
 
 class Layout(NamedTuple):
@@ -118,6 +119,7 @@ def make_row(
         "pulses": summary.pulses,
         "wrong_cells": summary.wrong_cells,
         "reduction": summary.reduction,
+        "net_reduction": summary.net_reduction,
         "accuracy": correct / images,
         "correct": correct,
         "images": images,

@@ -44,7 +44,10 @@ def save_summary(
     Returns:
       The summary.
     """
-    names = ("cell", "accuracy", "writes", "reduction", "index_bits_per_weight", "analog_valid")
+    names = (
+        "cell", "accuracy", "writes", "reduction", "net_reduction", "index_bits_per_weight",
+        "analog_valid",
+    )  # fmt: skip
     columns = {name: table[name].to_numpy() for name in names}
     numbers = columns.pop("cell")
     found = {}
@@ -93,13 +96,16 @@ def summarize_chips(
     count = int(np.sum(np.round(accuracy - yield_at, 9) >= 0))
     share = share_interval(count, len(accuracy))
     interval = [share.low, share.high] if chips_differ else [share.mean, share.mean]
-    reduction = columns["reduction"]
+    reductions = {
+        name: None if np.isnan(columns[name]).any() else _spread(columns[name])
+        for name in ("reduction", "net_reduction")
+    }
     return {
         "chips": len(accuracy),
         "accuracy": _spread(accuracy),
         "yield": {"chips": count, "share": share.mean, "interval": interval},
         "writes": _spread(columns["writes"]),
-        "reduction": None if np.isnan(reduction).any() else _spread(reduction),
+        **reductions,
         "index_bits_per_weight": float(columns["index_bits_per_weight"][0]),
         "analog_valid": bool(columns["analog_valid"][0]),
     }
@@ -190,7 +196,7 @@ def show(out: Path, combinations: Sequence[Combination], summary: Mapping[str, A
         title_justify="left",
     )
     keys = _headings(table, combinations)
-    for heading in ("reduction", "accuracy (95 %)", "5 % to 95 % of chips"):
+    for heading in ("reduction", "net energy", "accuracy (95 %)", "5 % to 95 % of chips"):
         table.add_column(heading, justify="right")
     table.add_column(f"yield at {100 * at:.2f} % (95 %)", justify="right")
     table.add_column("index bits", justify="right")
@@ -199,9 +205,11 @@ def show(out: Path, combinations: Sequence[Combination], summary: Mapping[str, A
         accuracy, share, reduction = (entry[key] for key in ("accuracy", "yield", "reduction"))
         half = _half(reduction["interval"]) if reduction else 0.0
         times = f"{reduction['mean']:.2f}x" if reduction else ""
+        net = entry["net_reduction"]
         table.add_row(
             *_texts(entry, keys),
             times + (f" ±{half:.2f}" if half >= 0.005 else ""),
+            f"{net['mean']:.2f}x" if net else "",
             f"{100 * accuracy['mean']:.2f} ±{100 * _half(accuracy['interval']):.2f} %",
             " to ".join(f"{100 * accuracy['quantiles'][q]:.2f}" for q in ("5", "95")),
             f"{100 * share['share']:.1f} % "

@@ -1,0 +1,129 @@
+"""The hardware of a command: what it says of other options, and what a pass costs on it."""
+
+import dataclasses
+from typing import Annotated, Any, TypeVar
+
+import rich.console
+import typer
+
+from memsim.cells.schemes import scheme_of_text
+from memsim.cli.options import CROSSBARS
+from memsim.cli.records import filled_in
+from memsim.config import CrossbarConfig
+from memsim.hardware.files import PRESETS, default_hardware, read_hardware
+from memsim.hardware.parts import Hardware
+from memsim.hardware.passes import pass_cost, with_net_reduction
+from memsim.report.documents import hardware_json, pass_cost_json
+from memsim.report.tables import energy_table, hardware_table
+from memsim.streaming import Comparison
+from memsim.summary import mean_over_chips
+
+__all__ = [
+    "HardwareOption",
+    "PricedHardwareOption",
+    "add_hardware",
+    "on_hardware",
+    "price",
+    "print_hardware",
+]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HardwareOption:
+    """The hardware that says what other options do not."""
+
+    hardware: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE.toml",
+            help=f"arrays, cells, converters and memory: {', '.join(PRESETS)}, or a file; single "
+            "options still count",
+            show_default="published",
+            rich_help_panel=CROSSBARS,
+        ),
+    ] = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PricedHardwareOption(HardwareOption):
+    """The same of a command that prices what it counts."""
+
+    def priced(self, config: CrossbarConfig, chosen: Any) -> Hardware | None:
+        """Gives the hardware with these crossbars, and with the cells of the other options.
+
+        Args:
+          config: the crossbars.
+          chosen: the options `cells`, `scheme` and `writing`.
+
+        Returns:
+          None where no option names hardware, and the default has no prices for these cells.
+
+        Raises:
+          ValueError: hardware whose pulses have no figures for these cells.
+        """
+        words: dict[str, Any] = {}
+        if chosen.cells is not None:
+            words["kind"] = chosen.cells
+        if chosen.scheme is not None:
+            words["scheme"] = chosen.scheme
+        if chosen.writing is not None and not chosen.writing.startswith("success"):
+            scheme, of_scheme = scheme_of_text(chosen.writing)
+            words |= {"scheme": scheme, "kind": of_scheme.cells}
+            words |= {"controller": of_scheme.controller, "fails": True}
+        named = read_hardware(self.hardware or PRESETS[0])
+        if self.hardware is None and default_hardware(config) is None:
+            return None
+        cells = dataclasses.replace(named.cells, **words | {"bits": config.cell_bits})
+        meant = dataclasses.replace(named.on(config), cells=cells)
+        before = named.numbers()
+        typed = {name: "option" for name, value in meant.numbers().items() if value != before[name]}
+        return dataclasses.replace(meant, sources=meant.sources | typed)
+
+
+Record = TypeVar("Record", bound=HardwareOption)
+
+
+def on_hardware(chosen: Record) -> Record:
+    """Fills in what the hardware of a command says and the user did not."""
+    if chosen.hardware is None:
+        return chosen
+    said = read_hardware(chosen.hardware)
+    number = said.arrays.number
+    values = {
+        "rows": said.arrays.rows,
+        "columns": said.arrays.columns,
+        "cell_bits": said.cells.bits,
+        "writing": said.cells.text,
+        "crossbars": "all" if number is None else str(number),
+    }
+    if getattr(chosen, "old", None) is not None:  # one crossbar for every section
+        del values["crossbars"]
+    if getattr(chosen, "lifetime", False):
+        values |= {"cells": said.cells.kind, "scheme": said.cells.scheme}
+    return filled_in(chosen, values)
+
+
+def price(result: Comparison, hardware: Hardware) -> Comparison:
+    """Gives a comparison whose net reductions are on other hardware."""
+    baseline = mean_over_chips(result.baseline)
+    return result._replace(
+        policies={
+            name: with_net_reduction(summary, baseline, hardware)
+            for name, summary in result.policies.items()
+        }
+    )
+
+
+def add_hardware(document: dict[str, Any], result: Comparison, hardware: Hardware) -> None:
+    """Adds to the JSON of a report the hardware, and what every policy takes on it."""
+    document["hardware"] = hardware_json(hardware)
+    baseline = pass_cost(mean_over_chips(result.baseline), hardware)
+    for name, summary in result.policies.items():
+        cost = pass_cost(summary, hardware)
+        document["policies"][name]["pass"] = pass_cost_json(cost, baseline)
+
+
+def print_hardware(console: rich.console.Console, document: dict[str, Any]) -> None:
+    """Prints what every policy takes on the hardware, and where its numbers are from."""
+    console.print(energy_table(document))
+    console.print(hardware_table(document))
