@@ -38,6 +38,7 @@ if typing.TYPE_CHECKING:
         save_tensors,
     )
     from memsim.hardware import Hardware
+    from memsim.service import advise
     from memsim.streaming import Chips, Comparison, compare
 
 __version__ = "0.2.0"
@@ -59,6 +60,7 @@ __all__ = [
     "Readout",
     "Summary",
     "Writing",
+    "advise",
     "budget",
     "cells",
     "chip",
@@ -117,7 +119,7 @@ _LATER = {
     "intervals": (),
     "plot": (),
     "report": (),
-    "service": (),
+    "service": ("advise",),
     "streaming": ("Chips", "Comparison", "compare"),
 }
 

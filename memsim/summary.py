@@ -32,7 +32,7 @@ class LayerSummary:
     """One layer: its weight matrix, its writes over all passes, its placement's price.
 
     `rows_programmed` and `slots_programmed` are the rows, and the words of a row, of all its
-    `sections`, in each pass; `data_bits`, `code_error_rms` and `code_error_mean` are as those of
+    `sections`, in each pass; the others, `code_error_rms` and `code_error_mean` are as those of
     `Summary`.
     """
 
@@ -46,6 +46,10 @@ class LayerSummary:
     sections: int = 0
     rows_programmed: int = 0
     slots_programmed: int = 0
+    set_rows: int = 0
+    reset_rows: int = 0
+    set_pulses: int = 0
+    reset_pulses: int = 0
     data_bits: int = 0
     code_error_rms: float | None = None
     code_error_mean: float | None = None
@@ -211,6 +215,10 @@ def summarize_counts(
             layer,
             writes=int(writes[:, i].sum()),
             row_operations=int(counts.row_operations[:, i].sum()),
+            set_rows=int(counts.set_rows[:, i].sum()),
+            reset_rows=int(counts.reset_rows[:, i].sum()),
+            set_pulses=int(counts.set_pulses[:, i].sum()),
+            reset_pulses=int(counts.reset_pulses[:, i].sum()),
             data_bits=int(data_bits[i]),
         )
         for i, (name, layer) in enumerate(layers.items())

@@ -15,6 +15,7 @@ from memsim import (
     codes,
     draws,
     files,
+    hardware,
     intervals,
     placement,
     policies,
@@ -34,6 +35,8 @@ SUMMARY = memsim.summarize(DONE, PLAN)
 LAYER = PLAN.layers["a/kernel"]
 WORDS = DONE.words["a/kernel"]
 READOUT = memsim.Readout()
+HARDWARE = hardware.read_hardware("published")
+STAGES = [hardware.Stage("a", 2, 1.0, 2.0, 0.5)]
 WRITING = memsim.Writing(set_success=0.5, reset_success=(0.2, 0.4, 0.8, 1.0))
 CELLS = cells.program_cells(KEY, WORDS, CONFIG, READOUT)
 CODES = jnp.asarray([[1, -2], [3, -7]], jnp.int8)
@@ -156,6 +159,15 @@ CALLS = {
     service.life_in_service: {"summary": SUMMARY, "inputs": service.make_service_inputs(),
                               "cycles": [WEAR], "seed": 1, "levelling": "rows", "spares": 1},
     service.sample_lives: {"key": KEY, "shape": (1, 4, 4), "endurance": LIFE, "share_at_1": 0.5},
+    hardware.read_hardware: {"text": "array-128"},
+    hardware.pass_cost: {"summary": SUMMARY, "hardware": HARDWARE},
+    hardware.inference_cost: {"summary": SUMMARY, "positions": {"a/kernel": 2}, "config": CONFIG,
+                              "hardware": HARDWARE, "batch": 2, "overlap": False},
+    hardware.make_timeline: {"stages": STAGES, "config": CONFIG},
+    memsim.advise: {"tensors": {"kernel": PARAMS["a"]["kernel"]}, "hardware": HARDWARE,
+                    "policies": {"sws": POLICY}, "positions": 3, "config": CONFIG, "seed": 1,
+                    "service": service.Service(batch=2)},
+    service.Service: {"batch": 3, "inferences_per_programming": 10.0, "adapter_rank": 2},
     intervals.share_interval: {"count": 3, "trials": 8},
     intervals.confidence_interval: {"values": [1.0, 2.0]},
     files.save_plan: {"path": "plan.safetensors", "plan": PLAN, "force": True},

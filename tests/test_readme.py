@@ -86,6 +86,19 @@ def test_the_example_of_reading_runs(capsys):
     assert 0.01 < float(capsys.readouterr().out) < 0.5
 
 
+def test_the_example_of_positions_prints_what_its_page_says(capsys):
+    (code,) = blocks("py", "docs/hardware.md")
+    execute(code, "docs/hardware.md")
+    assert f"prints `{capsys.readouterr().out.strip()}`" in (ROOT / "docs/hardware.md").read_text()
+
+
+def test_the_file_of_hardware_is_read(tmp_path):
+    (text,) = blocks("toml", "docs/hardware.md")
+    (tmp_path / "mine.toml").write_text(text)
+    hardware = memsim.hardware.read_hardware(tmp_path / "mine.toml")
+    assert (hardware.arrays.number, hardware.cells.kind) == (16, "pcm")
+
+
 def commands_of(page):
     """Every call of `memsim` in a page, its comment dropped and its lines joined."""
     text = "\n".join(re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL))

@@ -9,7 +9,7 @@ from jaxtyping import Float64
 
 from memsim._checks import check_kind, check_number
 from memsim.cells.pulses import Scheme, cell_writes, check_levels
-from memsim.summary import Summary
+from memsim.summary import LayerSummary, Summary
 
 __all__ = [
     "expected_maximum",
@@ -40,7 +40,7 @@ def expected_maximum(pmf: Float64[np.ndarray, "pulses"], cells: float) -> float:
     return 1 + float(np.sum(1 - done**cells))
 
 
-def write_time(summary: Summary, scheme: Scheme) -> float:
+def write_time(summary: Summary | LayerSummary, scheme: Scheme) -> float:
     """Finds the seconds that these writes take, on average.
 
     A row takes a SET phase only if a cell of it is SET, and a RESET phase only if one is RESET,
@@ -51,7 +51,7 @@ def write_time(summary: Summary, scheme: Scheme) -> float:
     constant pulses, elsewhere an upper bound, since the slowest of n cells grows less than n.
 
     Args:
-      summary: what was written.
+      summary: what was written, of a network or one of its layers.
       scheme: how a cell is written; one for cells of so many levels.
 
     Raises:
@@ -60,8 +60,8 @@ def write_time(summary: Summary, scheme: Scheme) -> float:
     References:
       Rows one after another, columns together: NeuroSim, 10.1109/TCAD.2018.2789723.
     """
-    check_kind("summary", summary, Summary)
-    _check_levels(summary, scheme)
+    if not isinstance(summary, LayerSummary):  # of a layer it is checked with its network
+        _check_levels(summary, scheme)
     # a SET phase where a cell of a row rises, a RESET phase where one falls
     phases = (
         (summary.set_pulses, summary.set_rows),

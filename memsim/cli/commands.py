@@ -1,10 +1,11 @@
-"""The command line: `memsim report`, `memsim program`, `memsim plan`."""
+"""The command line: `memsim report`, `memsim program`, `memsim plan`, `memsim advise`."""
 
 from typing import Annotated
 
 import typer
 
 from memsim import __version__
+from memsim.cli.advise_command import run_advise
 from memsim.cli.failures import debug, guarded
 from memsim.cli.plan_command import run_plan
 from memsim.cli.program_command import run_program
@@ -43,6 +44,7 @@ def _common(
 app.command("report")(guarded(run_report))
 app.command("program")(guarded(run_program))
 app.command("plan")(guarded(run_plan))
+app.command("advise")(guarded(run_advise))
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """The hardware of a command: what it says of other options, and what a pass costs on it."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 import rich.console
@@ -11,10 +12,11 @@ from memsim.cli.options import CROSSBARS
 from memsim.cli.records import filled_in
 from memsim.config import CrossbarConfig
 from memsim.hardware.files import PRESETS, default_hardware, read_hardware
+from memsim.hardware.inference import InferenceCost
 from memsim.hardware.parts import Hardware
 from memsim.hardware.passes import pass_cost, with_net_reduction
-from memsim.report.documents import hardware_json, pass_cost_json
-from memsim.report.tables import energy_table, hardware_table
+from memsim.report.documents import hardware_json, inference_json, pass_cost_json
+from memsim.report.tables import energy_table, hardware_table, inference_table
 from memsim.streaming import Comparison
 from memsim.summary import mean_over_chips
 
@@ -61,6 +63,7 @@ class PricedHardwareOption(HardwareOption):
         Raises:
           ValueError: hardware whose pulses have no figures for these cells.
         """
+        # what single options say of the cells, those of the writing last
         words: dict[str, Any] = {}
         if chosen.cells is not None:
             words["kind"] = chosen.cells
@@ -74,6 +77,7 @@ class PricedHardwareOption(HardwareOption):
         if self.hardware is None and default_hardware(config) is None:
             return None
         cells = dataclasses.replace(named.cells, **words | {"bits": config.cell_bits})
+        # their numbers are no longer those of the source
         meant = dataclasses.replace(named.on(config), cells=cells)
         before = named.numbers()
         typed = {name: "option" for name, value in meant.numbers().items() if value != before[name]}
@@ -89,6 +93,7 @@ def on_hardware(chosen: Record) -> Record:
         return chosen
     said = read_hardware(chosen.hardware)
     number = said.arrays.number
+    # options that a command does not have are left out
     values = {
         "rows": said.arrays.rows,
         "columns": said.arrays.columns,
@@ -114,16 +119,33 @@ def price(result: Comparison, hardware: Hardware) -> Comparison:
     )
 
 
-def add_hardware(document: dict[str, Any], result: Comparison, hardware: Hardware) -> None:
-    """Adds to the JSON of a report the hardware, and what every policy takes on it."""
+def add_hardware(
+    document: dict[str, Any],
+    result: Comparison,
+    hardware: Hardware,
+    positions: Mapping[str, int] | None,
+    costs: Mapping[str, InferenceCost],
+) -> None:
+    """Adds to the JSON of a report the hardware, and what every policy takes on it.
+
+    Args:
+      positions: input vectors of an inference, by layer; None where they are not known.
+      costs: of an inference, by policy; empty where they are not.
+    """
     document["hardware"] = hardware_json(hardware)
     baseline = pass_cost(mean_over_chips(result.baseline), hardware)
     for name, summary in result.policies.items():
         cost = pass_cost(summary, hardware)
         document["policies"][name]["pass"] = pass_cost_json(cost, baseline)
+    if positions is not None:
+        document["positions"] = dict(positions)
+    for name, of_inference in costs.items():
+        document["policies"][name]["inference"] = inference_json(of_inference)
 
 
 def print_hardware(console: rich.console.Console, document: dict[str, Any]) -> None:
     """Prints what every policy takes on the hardware, and where its numbers are from."""
     console.print(energy_table(document))
+    if "positions" in document:
+        console.print(inference_table(document))
     console.print(hardware_table(document))

@@ -20,12 +20,14 @@ from memsim.cli.hardware_options import (
     price,
     print_hardware,
 )
+from memsim.cli.inference_options import PositionsOptions
 from memsim.cli.records import given_options, with_options
 from memsim.cli.rules import REPORT_RULES, check_rules
 from memsim.cli.service_options import ServiceOptions
 from memsim.config import CrossbarConfig
 from memsim.files.checkpoints import Checkpoint, open_checkpoint
 from memsim.files.writing import write_text, write_whole
+from memsim.hardware.inference import InferenceCost, inference_cost
 from memsim.policies import Policy
 from memsim.report.documents import to_json, writing_json
 from memsim.report.tables import policy_table, writing_table
@@ -46,11 +48,12 @@ from memsim.streaming import Chips, Comparison, compare
 __all__ = ["ReportOptions", "run_report"]
 
 _DEFAULT_POLICIES = ("unsorted", "sws", "sws-layer")
-_CHARTS = ("writes_by_policy", "reduction_against_index_bits", "chips_at_work")
+_CHARTS = ("writes_by_policy", "reduction_against_index_bits")
 # Titles of the charts in the page, which shows the others as tables.
 _TITLES = {
     "reduction_against_index_bits": "Reduction and its price",
     "chips_at_work": "Lifetime",
+    "arrays_at_work": "Arrays at work",
 }
 
 
@@ -62,6 +65,7 @@ class ReportOptions(
     options.WritingOption,
     options.FaultOptions,
     options.SelectionOptions,
+    PositionsOptions,
     PricedHardwareOption,
     EncodingOptions,
     options.CheckpointOptions,
@@ -172,11 +176,23 @@ def run_report(chosen: ReportOptions) -> None:
     outputs = _check_outputs(chosen)
     source = chosen.open()
     writing = chosen.read_writing(config)
+    positions = chosen.read_positions(list(options.read_as(source, chosen.select())))
+    if positions and hardware is None:
+        raise ValueError(
+            f"`--positions` is of an inference, but there are no prices of cells of "
+            f"{config.cell_bits} bits; give --hardware that has them."
+        )
     result, asked = _compare(chosen, source, asked)
-    if hardware is not None:
-        result = price(result, hardware)
     configs = {row: each.config for row, each in asked.rows.items()}
     lives = chosen.lives(result, configs, inputs, chosen.seed)
+    costs: dict[str, InferenceCost] = {}
+    if hardware is not None:
+        result = price(result, hardware)
+        # an inference only where it is said what layers see
+        for name, summary in result.policies.items() if positions else ():
+            costs[name] = inference_cost(
+                summary, positions or {}, configs[name], hardware, batch=chosen.batch
+            )
     document = to_json(
         options.path_text(chosen.checkpoint), config, result.policies, result.digital
     )
@@ -186,19 +202,43 @@ def run_report(chosen: ReportOptions) -> None:
     if writing is not None:
         document["writing"] = writing_json(str(chosen.writing), writing)
     if hardware is not None:
-        add_hardware(document, result, hardware)
+        add_hardware(document, result, hardware, positions, costs)
     chosen.add_to(document, result, config, inputs, lives)
     # files first: who reads the terminal may stop reading
     figures = _draw(outputs.plot, asked, result, lives, document) if outputs.plot else {}
+    if outputs.plot and costs:
+        best = min(costs, key=lambda name: costs[name].total_joules)
+        timeline = costs[best].timeline
+        if timeline is not None:
+            figures["arrays_at_work"] = outputs.plot.arrays_at_work(timeline, best)
     _write_files(chosen, outputs, document, figures)
     console = results_console()
+    _print_counts(console, chosen, asked, result, document)
+    chosen.print_to(console, document, inputs, lives)
+    _print_tensors(console, result, source.reasons)
+    if chosen.html_out and not outputs.plot:
+        console.print(
+            f'{chosen.html_out} has no chart: that takes matplotlib, pip install "memsim[plot]"',
+            markup=False,
+        )
+
+
+def _print_counts(
+    console: rich.console.Console,
+    chosen: ReportOptions,
+    asked: Asked,
+    result: Comparison,
+    document: dict[str, Any],
+) -> None:
+    """Prints what was counted, and what it takes on the hardware."""
     console.print(policy_table(result.policies, chosen.title))
     console.print(f"crossbars: {width_text(document['config'])}", highlight=False)
-    if chosen.hardware is not None:
+    # where prices are the default, one line says so
+    if chosen.hardware is not None or "positions" in document:
         print_hardware(console, document)
     elif net_text(document):
         console.print(net_text(document), highlight=False)
-    if writing is not None:
+    if "writing" in document:
         console.print(writing_table(result.policies, writing_text(document)))
     if asked.choice:
         console.print(encodings_text(document), highlight=False)
@@ -211,13 +251,6 @@ def run_report(chosen: ReportOptions) -> None:
             "analog-valid NO: sections mix outputs or complemented words, so a column current is "
             "no sum of one output"
         )
-    chosen.print_to(console, document, inputs, lives)
-    _print_tensors(console, result, source.reasons)
-    if chosen.html_out and not outputs.plot:
-        console.print(
-            f'{chosen.html_out} has no chart: that takes matplotlib, pip install "memsim[plot]"',
-            markup=False,
-        )
 
 
 def _check_outputs(chosen: ReportOptions) -> _Outputs:
@@ -228,7 +261,8 @@ def _check_outputs(chosen: ReportOptions) -> _Outputs:
     if folder:
         if not plot:
             raise ValueError(f'`--png` {folder} needs matplotlib: pip install "memsim[plot]".')
-        drawn = _CHARTS if chosen.lifetime else _CHARTS[:-1]
+        drawn = [*_CHARTS, *(["chips_at_work"] if chosen.lifetime else [])]
+        drawn += ["arrays_at_work"] if chosen.positions and chosen.crossbars != "all" else []
         charts = {name: folder / f"{name}.png" for name in drawn}
         folder.mkdir(parents=True, exist_ok=True)
     every = {"--json": chosen.json_out, "--html": chosen.html_out}
@@ -325,7 +359,7 @@ def _draw(
     lives: Mapping[str, ServiceLife],
     document: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Draws the figures of `_CHARTS`, by name; the last where there are lifetimes."""
+    """Draws the figures of `_CHARTS`, by name, and the lifetimes where there are any."""
     policies = {row: each.policy for row, each in asked.rows.items()}
     encodings = {row: each.config.encoding for row, each in asked.rows.items()}
     figures = {

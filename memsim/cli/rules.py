@@ -48,6 +48,7 @@ REPORT_RULES = (
         "a network that is deployed once is not streamed, and its cells do not wear out",
         excludes=("--from",),
     ),
+    Rule("--batch", "a pass serves inferences", needs=("--positions",)),
     _FAULTS,
     Rule("--force", "it replaces files", needs=("--json", "--html", "--png")),
 )

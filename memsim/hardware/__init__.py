@@ -1,19 +1,30 @@
 """Hardware: what a pass and an inference cost on a chip of given arrays, cells and memory."""
 
 from memsim.hardware.files import PRESETS, read_hardware
+from memsim.hardware.inference import InferenceCost, array_area, inference_cost, product_cost
 from memsim.hardware.parts import Area, Arrays, Hardware, Memory, Reading, WrittenCells
 from memsim.hardware.passes import PassCost, pass_cost, with_net_reduction
+from memsim.hardware.positions import find_positions
+from memsim.hardware.timeline import Stage, Timeline, make_timeline
 
 __all__ = [
     "PRESETS",
     "Area",
     "Arrays",
     "Hardware",
+    "InferenceCost",
     "Memory",
     "PassCost",
     "Reading",
+    "Stage",
+    "Timeline",
     "WrittenCells",
+    "array_area",
+    "find_positions",
+    "inference_cost",
+    "make_timeline",
     "pass_cost",
+    "product_cost",
     "read_hardware",
     "with_net_reduction",
 ]

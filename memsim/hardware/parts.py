@@ -128,13 +128,17 @@ class Memory:
       move_energy: of a bit from memory to the chip, in joules.
       bandwidth: bits in a second.
       buffer_energy: of a bit in or out of the buffer, in joules.
+      index: `latched` in its routes while a section is resident, or read from the buffer again
+        `per_product`.
     """
 
     move_energy: float = 4e-12
     bandwidth: float = 136e9
     buffer_energy: float = 0.1e-12
+    index: Literal["latched", "per_product"] = "latched"
 
     def __post_init__(self) -> None:
+        check_choice("index", self.index, ("latched", "per_product"))
         for name in ("move_energy", "buffer_energy"):
             check_number(name, getattr(self, name), "give joules from 0", 0)
         check_positive("bandwidth", self.bandwidth, "give a positive number of bits in a second")

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 from memsim.budgeting import Budget, Trial
 from memsim.config import CrossbarConfig
+from memsim.hardware.inference import InferenceCost
 from memsim.hardware.parts import Hardware
 from memsim.hardware.passes import PassCost
 from memsim.report.texts import pool_text
+from memsim.service.advising import Advice
 from memsim.service.costs import LAWS, Figure, ServiceInputs
 from memsim.service.ownership import Levelling, ServiceLife, quantiles
 from memsim.service.wear import cycles_per_write
@@ -18,10 +20,12 @@ from memsim.writing import Writing
 
 __all__ = [
     "Upkeep",
+    "advice_json",
     "budget_json",
     "figures_json",
     "finite",
     "hardware_json",
+    "inference_json",
     "lifetime_json",
     "pass_cost_json",
     "service_inputs_json",
@@ -87,6 +91,32 @@ def pass_cost_json(cost: PassCost, baseline: PassCost) -> dict[str, Any]:
         "reduction_of_pulses": reduction("pulses"),
         "reduction_with_index": reduction("pulses", "index"),
         "net_reduction": reduction(*cost.joules),
+    }
+
+
+def inference_json(cost: InferenceCost) -> dict[str, Any]:
+    """Turns what an inference takes into JSON values: energy by part, time, area, bottleneck."""
+    timeline = cost.timeline
+    busy = None if timeline is None else timeline.busy()
+    return {
+        "joules": cost.joules | {"total": cost.total_joules},
+        "seconds": cost.seconds,
+        "batch": cost.batch,
+        "arrays": cost.arrays,
+        "area": cost.area,
+        "busy_seconds": busy,
+        "bottleneck": None if timeline is None else timeline.bottleneck(),
+    }
+
+
+def advice_json(checkpoint: str, config: CrossbarConfig, advice: Advice) -> dict[str, Any]:
+    """Turns advice into JSON values: each figure of each way with its formula and its inputs."""
+    return {
+        "checkpoint": checkpoint,
+        "config": dataclasses.asdict(config) | {"words_per_row": config.words_per_row},
+        "hardware": hardware_json(advice.hardware),
+        "inputs": service_inputs_json(advice.inputs),
+        "ways": {way: figures_json(figures) for way, figures in advice.ways.items()},
     }
 
 

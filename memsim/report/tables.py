@@ -3,6 +3,7 @@
 Each fits the width that it is printed in: names fold, and columns that have no room go on below.
 """
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +31,11 @@ if TYPE_CHECKING:  # rich is slow to import
     from memsim.report._layout import FittingTable
 
 __all__ = [
+    "advice_tables",
     "budget_tables",
     "energy_table",
     "hardware_table",
+    "inference_table",
     "lifetime_tables",
     "policy_table",
     "scheme_table",
@@ -120,6 +123,89 @@ def hardware_table(report: Mapping[str, Any]) -> "FittingTable":
     ]
     columns = [Column("number"), Column("value"), Column("from", left=True, folds=True)]
     return FittingTable(f"Hardware {printable(report['hardware']['name'])}", columns, rows)
+
+
+def inference_table(report: Mapping[str, Any]) -> "FittingTable":
+    """Shows what an inference takes under each policy: energy by part, time, what is busiest.
+
+    Args:
+      report: what `to_json` gives, with `hardware` and with `inference` of each policy.
+    """
+    from memsim.report._layout import Column, FittingTable
+
+    rows = []
+    for name, entry in report["policies"].items():
+        cost = entry["inference"]
+        joules = cost["joules"]
+        # its share of a pass, then its products
+        written = sum(joules[part] for part in PART_NAMES)
+        busiest = cost["bottleneck"]
+        share = cost["busy_seconds"][busiest] / cost["seconds"] / cost["batch"] if busiest else 0
+        rows.append((
+            name,
+            quantity_text(written, "J"),
+            *(quantity_text(joules[part], "J") for part in ("arrays", "drivers", "converters")),
+            quantity_text(joules["shift_add"] + joules["buffers"] + joules["routes"], "J"),
+            quantity_text(joules["total"], "J"),
+            quantity_text(cost["seconds"], "s"),
+            f"{busiest} {100 * share:.0f} %" if busiest else "none",
+        ))  # fmt: skip
+    first = next(iter(report["policies"].values()))["inference"]
+    title = (
+        f"An inference on {printable(report['hardware']['name'])}, "
+        f"{count_text(first['arrays'], 'array')} of {first['area']:.3g} mm^2, "
+        f"{count_text(first['batch'], 'inference')} a pass"
+    )
+    headings = (
+        "written", "arrays", "drivers", "converters", "adders,\nbuffers", "energy", "time",
+        "busiest",
+    )  # fmt: skip
+    return FittingTable(title, [Column("policy"), *map(Column, headings)], rows)
+
+
+def advice_tables(advice: Mapping[str, Any]) -> "list[FittingTable]":
+    """Shows the ways to run a network, and the formula of every figure.
+
+    Args:
+      advice: what `advice_json` gives.
+    """
+    from memsim.report._layout import Column, FittingTable
+
+    ways = advice["ways"]
+    currency = advice["inputs"]["cost"]["currency"]
+    rows = []
+    for way, figures in ways.items():
+        value = {name: figure["value"] for name, figure in figures.items()}
+        even = [value.get(f"break_even_{what}") for what in ("programming", "arrays")]
+        lifetime = value["lifetime"]
+        rows.append((
+            way, f"{value['arrays']:,.0f}", f"{value['area']:,.3g} mm^2",
+            quantity_text(value["joules"], "J"), quantity_text(value["seconds"], "s"),
+            time_text(math.inf if lifetime is None else lifetime),
+            number_text(value["cost_per_million"]),
+            *("" if one is None else number_text(one) for one in even),
+        ))  # fmt: skip
+    headings = (
+        "arrays", "area", "energy", "time", "years until\na cell fails",
+        f"{currency} per million\ninferences", "even at inferences\nper programming",
+        "even at\narrays",
+    )  # fmt: skip
+    title = f"Ways to run the network on {printable(advice['hardware']['name'])}, an inference each"
+    # a row for each formula: ways may come by a figure of one name by other formulas
+    formulas: dict[tuple[str, str], dict[str, str]] = {}
+    for way, figures in ways.items():
+        for name, of in figures.items():
+            shown = number_text(math.inf if of["value"] is None else of["value"])
+            figure = f"{name}, {of['unit']}" if of["unit"] else name
+            formulas.setdefault((figure, of["formula"]), {})[way] = shown
+    by_formula = [
+        (*figure, *(shown.get(way, "") for way in ways)) for figure, shown in formulas.items()
+    ]
+    columns = [Column("figure"), Column("formula", left=True, folds=True), *map(Column, ways)]
+    return [
+        FittingTable(title, [Column("way"), *map(Column, headings)], rows),
+        FittingTable("How it comes about", columns, by_formula),
+    ]
 
 
 def _plain(value: object) -> str:

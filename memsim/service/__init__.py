@@ -1,5 +1,6 @@
 """A chip in service: what wears out, when, and what that costs."""
 
+from memsim.service.advising import Advice, Service, advise
 from memsim.service.costs import (
     Costs,
     Figure,
@@ -31,16 +32,19 @@ from memsim.service.wear import (
 )
 
 __all__ = [
+    "Advice",
     "CellLives",
     "Costs",
     "Endurance",
     "Figure",
     "Levelling",
     "Lognormal",
+    "Service",
     "ServiceInputs",
     "ServiceLife",
     "WearHistogram",
     "Weibull",
+    "advise",
     "cycles_per_write",
     "levelled_wear",
     "levelled_writes",

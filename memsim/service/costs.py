@@ -20,6 +20,7 @@ __all__ = [
     "make_service_inputs",
     "read_service_inputs",
     "total_cost",
+    "work_out_all",
 ]
 
 LAWS: dict[str, type[Lognormal] | type[Weibull]] = {"lognormal": Lognormal, "weibull": Weibull}
@@ -118,7 +119,8 @@ _FORMULAS = {
 
 # what a formula may do with its numbers
 _OPERATIONS: dict[type[ast.operator], Callable[[float, float], float]] = {
-    ast.Add: operator.add, ast.Mult: operator.mul, ast.Div: operator.truediv,
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
 }  # fmt: skip
 _FUNCTIONS: dict[str, Callable[..., float]] = {"min": min, "max": max, "ceil": math.ceil}
 
@@ -209,19 +211,36 @@ def total_cost(
         "write_joules": write_joules,
         "write_seconds": write_seconds,
     }
-    currency, figures = inputs.pop("currency"), {}
-    for name, (unit, formula) in _FORMULAS.items():
+    return work_out_all(_FORMULAS, inputs)
+
+
+def work_out_all(
+    formulas: Mapping[str, tuple[str, str]], inputs: Mapping[str, Any]
+) -> dict[str, Figure]:
+    """Works out formulas, each of the inputs and of those above it.
+
+    Args:
+      formulas: (unit, formula) by the name of the figure; `$` in a unit is the currency.
+      inputs: numbers by name, and the `currency`.
+
+    >>> inputs = {"width": 3.0, "currency": "USD"}
+    >>> work_out_all({"area": ("m^2", "width * 2")}, inputs)["area"].value
+    6.0
+    """
+    known = dict(inputs)
+    currency, figures = known.pop("currency"), {}
+    for name, (unit, formula) in formulas.items():
         # what is shown is what is computed: the text itself is read and worked out
         tree = ast.parse(formula, mode="eval").body
         words = (node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
-        named = {word: inputs[word] for word in words if word not in _FUNCTIONS}
-        inputs[name] = float(_work_out(tree, named))
-        figures[name] = Figure(inputs[name], unit.replace("$", currency), formula, named)
+        named = {word: known[word] for word in words if word not in _FUNCTIONS}
+        known[name] = float(_work_out(tree, named))
+        figures[name] = Figure(known[name], unit.replace("$", currency), formula, named)
     return figures
 
 
 def _work_out(node: ast.expr, named: Mapping[str, float]) -> float:
-    """Works out a formula of numbers, names, + * / and the functions in `_FUNCTIONS`."""
+    """Works out a formula of numbers, names, + - * / and the functions in `_FUNCTIONS`."""
     match node:
         case ast.Constant(value=int() | float() as number):
             return number
