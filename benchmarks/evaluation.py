@@ -17,7 +17,8 @@ from flax import nnx
 import memsim
 from training.data.preprocessing import normalise
 from training.evaluation import make_classify, program_chips
-from training.models.pretrained import MODELS, build, torch_shapes
+from training.models.loading import torch_shapes
+from training.models.pretrained import MODELS, build
 
 _ROUNDS = 7
 

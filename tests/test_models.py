@@ -21,7 +21,8 @@ from memsim.selection import named_leaves
 from training.data.preprocessing import CIFAR, DEIT, TORCHVISION, VIT, Preprocessing, normalise
 from training.models import CifarResNet, ResNet, VisionTransformer
 from training.models.cnn import convolve_patches
-from training.models.pretrained import MODELS, build, open_network, torch_shapes
+from training.models.loading import torch_shapes
+from training.models.pretrained import MODELS, build, open_network
 from training.models.resnet import BasicBlock
 
 
@@ -327,7 +328,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
 FETCH = """
 import sys
-from training.models.pretrained import fetch, open_network
+from training.models.loading import fetch
+from training.models.pretrained import open_network
 for repository in sys.argv[1:]:
     try:
         print(fetch(repository))
