@@ -10,9 +10,6 @@ from jaxtyping import Array, Float, Int
 Tokens = Int[Array, "batch tokens"]
 Hidden = Float[Array, "batch tokens width"]
 
-# of its authors, at the start of training
-_DEVIATION = 0.02
-
 
 class GPTSizes(NamedTuple):
     """The sizes of a GPT-2, and what else its weights do not say.
@@ -38,13 +35,13 @@ class GPTSizes(NamedTuple):
     epsilon: float = 1e-5
 
 
-def _linear(inputs: int, outputs: int, rngs: nnx.Rngs, blocks: int = 0) -> nnx.Linear:
-    deviation = _DEVIATION / (2 * blocks) ** 0.5 if blocks else _DEVIATION
+def _linear(inputs: int, outputs: int, rngs: nnx.Rngs, blocks: float = 0.5) -> nnx.Linear:
+    deviation = (2 * blocks * inputs) ** -0.5
     return nnx.Linear(inputs, outputs, kernel_init=nnx.initializers.normal(deviation), rngs=rngs)
 
 
 def _embedding(number: int, width: int, rngs: nnx.Rngs) -> nnx.Embed:
-    start = nnx.initializers.normal(_DEVIATION)
+    start = nnx.initializers.normal(width**-0.5)
     return nnx.Embed(number, width, embedding_init=start, rngs=rngs)
 
 

@@ -25,7 +25,7 @@ from training.models.llama import Llama, LlamaSizes
 from training.models.loading import fetch, put_tensors, read_tensors, torch_name
 
 # The GPT that is trained on the spot, on bytes.
-SMALL = GPTSizes(vocabulary=256, context=128, width=96, depth=3, heads=4, inner=384)
+SMALL = GPTSizes(vocabulary=256, context=64, width=64, depth=3, heads=4, inner=256)
 # Width and heads of the public ones, and of the small one.
 _GPTS = {
     "gpt2": (768, 12),
