@@ -84,6 +84,8 @@ PERPLEXITY = Score(
     ),
     changed=lambda figure, ratio: figure * ratio,
     text=lambda perplexity, decimals: f"{perplexity:.{decimals + 1}f}",
-    change_text=lambda ratio, decimals: f"{100 * (ratio - 1):+.{decimals}f} %",
+    change_text=lambda ratio, decimals: (
+        f"{100 * (ratio - 1):+.{decimals}f} %" if ratio < 2 else f"{ratio:.{decimals}f}x"
+    ),
     higher_is_better=False,
 )

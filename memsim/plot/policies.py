@@ -210,7 +210,7 @@ def _scores_on(axes: Axes, reference: float, measure: str) -> None:
         label=f"float network ({text})",
     )  # fmt: skip
     if grows:
-        axes.set_ylabel("perplexity above the float network's (%); bars: 95 %")
+        axes.set_ylabel("perplexity added (%); bars: 95 %")
         return
     axes.set_ylabel("accuracy (%); bars: 95 %")
     low, high = axes.get_ylim()
