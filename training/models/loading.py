@@ -71,7 +71,14 @@ def _download_weights(repository: str) -> Path:
         found = None if isinstance(error, LocalEntryNotFoundError) else _download(repository, index)
         if found is None:
             raise
-    for name in sorted(set(json.loads(found.read_text(encoding="utf-8"))["weight_map"].values())):
+    try:
+        names = sorted(set(json.loads(found.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"`weights` {repository} has a {index} that is no index of shards ({error!r}); fetch "
+            "its files and give the path of one."
+        ) from error
+    for name in names:
         huggingface_hub.hf_hub_download(repository, name)
     return found
 
