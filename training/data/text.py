@@ -97,8 +97,8 @@ def open_tokenizer(path: Path | None, vocabulary: int) -> Tokenize:
       vocabulary: tokens that the model knows.
 
     Raises:
-      ValueError: no such file and more tokens than bytes; a file that cannot be read, or of more
-        tokens than the model knows.
+      ValueError: no such file and more tokens than bytes, or a file that cannot be read; later, a
+        token that the model does not know.
       ImportError: the package `tokenizers` is not installed (the message says how to).
     """
     if path is None and vocabulary == 256:
@@ -118,15 +118,15 @@ def open_tokenizer(path: Path | None, vocabulary: int) -> Tokenize:
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # it has no error of its own
         raise ValueError(f"`{path}` is no tokenizer ({error}); fetch it again.") from error
-    known = tokenizer.get_vocab_size()
-    if known > vocabulary:
-        raise ValueError(
-            f"`{path}` has {known} tokens and the model knows {vocabulary}; put that of the "
-            "model's own repository there."
-        )
 
     def tokenize(text: str) -> Int32[np.ndarray, " tokens"]:
-        return np.asarray(tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
+        tokens = np.asarray(tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
+        if tokens.size and tokens.max() >= vocabulary:
+            raise ValueError(
+                f"`{path}` makes tokens up to {tokens.max()} of this text and the model knows "
+                f"{vocabulary}; put that of the model's own repository there."
+            )
+        return tokens
 
     return tokenize
 
