@@ -94,8 +94,7 @@ def choose_task(
 
     Args:
       batch: images, or windows of a text, tested at once.
-      train_data, train_split: images to train on, see `open_task`; or a text, see
-        `open_language_task`.
+      train_data, train_split: images to train on, see `open_task`; or a text, see `Texts`.
       epochs: to train the digits CNN for.
 
     Returns:
