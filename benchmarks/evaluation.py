@@ -16,8 +16,9 @@ from flax import nnx
 
 import memsim
 from training.data.preprocessing import normalise
-from training.evaluation import make_classify, program_chips
-from training.models.pretrained import MODELS, build, torch_shapes
+from training.evaluation import make_test, program_chips
+from training.models.loading import torch_shapes
+from training.models.pretrained import MODELS, build
 
 _ROUNDS = 7
 
@@ -43,7 +44,7 @@ def main() -> None:
         tensors, memsim.CrossbarConfig(), memsim.Policy.parse("sws+stuck:p=0.5,low=3")
     )
     chips = jax.vmap(lambda key: memsim.sample_chip(key, plan))(jax.random.key(0)[None])
-    classify = make_classify(
+    classify = make_test(
         lambda tensors, images: build("resnet20", tensors)(
             normalise(images, MODELS["resnet20"].preprocessing)
         )

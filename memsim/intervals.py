@@ -7,11 +7,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float, Float64
 
 from memsim._checks import check_round
 
-__all__ = ["Interval", "accuracy_change", "confidence_interval", "share_interval"]
+__all__ = [
+    "Interval",
+    "accuracy_change",
+    "confidence_interval",
+    "perplexity_interval",
+    "share_interval",
+]
 
 
 def confidence_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -149,6 +155,43 @@ def share_interval(count: int, trials: int) -> Interval:
     low = scipy.special.betaincinv(count, trials - count + 1, 0.025) if count else 0.0
     high = scipy.special.betaincinv(count + 1, trials - count, 0.975) if count < trials else 1.0
     return Interval(count / trials, float(low), float(high))
+
+
+def perplexity_interval(losses: Float[np.ndarray, "chips windows"]) -> Interval:
+    """Estimates a perplexity from the losses on windows of text, or a ratio of two perplexities.
+
+    Of losses `a` it is the perplexity; of `a - b` on the same windows it is the perplexity of
+    `a` as a multiple of that of `b`, and how hard a window is for both adds nothing. The interval
+    is for other windows of the same length and, of several chips, other chips of the same kind:
+    Student's t of the mean loss, exponentiated.
+
+    Example:
+      >>> losses = np.array([[1.0, 1.5, 0.5, 1.0]])
+      >>> [round(end, 2) for end in perplexity_interval(losses)]
+      [2.72, 1.42, 5.2]
+      >>> perplexity_interval(losses - losses)
+      Interval(mean=1.0, low=1.0, high=1.0)
+
+    Args:
+      losses: mean negative log-likelihood of the tokens of each window, in nats, or differences of
+        them. Of one window there is no telling, and both ends are the value itself.
+
+    Raises:
+      ValueError: no windows or no chips, or losses that are not in rows of chips.
+    """
+    if losses.ndim != 2 or not losses.size:
+        raise ValueError(
+            f"`losses` is of shape {losses.shape}; give a row for each chip, of a window or more."
+        )
+    import scipy.special
+
+    values = np.asarray(losses, np.float64)
+    variance, freedom = _variance(values)
+    windows, mean = values.shape[1], float(values.mean())
+    # from the spread in the sample to that of all windows
+    variance *= windows / max(windows - 1, 1)
+    half = float(scipy.special.stdtrit(freedom, 0.975)) * math.sqrt(variance)
+    return Interval(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
 
 
 def _wilson(mean: float, trials: float, z: float) -> Interval:

@@ -86,6 +86,15 @@ def reference_logits():
 
 
 @pytest.fixture(scope="session")
+def language_logits():
+    """Logits that transformers computes, by the weights and model."""
+    path = SHARED / "oracles" / "logits_lm.npz"
+    if not path.is_file():
+        pytest.skip(f"no reference logits in {path}")
+    return np.load(path)
+
+
+@pytest.fixture(scope="session")
 def ir_drop_circuits():
     """Crossbars with resistive wires that a circuit simulator solved."""
     path = SHARED / "oracles" / "ir_drop_qucs.npz"

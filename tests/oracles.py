@@ -519,3 +519,19 @@ def read_sum(words, inputs, config, readout):
     if config.encoding == "offset_binary":
         read -= sign * sum(inputs)
     return read
+
+
+def window_losses(logits, tokens):
+    """Mean surprise, in nats, of the tokens of a text, window by window of as many logits.
+
+    logits[w][t]: of the token that follows token t of window w. Windows do not overlap.
+    """
+    losses = []
+    for w, window in enumerate(logits):
+        total = 0.0
+        for t, row in enumerate(window):
+            after = tokens[w * len(window) + t + 1]
+            top = max(row)
+            total += top + math.log(sum(math.exp(x - top) for x in row)) - row[after]
+        losses.append(total / len(window))
+    return losses

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 
 import memsim
-from training.evaluation import make_classify, program_chips, unstack
+from training.evaluation import make_test, program_chips, unstack
 
 
 def test_each_network_is_tested_on_every_image_in_any_batches():
@@ -16,7 +16,7 @@ def test_each_network_is_tested_on_every_image_in_any_batches():
         traced.append(images.shape)
         return images @ network
 
-    classify = make_classify(apply)
+    classify = make_test(apply)
     for size in (4, 11):
         batches = [(images[i : i + size], labels[i : i + size]) for i in range(0, 11, size)]
         correct = classify(networks, iter(batches))

@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from memsim.intervals import accuracy_change, share_interval
+from memsim.intervals import (
+    accuracy_change,
+    confidence_interval,
+    perplexity_interval,
+    share_interval,
+)
 
 
 def test_on_one_chip_the_interval_is_newcombes_for_shares_of_one_multinomial():
@@ -128,3 +133,31 @@ def test_the_interval_of_a_share_covers_whatever_the_share(trials):
 def test_a_share_is_of_trials(count, trials, message):
     with pytest.raises(ValueError, match=message):
         share_interval(count, trials)
+
+
+def test_on_one_chip_the_interval_of_a_perplexity_is_students():
+    losses = np.random.default_rng(0).gamma(9, 0.2, 50)
+    expected = np.exp([losses.mean(), *confidence_interval(losses)])
+    np.testing.assert_allclose(perplexity_interval(losses[None]), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("windows", "chips"), [(50, 1), (200, 8), (40, 4)])
+def test_the_interval_of_a_ratio_covers_other_chips_and_other_windows(windows, chips):
+    rng = np.random.default_rng(0)
+    covered, trials = 0, 500
+    for _ in range(trials):
+        hard = rng.gamma(9, 0.2, windows)  # what is hard for both adds nothing
+        of_chip = rng.normal(0, 0.03, (chips, 1)) if chips > 1 else 0
+        more = 0.1 + of_chip + rng.normal(0, 0.05, windows) + rng.normal(0, 0.05, (chips, windows))
+        ratio = perplexity_interval((hard + more) - hard)
+        assert ratio.high - ratio.low < 0.4
+        covered += ratio.low <= np.exp(0.1) <= ratio.high
+    assert 0.92 <= covered / trials <= 0.98
+
+
+def test_one_window_tells_nothing_of_others():
+    assert perplexity_interval(np.array([[1.0]])) == pytest.approx((np.e,) * 3)
+    assert perplexity_interval(np.zeros((3, 1))) == (1, 1, 1)
+    for shape in ((0, 3), (3, 0), (3,)):
+        with pytest.raises(ValueError, match="`losses` is of shape"):
+            perplexity_interval(np.zeros(shape))

@@ -21,7 +21,8 @@ from memsim.selection import named_leaves
 from training.data.preprocessing import CIFAR, DEIT, TORCHVISION, VIT, Preprocessing, normalise
 from training.models import CifarResNet, ResNet, VisionTransformer
 from training.models.cnn import convolve_patches
-from training.models.pretrained import MODELS, build, open_network, torch_shapes
+from training.models.loading import torch_shapes
+from training.models.pretrained import MODELS, build, open_network
 from training.models.resnet import BasicBlock
 
 
@@ -327,12 +328,13 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
 FETCH = """
 import sys
-from training.models.pretrained import fetch, open_network
+from training.models.loading import fetch
+from training.models.pretrained import open_network
 for repository in sys.argv[1:]:
     try:
         print(fetch(repository))
         print(open_network("resnet20", repository).preprocessing)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         print(error)
 """
 
@@ -385,6 +387,26 @@ def test_weights_come_from_the_hub_with_their_preprocessing(fetched, small):
     kept, *_, missing = fetched({}, "some/resnet20.cifar", "some/missing", HF_HUB_OFFLINE="1")
     assert kept == lines[0]
     assert "Without a network, fetch https://huggingface.co/some/missing/resolve/" in missing
+
+
+@pytest.mark.slow
+def test_weights_in_several_files_come_from_the_hub(fetched, small, tmp_path):
+    tensors, _ = small
+    names, folder = sorted(tensors), "/some/sharded/resolve/main"
+    parts = {"one.safetensors": names[::2], "two.safetensors": names[1::2]}
+    files = {}
+    for part, some in parts.items():
+        memsim.save_tensors(tmp_path / part, {name: tensors[name] for name in some})
+        files[f"{folder}/{part}"] = (tmp_path / part).read_bytes()
+    index = {"weight_map": {name: part for part, some in parts.items() for name in some}}
+    files[f"{folder}/model.safetensors.index.json"] = json.dumps(index).encode()
+    path, preprocessing = fetched(files, "some/sharded")
+    assert path.endswith("model.safetensors.index.json")
+    assert preprocessing == str(CIFAR)
+    files[f"{folder}/model.safetensors.index.json"] = b"[]"
+    (broken,) = fetched({name.replace("sharded", "broken"): x for name, x in files.items()},
+                        "some/broken")  # fmt: skip
+    assert "is no index of shards" in broken
 
 
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2), (2, 1)])

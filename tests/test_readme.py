@@ -61,6 +61,11 @@ def test_the_example_of_encodings_runs():
     assert found["found"].baseline is found["plain"].baseline
 
 
+def test_the_example_of_a_language_model_runs():
+    (code,) = blocks("python", "docs/language-models.md")
+    execute(code, "docs/language-models.md")
+
+
 def test_the_judge_of_a_budget_runs(assets, monkeypatch):
     monkeypatch.chdir(assets)
     (code,) = blocks("py", "docs/policies.md")

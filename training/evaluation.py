@@ -1,4 +1,4 @@
-"""Networks programmed onto chips: what it took, how well they classify."""
+"""Networks programmed onto chips: what it took, how well they do what they were trained for."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, Num, PyTree
 
 import memsim
 from training.data import Batch
+from training.scoring import ACCURACY, Score
 
 Apply = Callable[[PyTree, Array], Array]
 
@@ -64,48 +65,53 @@ def same_weights(one: PyTree, other: PyTree) -> bool:
     return all(np.array_equal(*pair) for pair in pairs)
 
 
-def make_classify(
-    apply: Apply,
-) -> Callable[[Sequence[PyTree], Iterable[Batch]], Bool[np.ndarray, "networks images"]]:
-    """Makes `(networks, batches) -> correct`: which images each network gets right.
+def make_test(
+    apply: Apply, score: Score = ACCURACY
+) -> Callable[[Sequence[PyTree], Iterable[Batch]], Num[np.ndarray, "networks examples"]]:
+    """Makes `(networks, batches) -> values`: what each network scores on each example, such as
+    whether it gets an image right.
 
     Every batch is read once and goes through all networks. Networks have been programmed before:
-    nothing but `apply`, `(params, images) -> logits`, runs per batch. The result compiles once for
+    nothing but `apply`, `(params, inputs) -> logits`, runs per batch. The result compiles once for
     all networks of one shape.
+
+    Args:
+      apply: `(params, inputs) -> logits`.
+      score: says the value of an example.
     """
 
     @jax.jit
-    def one(params: PyTree, images: Array, labels: Array) -> Array:
-        return jnp.argmax(apply(params, images), axis=-1) == labels
+    def one(params: PyTree, inputs: Array, labels: Array) -> Array:
+        return score.of_batch(apply(params, inputs), labels)
 
-    def classify(
+    def test(
         networks: Sequence[PyTree], batches: Iterable[Batch]
-    ) -> Bool[np.ndarray, "networks images"]:
+    ) -> Num[np.ndarray, "networks examples"]:
         networks = [jax.device_put(network) for network in networks]
-        correct, size = [], 0
-        for images, labels in batches:
+        values, size = [], 0
+        for inputs, labels in batches:
             count = len(labels)
             size = size or count
             if count < size:  # the last batch: as large as the others, so as not to recompile
-                images, labels = (
+                inputs, labels = (
                     np.pad(x, [(0, size - count)] + [(0, 0)] * (x.ndim - 1))
-                    for x in (images, labels)
+                    for x in (inputs, labels)
                 )
-            of_batch = [one(network, images, labels) for network in networks]
-            correct.append(np.stack([np.asarray(right)[:count] for right in of_batch]))
-        return np.concatenate(correct, axis=1)
+            of_batch = [one(network, inputs, labels) for network in networks]
+            values.append(np.stack([np.asarray(value)[:count] for value in of_batch]))
+        return np.concatenate(values, axis=1)
 
-    return classify
+    return test
 
 
-def cross_entropy(logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]) -> Array:
-    """Computes the mean over the batch, in nats."""
+def cross_entropy(logits: Float[Array, "*batch classes"], labels: Int[Array, "*batch"]) -> Array:
+    """Computes the mean over the batch, and over the tokens of a text, in nats."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
 def distillation(
-    logits: Float[Array, "batch classes"],
-    teacher: Float[Array, "batch classes"],
+    logits: Float[Array, "*batch classes"],
+    teacher: Float[Array, "*batch classes"],
     temperature: float = 4.0,
 ) -> Array:
     """Measures how far the network is from its teacher: mean over the batch, in nats.

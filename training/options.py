@@ -9,6 +9,7 @@ import typer
 
 import memsim
 from memsim.cli.records import filled_in
+from training.models.language import LANGUAGE_MODELS
 from training.models.pretrained import MODELS
 
 # The files of a folder of `--assets`.
@@ -34,7 +35,7 @@ StuckAt = Annotated[
 ]
 Passes = Annotated[int, typer.Option(min=1, help="times that the network is programmed")]
 Seed = Annotated[int, typer.Option(help=f"source of all draws, 0 to {MAX_SEED}")]
-BatchSize = Annotated[int, typer.Option(min=1, help="images tested at once")]
+BatchSize = Annotated[int, typer.Option(min=1, help="images, or windows of a text, tested at once")]
 Epochs = Annotated[int, typer.Option(min=1, help="epochs of training the digits CNN")]
 ShareAt1 = Annotated[
     float, typer.Option(min=0, max=1, help="share of worn cells stuck at 1; a placeholder")
@@ -117,9 +118,14 @@ def _is_repeatable(chosen: HardwareOptions, name: str) -> bool:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskOptions(HardwareOptions):
-    """The trained network that is programmed, and the images that it is tested on."""
+    """The trained network that is programmed, and the images or text that it is tested on."""
 
-    model: Annotated[str | None, typer.Option(help=f"one of {', '.join(MODELS)}")] = None
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help=f"one of {', '.join(MODELS)}; or a language model, {', '.join(LANGUAGE_MODELS)}"
+        ),
+    ] = None
     weights: Annotated[
         str | None,
         typer.Option(
@@ -128,10 +134,18 @@ class TaskOptions(HardwareOptions):
         ),
     ] = None
     data: Annotated[
-        str | None, typer.Option(help=".npz of image and label, or a set of TensorFlow Datasets")
+        str | None,
+        typer.Option(
+            help=".npz of image and label, or a set of TensorFlow Datasets; for a language model a "
+            "text file, a set of texts, or help: Python's own help texts"
+        ),
     ] = None
     split: Annotated[
-        str | None, typer.Option(help="split of the data set, by default its test split")
+        str | None,
+        typer.Option(
+            help="split of the data set, by default its test split; of a text file train, test "
+            "(its last tenth) or all"
+        ),
     ] = None
     data_dir: Annotated[str | None, typer.Option(help="where TensorFlow Datasets are")] = None
     assets: Annotated[
@@ -139,7 +153,7 @@ class TaskOptions(HardwareOptions):
         typer.Option(help=f"a folder of {RESNET20} and {CIFAR10}: runs this network on them"),
     ] = None
     limit: Annotated[
-        int | None, typer.Option(min=1, help="test on the first so many images only")
+        int | None, typer.Option(min=1, help="test on the first so many images, or windows, only")
     ] = None
 
 

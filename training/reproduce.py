@@ -1,12 +1,14 @@
 """The published experiment: writes saved, accuracy kept, time and energy, under each policy.
 
     python -m training.reproduce --model resnet50 --weights FILE --data imagenet2012
+    python -m training.reproduce --model gpt2 --weights openai-community/gpt2 --data lm1b
 
 Policies are those of Farias and Kung, arXiv 2410.21730: sorted weight sectioning within an output
 and over the whole layer, alone and with bit stucking over p and low; Flip-N-Write and offsets in
 the style of ARAS; and our own matching in Hamming space, exact and within tolerances, their mean
 errors corrected or not. Without a model it is the ResNet-20 of `--assets`, or the digits CNN of the
-demo. With --writing, each policy under each way that writes fail: pulses, wrong cells, accuracy.
+demo. With --writing, each policy under each way that writes fail: pulses, wrong cells, accuracy. A
+language model has a perplexity in place of an accuracy; --model gpt-small is trained on the spot.
 """
 
 import dataclasses
@@ -21,7 +23,8 @@ import numpy as np
 import rich.progress
 import rich.table
 import typer
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, Num, PyTree
+from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 import memsim
@@ -29,20 +32,29 @@ from memsim import plot
 from memsim.cli.records import with_options
 from memsim.config import Encoding
 from memsim.hardware import with_net_reduction
-from memsim.intervals import Interval, accuracy_change
+from memsim.intervals import Interval
 from memsim.report.terminal import results_console
 from memsim.report.texts import index_bits_text
 from memsim.selection import named_leaves
 from memsim.summary import with_reduction
 from training import options, runs
 from training.data import Batch
-from training.evaluation import make_classify, same_weights
+from training.evaluation import make_test, same_weights
 from training.experiment import Case, list_cases, list_policies
 from training.policies import differ
 from training.progress import progress_bar
+from training.scoring import Score
 from training.tasks import Task, choose_task
 
 _PULSES = memsim.cells.ConstantPulses()
+# Titles of the charts on the page, by their files.
+_TITLES = {
+    "accuracy_against_pulses": "Accuracy and pulses",
+    "accuracy_against_reduction": "Accuracy and reduction",
+    "perplexity_against_pulses": "Perplexity and pulses",
+    "perplexity_against_reduction": "Perplexity and reduction",
+    "reduction_against_index_bits": "Reduction and its price",
+}
 
 
 class Outcome(NamedTuple):
@@ -50,7 +62,8 @@ class Outcome(NamedTuple):
 
     Attributes:
       summary: its writes, means over chips.
-      change: of the accuracy against the float network on the same images, a share of 1.
+      change: of the accuracy against the float network on the same images, a share of 1; of a
+        perplexity, the ratio.
       seconds, joules: of writing; None where writes fail, which takes pulses of several kinds.
     """
 
@@ -64,14 +77,14 @@ class Result(NamedTuple):
     """The figures of the experiment.
 
     Attributes:
-      images: tested on.
-      float_accuracy: of the float network, share of 1.
+      images: tested on; windows of a text.
+      float_network: accuracy or perplexity of the float network.
       outcomes: by policy.
       digital: tensors left out.
     """
 
     images: int
-    float_accuracy: float
+    float_network: Interval
     outcomes: dict[str, Outcome]
     digital: list[str]
 
@@ -97,17 +110,17 @@ def run(
       hardware: whose prices net reductions are of.
       stuck_at: share of cells that are stuck, half of them at each level.
     """
-    classify = make_classify(task.apply)
+    measure = make_test(task.apply, task.score)
     progress = bar.add_task("", total=task.rounds * (1 + len(cases)))
 
-    def test(what: str, networks: Sequence[PyTree]) -> Bool[np.ndarray, "networks images"]:
+    def test(what: str, networks: Sequence[PyTree]) -> Num[np.ndarray, "networks images"]:
         def ticking() -> Iterator[Batch]:
             for batch in task.batches():
                 yield batch
                 bar.advance(progress)
 
         bar.update(progress, description=what)
-        return classify(networks, ticking())
+        return measure(networks, ticking())
 
     (reference,) = test("testing the float network", [task.params])
     keys = jax.random.split(jax.random.key(seed), chips)
@@ -119,7 +132,7 @@ def run(
         some = keys if differ(unsorted, stuck_at, writing=writing) else keys[:1]
         return [program(Case(unsorted, writing), key)[1] for key in some]
 
-    exact: tuple[PyTree, Bool[np.ndarray, "networks images"]] | None = None
+    exact: tuple[PyTree, Num[np.ndarray, "networks images"]] | None = None
     outcomes: dict[str, Outcome] = {}
     for name, case in cases.items():
         bar.update(progress, description=f"programming {name}")
@@ -135,22 +148,22 @@ def run(
         )
         summary = with_net_reduction(summary, memsim.mean_over_chips(others), hardware)
         if exact and len(held) == 1 and same_weights(held[0], exact[0]):
-            correct = exact[1]  # most placements hold the same weights: one test for all
+            values = exact[1]  # most placements hold the same weights: one test for all
             bar.advance(progress, task.rounds)
         else:
-            correct = test(f"testing {name}", held)
+            values = test(f"testing {name}", held)
         if exact is None and len(held) == 1:
-            exact = held[0], correct
+            exact = held[0], values
         sure = case.writing is None
         outcomes[name] = Outcome(
             summary,
-            accuracy_change(correct, reference),
+            task.score.compare(values, reference),
             memsim.cells.write_time(summary, pulses) if sure else None,
             memsim.cells.write_energy(summary, pulses) if sure else None,
         )
     mapped = next(iter(outcomes.values())).summary.layers
     digital = [name for name in named_leaves(task.params) if name not in mapped]
-    return Result(reference.size, float(reference.mean()), outcomes, digital)
+    return Result(reference.size, task.score.interval(reference), outcomes, digital)
 
 
 def make_program(
@@ -268,7 +281,7 @@ def main(chosen: ReproduceOptions) -> None:
             chosen.priced(config), bar, chosen.stuck_at,
         )  # fmt: skip
     settings = task.source | {
-        "images": result.images,
+        task.score.examples: result.images,
         "stuck_at": chosen.stuck_at,
         "chips": chosen.chips,
         "seed": chosen.seed,
@@ -277,13 +290,13 @@ def main(chosen: ReproduceOptions) -> None:
         "pulses": dataclasses.asdict(pulses),
         **runs.versions(),
     }
-    save(chosen.out, task.name, config, cases, settings, result)
-    show(chosen.out, task.name, result)
+    save(chosen.out, task, config, cases, settings, result)
+    show(chosen.out, task, result)
 
 
 def save(
     out: Path,
-    name: str,
+    task: Task,
     config: memsim.CrossbarConfig,
     cases: Mapping[str, Case],
     settings: dict[str, Any],
@@ -291,61 +304,70 @@ def save(
 ) -> None:
     """Writes the charts, as PNG and PDF, `report.html`, and `reproduce.json` last."""
     summaries = {policy: outcome.summary for policy, outcome in result.outcomes.items()}
-    change = {policy: outcome.change for policy, outcome in result.outcomes.items()}
-    policies = {policy: case.policy for policy, case in cases.items()}
-    pictures = {"Accuracy and pulses": "accuracy_against_pulses"}
-    if any(case.writing for case in cases.values()):
-        pulses = {name: summary.pulses for name, summary in summaries.items()}
-        chart = plot.accuracy_against_pulses(policies, pulses, change, result.float_accuracy)
-        figures = {"accuracy_against_pulses": chart}
-    else:
-        pictures = {
-            "Accuracy and reduction": "accuracy_against_reduction",
-            "Reduction and its price": "reduction_against_index_bits",
-        }
-        figures = {
-            "accuracy_against_reduction": plot.accuracy_against_reduction(
-                policies, summaries, change, result.float_accuracy
-            ),
-            "reduction_against_index_bits": plot.reduction_against_index_bits(policies, summaries),
-        }
-    document = memsim.report.to_json(name, config, summaries, result.digital)
-    document |= {"float_accuracy": result.float_accuracy, "settings": settings}
+    score, reference = task.score, result.float_network
+    document = memsim.report.to_json(task.name, config, summaries, result.digital)
+    document |= {
+        f"float_{score.name}": reference.mean,
+        f"float_{score.name}_interval": [reference.low, reference.high],
+        "settings": settings,
+    }
     for policy, outcome in result.outcomes.items():
         document["policies"][policy] |= {
-            "accuracy": result.float_accuracy + outcome.change.mean,
-            "accuracy_change": outcome.change.mean,
-            "accuracy_change_interval": [outcome.change.low, outcome.change.high],
+            score.name: score.changed(reference.mean, outcome.change.mean),
+            score.change: outcome.change.mean,
+            f"{score.change}_interval": [outcome.change.low, outcome.change.high],
             "write_seconds": outcome.seconds,
             "write_joules": outcome.joules,
         }
-    shown = {"float network": result.float_accuracy}
+    shown = {score.name: {"float network": reference.mean}}
+    figures = draw(score, cases, result)
+    pictures = {title: file for file, title in _TITLES.items() if file in figures}
     runs.write_results(
         out, "reproduce.json", document, shown, figures, pictures, kinds=("png", "pdf")
     )
 
 
-def show(out: Path, name: str, result: Result) -> None:
+def draw(score: Score, cases: Mapping[str, Case], result: Result) -> dict[str, Figure]:
+    """Draws what is kept against what is saved, by the name of the file of each chart."""
+    summaries = {policy: outcome.summary for policy, outcome in result.outcomes.items()}
+    change = {policy: outcome.change for policy, outcome in result.outcomes.items()}
+    policies = {policy: case.policy for policy, case in cases.items()}
+    kept = (change, result.float_network.mean)
+    if any(case.writing for case in cases.values()):
+        pulses = {name: summary.pulses for name, summary in summaries.items()}
+        chart = plot.accuracy_against_pulses(policies, pulses, *kept, measure=score.name)
+        return {f"{score.name}_against_pulses": chart}
+    chart = plot.accuracy_against_reduction(policies, summaries, *kept, measure=score.name)
+    return {
+        f"{score.name}_against_reduction": chart,
+        "reduction_against_index_bits": plot.reduction_against_index_bits(policies, summaries),
+    }
+
+
+def show(out: Path, task: Task, result: Result) -> None:
     """Prints the table."""
+    score, (reference, *ends) = task.score, result.float_network
+    low, high = (score.text(end, 2) for end in ends)
     table = rich.table.Table(
-        title=f"{name}: float network {100 * result.float_accuracy:.2f} % on "
-        f"{result.images:,} images",
+        title=f"{task.name}: float network {score.text(reference, 2)} ({low} to {high}) "
+        f"on {result.images:,} {score.examples}",
         title_justify="left",
     )
     fail = any(outcome.seconds is None for outcome in result.outcomes.values())
     table.add_column("policy" + ", how it is written" * fail, no_wrap=not fail)
     price = ("pulses", "wrong cells") if fail else ("write time", "energy")
-    for heading in ("reduction", "net energy", "accuracy", "change (95 %)", *price, "index bits"):
+    for heading in ("reduction", "net energy", score.name, "change (95 %)", *price, "index bits"):
         table.add_column(heading, justify="right")
     table.add_column("analog-valid")
     for policy, outcome in result.outcomes.items():
-        summary, (change, low, high) = outcome.summary, outcome.change
+        summary = outcome.summary
+        change, low, high = (score.change_text(end, 2) for end in outcome.change)
         table.add_row(
             policy,
             "" if summary.reduction is None else f"{summary.reduction:.2f}x",
             "" if summary.net_reduction is None else f"{summary.net_reduction:.2f}x",
-            f"{100 * (result.float_accuracy + change):.2f} %",
-            f"{100 * change:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})",
+            score.text(score.changed(reference, outcome.change.mean), 2),
+            f"{change} ({low} to {high})",
             *_price_texts(outcome),
             index_bits_text(summary.index_bits_per_weight),
             "yes" if summary.analog_valid else "NO",
@@ -353,7 +375,7 @@ def show(out: Path, name: str, result: Result) -> None:
     console = results_console()
     console.print(table)
     chips = max(outcome.summary.chips for outcome in result.outcomes.values())
-    over = f"images and {chips} chips" if chips > 1 else "images, of one chip"
+    over = f"{score.examples} and {chips} chips" if chips > 1 else f"{score.examples}, of one chip"
     written = "" if fail else "one constant-amplitude pulse per write, taken to succeed; "
     console.print(
         f"intervals over {over}; {written}"

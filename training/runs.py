@@ -171,7 +171,7 @@ def write_results(
     out: Path,
     name: str,
     document: Mapping[str, Any],
-    accuracy: Mapping[str, float],
+    scores: Mapping[str, Mapping[str, float]],
     figures: Mapping[str, Figure],
     pictures: Mapping[str, str],
     kinds: Sequence[str] = ("png",),
@@ -182,14 +182,15 @@ def write_results(
       out: the folder.
       name: of the JSON file.
       document: the report, see `memsim.report.to_json`.
-      accuracy: shares of 1 by whose accuracy they are, for the page.
+      scores: for the page, `accuracy` in shares of 1 or `perplexity`, each by what it is of.
       figures: by the name of their file.
       pictures: those of them on the page: names by title.
       kinds: of the files.
     """
     write_charts(out, figures, kinds)
     drawn = {title: plot.to_svg(figures[file]) for title, file in pictures.items()}
-    write_text(out / "report.html", memsim.report.to_html(document, accuracy, drawn), force=True)
+    page = memsim.report.to_html(document, pictures=drawn, **scores)
+    write_text(out / "report.html", page, force=True)
     write_document(out / name, document)
 
 

@@ -1,4 +1,4 @@
-"""Tasks, which are programmed and tested: a trained network and its images."""
+"""Tasks, which are programmed and tested: a trained network and its images, or its text."""
 
 import functools
 import hashlib
@@ -25,30 +25,50 @@ from training.data import (
     read_batches,
     training_batches,
 )
-from training.evaluation import Apply, make_classify
+from training.data.text import (
+    HELP,
+    LONGEST,
+    cut_windows,
+    open_tokenizer,
+    read_text,
+    window_batches,
+)
+from training.evaluation import Apply, make_test
 from training.float_training import train
 from training.models import CNN
+from training.models.language import (
+    LANGUAGE_MODELS,
+    LanguageModel,
+    make_small_gpt,
+    open_language_model,
+)
 from training.models.pretrained import open_network
 from training.options import CIFAR10, RESNET20, TaskOptions
+from training.scoring import ACCURACY, PERPLEXITY, Score
 
 # Images up to this size are decoded once and kept.
 _KEEP_BYTES = 2**30
 # Images per step of training the digits CNN.
 _BATCH = 64
+# The small GPT: windows per step of training, steps, learning rate.
+_GPT_BATCH, _GPT_STEPS, _GPT_RATE = 16, 1200, 5e-3
+# Logits computed at once, at most.
+_LOGITS = 2**26
 
 
 class Task(NamedTuple):
-    """A trained network and the images it is tested on.
+    """A trained network and the images, or the windows of a text, that it is tested on.
 
     Attributes:
       name: of the network, or its checkpoint.
       source: what it was made from, for the record.
       params: its weights.
-      apply: `(params, images) -> logits`.
+      apply: `(params, images) -> logits`, or of tokens.
       batches: reads the images, from the first.
       rounds: batches there are.
       training: `(size, seed, start) -> batches` to train on without end, from number `start`; None
         where there are no training images.
+      score: says how well it does.
     """
 
     name: str
@@ -58,6 +78,7 @@ class Task(NamedTuple):
     batches: Callable[[], Iterable[Batch]]
     rounds: int
     training: Callable[[int, int, int], Iterator[Batch]] | None = None
+    score: Score = ACCURACY
 
 
 def choose_task(
@@ -68,11 +89,13 @@ def choose_task(
     epochs: int = 40,
 ) -> Callable[[int, rich.progress.Progress], Task]:
     """Checks the options that choose a task: the network of `assets`, that of `model`, `weights`
-    and `data`, or the digits CNN, its `weights` given or else trained for `epochs`.
+    and `data`, the small GPT, or the digits CNN; the last two have their `weights` given or are
+    trained.
 
     Args:
-      batch: images tested at once.
-      train_data, train_split: images to train on, see `open_task`.
+      batch: images, or windows of a text, tested at once.
+      train_data, train_split: images to train on, see `open_task`; or a text, see `Texts`.
+      epochs: to train the digits CNN for.
 
     Returns:
       `(seed, bar) -> Task`, which opens it.
@@ -86,6 +109,8 @@ def choose_task(
         raise ValueError("`--assets` brings its own model, weights and data; leave these out.")
     if assets:
         model, weights, data = "resnet20", str(assets / RESNET20), str(assets / CIFAR10)
+    elif model in LANGUAGE_MODELS:
+        return _choose_language_task(options, batch, train_data, train_split)
     elif not model and not data:
         if options.limit or options.split or options.data_dir or train_data or train_split:
             raise ValueError(
@@ -101,6 +126,22 @@ def choose_task(
         train_data, train_split,
     )  # fmt: skip
     return lambda seed, bar: chosen()
+
+
+def _choose_language_task(
+    options: TaskOptions, batch: int, train_data: str | None, train_split: str | None
+) -> Callable[[int, rich.progress.Progress], Task]:
+    model, weights, data = options.model or "", options.weights, options.data
+    small = model == "gpt-small"
+    missing = [name for name, value in (("--weights", weights), ("--data", data)) if not value]
+    if missing and not small:
+        raise ValueError(f"{', '.join(missing)} missing; {model} takes --weights and --data.")
+    text = Texts(
+        data or HELP, options.split, options.data_dir, options.limit, batch, train_data, train_split
+    )
+    if weights:
+        return lambda seed, bar: open_language_task(model, weights, text)
+    return lambda seed, bar: small_gpt_task(seed, bar, text)
 
 
 def digits_task(
@@ -214,6 +255,96 @@ def open_task(
     return Task(weights, source, params, network.apply, lambda: kept or batches(), rounds, training)
 
 
+class Texts(NamedTuple):
+    """The text that a language model is tested on, and that which it learns from.
+
+    Attributes:
+      data, split, data_dir: see `read_text`.
+      limit: test on the first so many windows only.
+      batch: windows at once, at most.
+      train_data, train_split: a text to train on, by default the training part of `data`.
+    """
+
+    data: str = HELP
+    split: str | None = None
+    data_dir: str | None = None
+    limit: int | None = None
+    batch: int = 250
+    train_data: str | None = None
+    train_split: str | None = None
+
+
+def open_language_task(model: str, weights: str, text: Texts) -> Task:
+    """Opens a language model and the text that it is tested on: its perplexity is measured.
+
+    Args:
+      model, weights: see `open_language_model`.
+      text: cut into windows as long as the model takes, of 2,048 tokens at most.
+
+    Raises:
+      ValueError, FileNotFoundError, ImportError: as `open_language_model`, `read_text`,
+        `open_tokenizer` and `cut_windows`.
+    """
+    return _language_task(weights, model, open_language_model(model, weights), text)
+
+
+def small_gpt_task(
+    seed: int,
+    bar: rich.progress.Progress,
+    text: Texts = Texts(),  # noqa: B008 - a record that nothing changes
+    steps: int = _GPT_STEPS,
+) -> Task:
+    """Opens the small GPT, which reads bytes, trained on the spot.
+
+    Args:
+      seed: of the weights and the batches.
+      text: to train and test on, by default Python's own help texts.
+      steps: of training.
+
+    Raises:
+      ValueError, FileNotFoundError: as `read_text` and `cut_windows`.
+    """
+    task = _language_task("small GPT", "gpt-small", make_small_gpt(seed), text)
+    assert task.training is not None  # noqa: S101 - a text always has a part to train on
+    batches = task.training(_GPT_BATCH, seed, 0)
+    return task._replace(params=train(task.apply, task.params, batches, steps, _GPT_RATE, bar))
+
+
+def _language_task(name: str, model: str, network: LanguageModel, text: Texts) -> Task:
+    length = min(network.context, LONGEST)
+    tokenize = open_tokenizer(network.tokenizer, network.vocabulary)
+
+    def read(data: str, split: str | None) -> np.ndarray:
+        return tokenize(read_text(data, split, text.data_dir))
+
+    inputs, after = cut_windows(read(text.data, text.split), length, text.data)
+    count = min(len(inputs), text.limit or len(inputs))
+    # logits of a large vocabulary are many
+    size = max(1, min(text.batch, count, _LOGITS // (length * network.vocabulary)))
+    batches = [
+        (inputs[at : min(at + size, count)], after[at : min(at + size, count)])
+        for at in range(0, count, size)
+    ]
+    learned = text.train_data or text.data
+
+    @functools.cache  # a text to train on may be long
+    def tokens() -> np.ndarray:
+        found = read(learned, text.train_split or "train")
+        cut_windows(found, length, learned)
+        return found
+
+    def training(size: int, seed: int, start: int) -> Iterator[Batch]:
+        return window_batches(tokens(), length, size, seed, start)
+
+    source = {"model": model, "data": text.data, "split": text.split, "window": length}
+    if text.train_data is not None:
+        source |= {"train_data": text.train_data, "train_split": text.train_split}
+    params = jax.tree.map(jnp.asarray, network.tensors)
+    return Task(
+        name, source, params, network.apply, lambda: batches, len(batches), training, PERPLEXITY
+    )
+
+
 def check_classes(argument: str, data: str, images: Images, weights: str, classes: int) -> None:
     """Checks that images are of the classes that a network tells apart.
 
@@ -228,7 +359,7 @@ def check_classes(argument: str, data: str, images: Images, weights: str, classe
 
 
 def measure_float(task: Task) -> tuple[int, float, dict[str, str]]:
-    """Counts the images, tests the float network, and fingerprints its weights and the images."""
+    """Counts the images, scores the float network, and fingerprints its weights and the images."""
     weights, images = hashlib.sha256(), hashlib.sha256()
     for name, leaf in named_leaves(task.params).items():
         weights.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
@@ -240,6 +371,6 @@ def measure_float(task: Task) -> tuple[int, float, dict[str, str]]:
                 images.update(np.ascontiguousarray(part).tobytes())
             yield batch
 
-    (correct,) = make_classify(task.apply)([task.params], reading())
+    (values,) = make_test(task.apply, task.score)([task.params], reading())
     fingerprints = {"weights": weights.hexdigest(), "images": images.hexdigest()}
-    return correct.size, float(correct.mean()), fingerprints
+    return values.size, float(task.score.figure(values)), fingerprints

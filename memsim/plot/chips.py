@@ -41,33 +41,42 @@ _TIMES = {
 _TIMES |= {f"{n:,} years": n * DAYS_PER_YEAR for n in (3, 10, 30, 100, 1000, 10**4, 10**6)}
 
 
-def accuracy_over_chips(float_accuracy: float, series: Mapping[str, Sequence[float]]) -> Figure:
+def accuracy_over_chips(
+    float_accuracy: float, series: Mapping[str, Sequence[float]], measure: str = "accuracy"
+) -> Figure:
     """Draws the accuracy of every chip, a row of dots per series, against the float network.
 
     Args:
       float_accuracy: share of 1.
       series: shares of 1, one per chip, by what was done.
+      measure: `accuracy`; or `perplexity`: all figures are perplexities.
     """
     figure = new_figure(8, 1.2 + 0.75 * len(series))
     axes = figure.subplots()
     colours = (BAD, GOOD, BAR, SOFT)
+    share = measure == "accuracy"
+    scale = 100 if share else 1
+
+    def text(value: float) -> str:
+        return f"{100 * value:.1f} %" if share else f"{value:.2f}"
+
     for row, values in enumerate(series.values()):
-        percent = 100 * np.asarray(values)
-        spread = np.linspace(-0.22, 0.22, percent.size)[np.argsort(np.argsort(percent))]
+        figures = scale * np.asarray(values)
+        spread = np.linspace(-0.22, 0.22, figures.size)[np.argsort(np.argsort(figures))]
         colour = colours[row % len(colours)]
-        axes.scatter(percent, row + spread, s=16, color=colour, alpha=0.75, linewidth=0)
-        axes.plot([percent.mean()] * 2, [row - 0.33, row + 0.33], color=colour, linewidth=2)
-    axes.axvline(100 * float_accuracy, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        axes.scatter(figures, row + spread, s=16, color=colour, alpha=0.75, linewidth=0)
+        axes.plot([figures.mean()] * 2, [row - 0.33, row + 0.33], color=colour, linewidth=2)
+    axes.axvline(scale * float_accuracy, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     axes.annotate(
-        f"float {100 * float_accuracy:.1f} % ", (100 * float_accuracy, -0.62),
+        f"float {text(float_accuracy)} ", (scale * float_accuracy, -0.62),
         color=INK, fontsize=9, ha="right", va="center",
     )  # fmt: skip
-    means = {name: 100 * np.mean(values) for name, values in series.items()}
-    labels = [f"{name}\nmean {mean:.1f} %" for name, mean in means.items()]
+    labels = [f"{name}\nmean {text(float(np.mean(values)))}" for name, values in series.items()]
     axes.set_yticks(range(len(series)), labels)
     axes.set_ylim(len(series) - 0.5, -0.8)
-    axes.set_xlabel("test accuracy (%): a dot is a chip, a bar the mean")
-    tidy(axes, "Accuracy of each chip")
+    unit = "test accuracy (%)" if share else "perplexity"
+    axes.set_xlabel(f"{unit}: a dot is a chip, a bar the mean")
+    tidy(axes, f"{measure.capitalize()} of each chip")
     return figure
 
 

@@ -139,7 +139,8 @@ def accuracy_against_reduction(
     summaries: Mapping[str, Priced],
     change: Mapping[str, tuple[float, float, float]],
     float_accuracy: float,
-    title: str = "Accuracy kept against writes saved",
+    title: str | None = None,
+    measure: str = "accuracy",
 ) -> Figure:
     """Draws what each policy saves in writes against what it keeps of the accuracy.
 
@@ -150,7 +151,8 @@ def accuracy_against_reduction(
       change: of the accuracy against the float network, with the ends of its 95 % interval; shares
         of 1.
       float_accuracy: share of 1.
-      title: of the chart.
+      title: of the chart; by default what is kept against what is saved.
+      measure: `accuracy`; or `perplexity`: that of the float network, and changes are ratios to it.
     """
     lines = _lines(policies)
     figure = new_figure(8, 4.2 + 0.11 * len(lines))
@@ -162,8 +164,8 @@ def accuracy_against_reduction(
         dashes, number = dashes_of(colour)
         right = number % 2 == 1  # numbers of neighbouring lines apart
         reduction = [summaries[name].reduction or np.nan for name in names]
-        points = 100 * np.asarray([change[name] for name in names])
-        percent = 100 * float_accuracy + points[:, 0]
+        points = _kept([change[name] for name in names], float_accuracy, measure)
+        percent = points[:, 0]
         valid = all(summaries[name].analog_valid for name in names)
         bits = summaries[names[0]].index_bits_per_weight
         price = f"{index_bits_text(bits)} index bits"
@@ -185,18 +187,31 @@ def accuracy_against_reduction(
     axes.set_xscale("log")
     reductions_on(axes.xaxis)
     axes.set_xlabel("reduction in cell writes (at points: low columns stucked; ± tolerance)")
-    _accuracies_on(axes, float_accuracy)
+    _scores_on(axes, float_accuracy, measure)
     legend_below(figure)
-    tidy(axes, title, grid=True)
+    tidy(axes, title or f"{measure.capitalize()} kept against writes saved", grid=True)
     return figure
 
 
-def _accuracies_on(axes: Axes, float_accuracy: float) -> None:
-    """Finishes the axis of accuracies, in percent, with a line for the float network."""
+def _kept(
+    change: Sequence[tuple[float, float, float]], reference: float, measure: str
+) -> Float[np.ndarray, "names 3"]:
+    """Gives accuracies, or by how much perplexities are above the float network's, in percent."""
+    points = np.asarray(change)
+    return 100 * (points - 1 if measure == "perplexity" else points + reference)
+
+
+def _scores_on(axes: Axes, reference: float, measure: str) -> None:
+    """Finishes the axis of accuracies, or of perplexities, with a line for the float network."""
+    grows = measure == "perplexity"
+    text = f"perplexity {reference:.2f}" if grows else f"{100 * reference:.1f} %"
     axes.axhline(
-        100 * float_accuracy, color=INK, linewidth=1, linestyle=(0, (4, 3)),
-        label=f"float network ({100 * float_accuracy:.1f} %)",
+        0 if grows else 100 * reference, color=INK, linewidth=1, linestyle=(0, (4, 3)),
+        label=f"float network ({text})",
     )  # fmt: skip
+    if grows:
+        axes.set_ylabel("perplexity added (%); bars: 95 %")
+        return
     axes.set_ylabel("accuracy (%); bars: 95 %")
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, -1), min(high, 101))  # intervals over few chips are wide
@@ -207,6 +222,7 @@ def accuracy_against_pulses(
     pulses: Mapping[str, int],
     change: Mapping[str, tuple[float, float, float]],
     float_accuracy: float,
+    measure: str = "accuracy",
 ) -> Figure:
     """Draws what writes that fail cost in pulses against what is kept of the accuracy.
 
@@ -217,6 +233,7 @@ def accuracy_against_pulses(
       change: of the accuracy against the float network, with the ends of its 95 % interval; shares
         of 1.
       float_accuracy: share of 1.
+      measure: see `accuracy_against_reduction`.
     """
     figure = new_figure(8, 4.6)
     axes = figure.subplots()
@@ -228,8 +245,8 @@ def accuracy_against_pulses(
     for label, names in lines.items():
         names.sort(key=lambda name: pulses[name])
         colour, marker = styles[names[0]]
-        points = 100 * np.asarray([change[name] for name in names])
-        percent = 100 * float_accuracy + points[:, 0]
+        points = _kept([change[name] for name in names], float_accuracy, measure)
+        percent = points[:, 0]
         axes.errorbar(
             [pulses[name] for name in names], percent, yerr=bars_of(points), color=colour,
             linestyle=dashes_of(colour)[0], marker=marker, markersize=5.5, linewidth=1.1,
@@ -238,9 +255,10 @@ def accuracy_against_pulses(
     axes.set_xscale("log")
     counts_on(axes.xaxis)
     axes.set_xlabel("pulses to program the network")
-    _accuracies_on(axes, float_accuracy)
+    _scores_on(axes, float_accuracy, measure)
     legend_below(figure)
-    tidy(axes, "Accuracy kept against pulses, where writes fail", grid=True)
+    title = f"{measure.capitalize()} kept against pulses, where writes fail"
+    tidy(axes, title, grid=True)
     return figure
 
 

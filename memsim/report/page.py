@@ -33,6 +33,7 @@ def to_html(
     report: Mapping[str, Any],
     accuracy: Mapping[str, float] | None = None,
     pictures: Mapping[str, str] | None = None,
+    perplexity: Mapping[str, float] | None = None,
 ) -> str:
     """Makes a self-contained page: no script, no font, no picture from elsewhere.
 
@@ -40,9 +41,11 @@ def to_html(
       >>> page = to_html(to_json("model.npz", config, summaries, digital=[]))  # doctest: +SKIP
 
     Args:
-      report: what `to_json` gives; `accuracy` of the policies, if there, gets a column.
+      report: what `to_json` gives; `accuracy` or `perplexity` of the policies, if there, gets a
+        column.
       accuracy: shares of 1 by what they are of, shown first.
       pictures: SVG by title; trusted.
+      perplexity: of a language model in place of `accuracy`, by what it is of.
     """
     import jinja2
     import markupsafe
@@ -84,4 +87,6 @@ def to_html(
         "writing_text": writing_text,
     }
     template = environment.from_string(source)
-    return template.render(report=report, accuracy=accuracy or {}, pictures=pictures or {})
+    return template.render(
+        report=report, accuracy=accuracy or {}, pictures=pictures or {}, perplexity=perplexity or {}
+    )

@@ -1,4 +1,4 @@
-"""Images to train and test on, and how networks expect them."""
+"""Images and texts to train and test on, and how networks expect them."""
 
 from training.data.images import (
     Arrays,

@@ -1,8 +1,7 @@
 """Data sets: digits in memory, TensorFlow Datasets and `.npz` files read image by image."""
 
 import os
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -11,6 +10,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from memsim import open_checkpoint
+from training.data.prepared import open_prepared
 from training.data.preprocessing import Preprocessing, central_crop
 
 Batch: TypeAlias = tuple[np.ndarray, np.ndarray]  # images [batch, ...], labels [batch]
@@ -158,52 +158,14 @@ def _open_npz(path: str) -> Images:
 
 
 def _open_tfds(name: str, split: str | None, data_dir: str | None) -> Images:
-    import tensorflow_datasets as tfds  # slow to import
+    def fits(features: Mapping[str, Any]) -> bool:
+        return "image" in features and hasattr(features.get("label"), "num_classes")
 
-    unknown = (
-        f"`data` is {name!r}, which is no .npz file and no set (or version) of TensorFlow Datasets "
-        "that can be read without TensorFlow; see https://www.tensorflow.org/datasets/catalog."
-    )
-    if not re.fullmatch(r"[a-z0-9_]+(/[\w.+-]+)?(:[0-9.*]+)?", name):
-        raise ValueError(unknown)
-    try:
-        builder = tfds.builder(name, data_dir=data_dir)
-    except (tfds.core.DatasetNotFoundError, AssertionError, ImportError) as error:
-        raise ValueError(unknown) from error
-    features = dict(builder.info.features)
-    if "image" not in features or not hasattr(features.get("label"), "num_classes"):
-        raise ValueError(
-            f"`data` {name} gives {', '.join(features)}; choose a set of an image and its class."
-        )
-    split = split or ("validation" if "validation" in builder.info.splits else "test")
-    try:
-        examples = builder.as_data_source(split=split)
-    except NotImplementedError as error:  # not prepared, or in a format without random access
-        raise FileNotFoundError(_how_to_prepare(builder, name, data_dir)) from error
-    return Images(examples, features["label"].num_classes, stated=True)
-
-
-def _how_to_prepare(builder: Any, name: str, data_dir: str | None) -> str:
-    root = data_dir or str(builder.data_dir_root)
-    if builder.is_prepared():
-        state = f"is prepared as {builder.info.file_format.value}, which has no random access"
-        data_dir = os.path.join(root, "array_record")
-    else:
-        state = "is not prepared"
-    given = f"data_dir={data_dir!r}, " if data_dir else ""
-    lines = [
-        f"`data` {name} {state} in {root}; prepare it with",
-        "  pip install tensorflow importlib_resources",
-        '  python -c "import tensorflow_datasets as tfds; '
-        f"tfds.builder({name!r}, {given}file_format='array_record').download_and_prepare()\"",
-    ]
-    if data_dir:
-        lines.append(f"and give --data-dir {data_dir}")
-    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
-        manual = os.path.join(data_dir or root, "downloads", "manual")
-        instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
-        lines.append(f"after fetching its files into manual_dir {manual}: {instructions}")
-    return "\n".join(lines)
+    found = open_prepared(
+        name, split, data_dir,
+        fits=fits, wanted="an image and its class", defaults=("validation", "test"),
+    )  # fmt: skip
+    return Images(found.examples, found.features["label"].num_classes, stated=True)
 
 
 def preparation(

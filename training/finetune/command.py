@@ -9,6 +9,7 @@ from training import runs
 from training.finetune.job import fine_tune
 from training.finetune.report import describe, save, show
 from training.finetune.settings import FinetuneOptions, check_options
+from training.models.language import LANGUAGE_MODELS
 from training.options import on_hardware
 from training.progress import progress_bar
 from training.tasks import choose_task, measure_float
@@ -57,6 +58,7 @@ def show_plan(chosen: FinetuneOptions) -> None:
     else:
         what = f"a network for each of {chosen.chips} chips, {chosen.group} in one vmap"
     refreshed = f"made afresh every {chosen.refresh} steps" if chosen.refresh else "made once"
+    examples = "windows" if chosen.model in LANGUAGE_MODELS else "images"
     width = f"{chosen.columns} columns" if chosen.columns else "one word wide"
     lines = {
         "network": chosen.model or ("resnet20" if chosen.assets else "digits CNN"),
@@ -68,7 +70,7 @@ def show_plan(chosen: FinetuneOptions) -> None:
         "from cell to cell",
         "written": chosen.writing or "no write fails",
         "fine-tuning": what,
-        "steps": f"{start} to {chosen.steps} of {chosen.batch} images each",
+        "steps": f"{start} to {chosen.steps} of {chosen.batch} {examples} each",
         "plan": refreshed,
         "results": f"{chosen.out}/",
     }

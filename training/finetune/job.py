@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import rich.progress
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, Num, PyTree
 
 import memsim
 from memsim.selection import is_floating, leaf_name, named_leaves
-from training.evaluation import Apply, make_classify, program_chips, unstack
+from training.evaluation import Apply, make_test, program_chips, unstack
 from training.finetune.report import Evaluation, Outcome
 from training.finetune.settings import FinetuneOptions
 from training.finetune.steps import Objective, weight_limits, within
@@ -52,21 +52,21 @@ def complete(some: PyTree, params: PyTree) -> PyTree:
 
 
 class Bench(NamedTuple):
-    """A network, the chips that it is programmed onto, and the images that these are tested on.
+    """A network, the chips that it is programmed onto, and how these are tested.
 
     Attributes:
       start: the tensors that are fine-tuned, as they were trained.
       apply: `(tensors, images) -> logits`.
       chips: those that `compare` draws, with a leading axis of chips.
       replan: makes a plan of weights, for one chip where the policy avoids its stuck cells.
-      classify: which test images each network gets right.
+      test: what each network scores on each of the test images, or windows of a text.
     """
 
     start: PyTree
     apply: Apply
     chips: memsim.Chip
     replan: Replan
-    classify: Callable[[Sequence[PyTree]], Bool[np.ndarray, "networks images"]]
+    test: Callable[[Sequence[PyTree]], Num[np.ndarray, "networks images"]]
 
 
 def make_bench(
@@ -84,9 +84,9 @@ def make_bench(
     def apply(params: PyTree, images: Array) -> Array:
         return task.apply(complete(params, task.params), images)
 
-    classify = make_classify(apply)
+    measure = make_test(apply, task.score)
     chips = sample_chips(keys, unsorted, chosen.stuck_at)
-    return Bench(start, apply, chips, replan, lambda some: classify(some, task.batches()))
+    return Bench(start, apply, chips, replan, lambda some: measure(some, task.batches()))
 
 
 def evaluate(
@@ -100,7 +100,7 @@ def evaluate(
     held, programmings = program_chips(networks, plans, bench.chips, _PASSES, readout, writing)
     counted = zip(programmings, plans, strict=True)
     writes = [memsim.summarize(*pair).writes_per_pass[-1] for pair in counted]
-    return Evaluation(bench.classify(held), held, writes)
+    return Evaluation(bench.test(held), held, writes)
 
 
 def compare_writes(
@@ -177,7 +177,7 @@ def fine_tune(
     writing = chosen.read_writing(config)
 
     progress = bar.add_task("programming and testing", total=3)
-    (reference,) = bench.classify([start])
+    (reference,) = bench.test([start])
     comparison = compare_writes(start, config, policy, chosen)
     bar.advance(progress)
     # one plan serves all chips, unless each has stuck cells to avoid
@@ -208,6 +208,7 @@ def fine_tune(
     bar.advance(progress)
     shared = chosen.robust or not (chosen.refresh or avoids)
     return Outcome(
+        score=task.score,
         reference=reference,
         comparison=comparison,
         before=before,

@@ -9,6 +9,7 @@ import typer
 
 import memsim
 from training import options, policies, runs
+from training.models.language import LANGUAGE_MODELS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -16,7 +17,11 @@ class FinetuneOptions(options.WritingOptions, options.ReadOptions, options.TaskO
     """The options of `python -m training.finetune`."""
 
     train_data: Annotated[
-        str | None, typer.Option(help="images to fine-tune on, given as --data is")
+        str | None,
+        typer.Option(
+            help="images or text to fine-tune on, given as --data is; of a text by default that of "
+            "--data"
+        ),
     ] = None
     train_split: Annotated[
         str | None, typer.Option(help="split of --train-data, by default its train split")
@@ -44,7 +49,7 @@ class FinetuneOptions(options.WritingOptions, options.ReadOptions, options.TaskO
     bits: options.Bits = 8
     stuck_at: options.StuckAt = 0.03
     steps: Annotated[int, typer.Option(min=1, help="steps of fine-tuning")] = 300
-    batch: Annotated[int, typer.Option(min=1, help="images per step")] = 64
+    batch: Annotated[int, typer.Option(min=1, help="images, or windows of a text, per step")] = 64
     learning_rate: Annotated[float, typer.Option(help="learning rate of Adam at its peak")] = 3e-3
     warmup: Annotated[
         int, typer.Option(min=0, help="steps up to the peak; a cosine leads down to 0 after it")
@@ -104,7 +109,8 @@ def check_options(chosen: FinetuneOptions) -> tuple[memsim.CrossbarConfig, memsi
     Raises:
       ValueError: options that do not go together.
     """
-    if (chosen.model or chosen.data) and not chosen.train_data:
+    text = chosen.model in LANGUAGE_MODELS  # part of a text is for training
+    if (chosen.model or chosen.data) and not chosen.train_data and not text:
         raise ValueError("`--train-data` is missing; give images to fine-tune on.")
     chosen.readout()
     if chosen.warmup >= chosen.steps:

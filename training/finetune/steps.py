@@ -14,7 +14,7 @@ import memsim
 from training.evaluation import Apply, cross_entropy, distillation
 from training.float_training import TrainState, descend
 
-Teacher = Callable[[Array], Float[Array, "batch classes"]]
+Teacher = Callable[[Array], Float[Array, "*batch classes"]]
 
 
 class Losses(NamedTuple):

@@ -14,16 +14,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import huggingface_hub
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
-import memsim
-from memsim.selection import leaf_name, named_leaves
 from training.data.preprocessing import (
     CIFAR,
     DEIT,
@@ -33,6 +28,7 @@ from training.data.preprocessing import (
     normalise,
     read_timm_config,
 )
+from training.models.loading import fetch, put_tensors, read_tensors
 from training.models.resnet import BasicBlock, Bottleneck, CifarResNet, ResNet
 from training.models.vit import VisionTransformer
 
@@ -127,8 +123,7 @@ def open_network(model: str, weights: str | Path) -> Network:
     if model not in MODELS:
         raise ValueError(f"`model` is {model!r}; choose one of {', '.join(MODELS)}.")
     path = fetch(weights)
-    checkpoint = memsim.open_checkpoint(path)
-    tensors = {name: np.asarray(checkpoint.load(name)) for name in checkpoint.tensors}
+    tensors = read_tensors(path)
     config = path.parent / "config.json"
     if config.is_file():
         preprocessing = read_timm_config(config)
@@ -148,39 +143,6 @@ def open_network(model: str, weights: str | Path) -> Network:
     return Network(tensors, apply, preprocessing, logits.shape[-1])
 
 
-def fetch(weights: str | Path) -> Path:
-    """Finds the file of these weights: itself, or fetched from the Hugging Face hub (and kept
-    there).
-
-    Raises:
-      FileNotFoundError: the hub did not give it.
-    """
-    path, repository = Path(weights), str(weights)
-    if path.suffix in (".pth", ".pt", ".th", ".bin", ".ckpt"):
-        raise ValueError(
-            f"`weights` {path} is a PyTorch file, which may run code when it is read; save its "
-            "state dict as safetensors first: safetensors.torch.save_file(state_dict, NAME)."
-        )
-    named_file = path.suffix in (".safetensors", ".npz", ".json")
-    if path.exists() or named_file or not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
-        return path
-    try:
-        found = huggingface_hub.hf_hub_download(repository, "model.safetensors")
-        try:
-            huggingface_hub.hf_hub_download(repository, "config.json")  # lands beside it
-        except EntryNotFoundError as error:
-            if isinstance(error, LocalEntryNotFoundError):  # no answer is not "there is none"
-                raise
-    except OSError as error:  # every error of the hub is one
-        raise FileNotFoundError(
-            f"`weights` {repository} is no file, and the Hugging Face hub did not give its "
-            f"model.safetensors and config.json ({error}). Without a network, fetch "
-            f"https://huggingface.co/{repository}/resolve/main/model.safetensors and config.json "
-            "elsewhere, into one folder, and pass the path of the first."
-        ) from error
-    return Path(found)
-
-
 def build(model: str, tensors: Mapping[str, Any]) -> nnx.Module:
     """Builds the model with the weights of a checkpoint, in float32; under `jit` and `grad` too.
 
@@ -194,41 +156,13 @@ def build(model: str, tensors: Mapping[str, Any]) -> nnx.Module:
     given = {_timm_name(name): tensor for name, tensor in tensors.items()}
     classifier = given.get(MODELS[model].classifier)
     graph, state = _abstract(model, None if classifier is None else classifier.shape[0])
-    _check_fit(given, torch_shapes(state))
-
-    def convert(path: tuple[Any, ...], _: Any) -> Array:
-        name = leaf_name(path)
-        tensor = jnp.asarray(given[_torch_name(name)]).astype(jnp.float32)
-        # torch weights are [out, in, ...], Flax kernels [..., in, out]
-        kernel = name.endswith("kernel")
-        return tensor.transpose(*range(2, tensor.ndim), 1, 0) if kernel else tensor
-
-    return nnx.merge(graph, jax.tree_util.tree_map_with_path(convert, state))
+    return put_tensors(graph, state, given)
 
 
 def _abstract(model: str, classes: int | None) -> tuple[nnx.GraphDef, nnx.State]:
     options = {} if classes is None else {"classes": classes}
     make = functools.partial(MODELS[model].make, **options)
     return nnx.split(nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0))))
-
-
-def torch_shapes(state: PyTree) -> dict[str, tuple[int, ...]]:
-    """Lists names and shapes of the tensors that a checkpoint holds for a model with this NNX
-    state.
-    """
-    return {
-        _torch_name(name): (leaf.shape[-1], leaf.shape[-2], *leaf.shape[:-2])
-        if name.endswith("kernel")
-        else leaf.shape
-        for name, leaf in named_leaves(state).items()
-    }
-
-
-def _torch_name(name: str) -> str:
-    """Gives `layer1.0.conv1.weight` for `layer1/0/conv1/kernel`."""
-    *modules, leaf = name.split("/")
-    kinds = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
-    return ".".join([*modules, kinds.get(leaf, leaf)])
 
 
 def _timm_name(name: str) -> str:
@@ -238,21 +172,3 @@ def _timm_name(name: str) -> str:
     for pattern, replacement in _RENAMED:
         name = re.sub(pattern, replacement, name)
     return name
-
-
-def _check_fit(given: Mapping[str, Any], wanted: Mapping[str, tuple[int, ...]]) -> None:
-    missing = [f"{name} {shape}" for name, shape in wanted.items() if name not in given]
-    unknown = [
-        f"{name} {tensor.shape}"
-        for name, tensor in given.items()
-        if name not in wanted and not name.endswith("num_batches_tracked")
-    ]
-    misshapen = [
-        f"{name} {given[name].shape} instead of {shape}"
-        for name, shape in wanted.items()
-        if name in given and given[name].shape != shape
-    ]
-    problems = {"missing": missing, "unknown": unknown, "misshapen": misshapen}
-    listed = [f"{what}: {', '.join(names)}" for what, names in problems.items() if names]
-    if listed:
-        raise ValueError(f"{'; '.join(listed)}.")

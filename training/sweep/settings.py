@@ -8,6 +8,7 @@ import typer
 
 from memsim.config import Encoding
 from training import options, runs
+from training.models.language import LANGUAGE_MODELS
 from training.sweep.combinations import (
     Combination,
     list_combinations,
@@ -135,6 +136,11 @@ def check_options(chosen: SweepOptions) -> None:
     """
     if chosen.coordinator is None and (chosen.processes, chosen.process) != (None, None):
         raise ValueError("`--processes` and `--process` need `--coordinator`, HOST:PORT.")
+    if chosen.model in LANGUAGE_MODELS:
+        raise ValueError(
+            f"`--model` is {chosen.model!r}, and a sweep counts the images that chips get right; "
+            "use training.reproduce or training.finetune."
+        )
     weights, out = chosen.weights, chosen.out.resolve()
     if chosen.force and weights and Path(weights).resolve().parent == out and not chosen.dry_run:
         raise ValueError(
