@@ -14,7 +14,7 @@ from memsim.cli.records import with_options
 from memsim.files.writing import write_text, write_whole
 from memsim.hardware.files import read_hardware
 from memsim.report.documents import advice_json
-from memsim.report.tables import advice_tables
+from memsim.report.hardware_tables import advice_tables
 from memsim.report.terminal import progress_bar, results_console
 from memsim.report.texts import printable
 from memsim.service.advising import Service, advise

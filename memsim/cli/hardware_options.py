@@ -16,7 +16,7 @@ from memsim.hardware.inference import InferenceCost
 from memsim.hardware.parts import Hardware
 from memsim.hardware.passes import pass_cost, with_net_reduction
 from memsim.report.documents import hardware_json, inference_json, pass_cost_json
-from memsim.report.tables import energy_table, hardware_table, inference_table
+from memsim.report.hardware_tables import energy_table, hardware_table, inference_table
 from memsim.streaming import Comparison
 from memsim.summary import mean_over_chips
 
