@@ -38,6 +38,7 @@ if typing.TYPE_CHECKING:
         save_tensors,
     )
     from memsim.hardware import Hardware
+    from memsim.minimising import Minimum, minimise
     from memsim.service import advise
     from memsim.streaming import Chips, Comparison, compare
 
@@ -54,6 +55,7 @@ __all__ = [
     "Hardware",
     "Judge",
     "LayerPlan",
+    "Minimum",
     "Plan",
     "Policy",
     "Programming",
@@ -76,6 +78,7 @@ __all__ = [
     "load_faults",
     "load_plan",
     "mean_over_chips",
+    "minimise",
     "open_checkpoint",
     "placement",
     "plan",
@@ -103,6 +106,7 @@ __all__ = [
 # level has of each.
 _LATER = {
     "budgeting": ("Budget", "Judge", "budget"),
+    "minimising": ("Minimum", "minimise"),
     "cells": ("Conductance", "Readout", "read_weights"),
     "expectation": ("expected_writes",),
     "files": (

@@ -14,6 +14,9 @@ from jaxtyping import Array, Bool, PyTree
 from memsim._checks import check_kind, check_number, check_seed, check_whole
 from memsim.chip import Chip
 from memsim.config import CrossbarConfig
+from memsim.hardware.files import default_hardware
+from memsim.hardware.objectives import Objective
+from memsim.hardware.passes import with_net_reduction
 from memsim.intervals import Interval, accuracy_change
 from memsim.network import Programming, program, sample_chip
 from memsim.planning import Plan, plan
@@ -43,6 +46,7 @@ class Trial(NamedTuple):
       exchange: loss that was given for one write less.
       policies: of each layer.
       summary: its writes and reduction, means over chips.
+      value: what was to be least, of that summary.
       change: of the accuracy, on the planning part, with its 95 % interval.
       accepted: whether all of that interval stays within the budget.
     """
@@ -50,6 +54,7 @@ class Trial(NamedTuple):
     exchange: float
     policies: dict[str, Policy]
     summary: Summary
+    value: float
     change: Interval
     accepted: bool
 
@@ -58,13 +63,14 @@ class Budget(NamedTuple):
     """The plan that `budget` found, and how it got there.
 
     Attributes:
-      plan: the one of fewest writes that was accepted.
+      plan: the one of fewest writes that was accepted, or of the least `objective`.
       chosen: how it did in the search.
       held_out: change of the accuracy on examples that the search never saw, a share of 1.
       float_accuracy: of the float network on these.
       examples: (planning, held out), how many there were.
       sensitivity: by layer, loss that a squared error of one code costs in one of its weights.
       trials: all that were tried, in turn.
+      objective: what was to be least.
     """
 
     plan: Plan
@@ -74,6 +80,7 @@ class Budget(NamedTuple):
     examples: tuple[int, int]
     sensitivity: dict[str, float]
     trials: list[Trial]
+    objective: Objective = Objective()
 
 
 class Judge(NamedTuple):
@@ -102,6 +109,7 @@ def budget(
     batch: int = 250,
     chips: int = 4,
     seed: int = 0,
+    objective: Objective = Objective(),  # noqa: B008 - it cannot change
     progress: Callable[[Trial], None] | None = None,
 ) -> Budget:
     """Plans a network for the fewest writes whose measured accuracy stays within a budget.
@@ -117,14 +125,14 @@ def budget(
       config: the crossbars.
       judge: how good a network is.
       max_drop: of the accuracy, a share of 1, against `params` themselves.
-      policy: what is shared out by its `at_price`: of `matched` (the default) tolerance and price,
-        of others the low-order columns, at the policy's p.
+      policy: shared out by its `at_price`: of `matched` (the default) tolerance and price, of
+        others the low-order columns, at the policy's p.
       select: see `plan`.
-      chip: whose stuck cells the network meets, and avoids if the policy says so; by default they
-        are whole.
+      chip: its stuck cells are met, and avoided if the policy says so; by default there are none.
       batch: examples at once.
       chips: chips that bit stucking is tried on, without a `chip`.
       seed: of the halves and the chips, 32 bits.
+      objective: what is to be least; by default the writes.
       progress: called after every trial.
 
     Raises:
@@ -136,7 +144,7 @@ def budget(
       Dong et al., HAWQ, 2019, sensitivity; Kunstner et al., 2019, the empirical Fisher information.
     """
     policy = policy or Matched()
-    _check_kinds(config, judge, policy)
+    _check_kinds(config, judge, policy, objective)
     _check_numbers(max_drop, batch, chips, seed)
     planning, held_out = _halves(judge.data, seed)
     measure = _make_measure(judge.accuracy, batch)
@@ -148,11 +156,11 @@ def budget(
     def program_under(policies: Policy | dict[str, Policy]) -> _Programmed:
         made = plan(params, config, policies, select=select, chip=chip)
         some = [sample_chip(key, made) for key in keys] if chip is None else [chip]
-        done = [program(params, made, one) for one in some]
+        done = [program(params, made, one, wear=objective.what == "wear") for one in some]
         return _Programmed(made, [held for held, _ in done], [counted for _, counted in done])
 
     search = _Search(
-        policy, config, max_drop, sensitivity, program_under,
+        policy, config, max_drop, objective, sensitivity, program_under,
         lambda network: measure(network, planning), measure(params, planning), progress,
     )  # fmt: skip
     search.run()
@@ -167,10 +175,14 @@ def budget(
         examples=(_examples(planning), reference.size),
         sensitivity=sensitivity,
         trials=search.trials,
+        objective=objective,
     )
 
 
-def _check_kinds(config: CrossbarConfig, judge: Judge, policy: Policy) -> None:
+def _check_kinds(
+    config: CrossbarConfig, judge: Judge, policy: Policy, objective: Objective
+) -> None:
+    check_kind("objective", objective, Objective, "give a memsim.hardware.Objective")
     check_kind("config", config, CrossbarConfig, "give a memsim.CrossbarConfig")
     check_kind("judge", judge, Judge, "give memsim.Judge(loss, accuracy, data)")
     check_kind("policy", policy, Policy, "give a memsim.Policy")
@@ -200,6 +212,7 @@ class _Search:
         policy: Policy,
         config: CrossbarConfig,
         max_drop: float,
+        objective: Objective,
         sensitivity: Mapping[str, float],
         program_under: Callable[[Policy | dict[str, Policy]], _Programmed],
         measure: Callable[[PyTree], Bool[np.ndarray, " examples"]],
@@ -207,6 +220,7 @@ class _Search:
         progress: Callable[[Trial], None] | None,
     ) -> None:
         self.policy, self.config, self.max_drop = policy, config, max_drop
+        self.objective = objective
         self.sensitivity, self.program_under = sensitivity, program_under
         self.measure, self.reference, self.progress = measure, reference, progress
         self.trials: list[Trial] = []
@@ -233,7 +247,7 @@ class _Search:
                 best *= step
 
     def winner(self) -> tuple[_Programmed, Trial]:
-        """Gives the accepted plan of fewest writes.
+        """Gives the accepted plan of the least objective.
 
         Raises:
           ValueError: none was accepted.
@@ -262,11 +276,14 @@ class _Search:
         summary = mean_over_chips(
             [summarize(one, tried.plan, self.unsorted) for one in tried.programmings]
         )
+        hardware = self.objective.hardware or default_hardware(self.config)
+        if hardware is not None:
+            summary = with_net_reduction(summary, self.unsorted, hardware)
         # not its mean: of many plans the best looks better than it is
         accepted = change.low >= -self.max_drop
-        trial = Trial(exchange, policies, summary, change, accepted)
+        trial = Trial(exchange, policies, summary, self.objective(summary), change, accepted)
         self.trials.append(trial)
-        if accepted and (self.kept is None or summary.writes < self.kept[1].summary.writes):
+        if accepted and (self.kept is None or trial.value < self.kept[1].value):
             self.kept = tried, trial
         if self.progress:
             self.progress(trial)

@@ -23,6 +23,8 @@ from memsim.config import CrossbarConfig
 from memsim.files.plans import save_plan
 from memsim.files.raw import RawTensor
 from memsim.files.writing import write_text
+from memsim.hardware.files import PRESETS, read_hardware
+from memsim.hardware.objectives import OBJECTIVES, Objective
 from memsim.planning import plan
 from memsim.policies import Policy, Unsorted
 from memsim.report.documents import budget_json
@@ -56,8 +58,15 @@ class PlanOptions(
         ),
     ] = None
     max_drop: Annotated[
-        float | None, typer.Option(help="fewest writes whose accuracy drops by at most this share")
+        float | None, typer.Option(help="the plan whose accuracy drops by at most this share")
     ] = None
+    minimise: Annotated[
+        str,
+        typer.Option(
+            help=f"what is to be least within --max-drop: {', '.join(OBJECTIVES)}, by the prices "
+            "of --hardware"
+        ),
+    ] = "writes"
     evaluate: Annotated[
         str | None,
         typer.Option(
@@ -129,6 +138,10 @@ def _plan_in_budget(
 ) -> None:
     """Searches the plan of fewest writes within the budget, and writes and prints what it found."""
     assert chosen.evaluate is not None and chosen.max_drop is not None, "rules"  # noqa: S101, PT018
+    objective: Any = Objective(
+        what=chosen.minimise,  # type: ignore[arg-type]
+        hardware=read_hardware(chosen.hardware or PRESETS[0]).on(config),
+    )
     judge = _judge(chosen.evaluate, dict(tensors))
     title = f"planning {printable(chosen.checkpoint.name)}"
     with progress_bar() as bar:
@@ -140,8 +153,8 @@ def _plan_in_budget(
             bar.update(task, description=f"{title}: {what}")
 
         found = budget(
-            tensors, config, judge, chosen.max_drop,
-            policy=policy, select=select, chip=chip, seed=chosen.seed, progress=show,
+            tensors, config, judge, chosen.max_drop, policy=policy, select=select, chip=chip,
+            seed=chosen.seed, objective=objective, progress=show,
         )  # fmt: skip
     save_plan(chosen.out, found.plan, force=chosen.force)
     if chosen.json_out:

@@ -79,6 +79,7 @@ PLAN_RULES = (
         "accurate the network is",
         needs=("--evaluate",),
     ),
+    Rule("--minimise", "it is within a budget of accuracy", needs=("--max-drop",)),
     Rule("--evaluate", "accuracy is measured to keep to a budget", needs=("--max-drop",)),
     Rule("--json", "it is written of the search for a budget", needs=("--max-drop",)),
     Rule("--seed", "a plan without a search draws nothing", needs=("--max-drop",)),

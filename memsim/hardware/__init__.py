@@ -2,18 +2,21 @@
 
 from memsim.hardware.files import PRESETS, read_hardware
 from memsim.hardware.inference import InferenceCost, array_area, inference_cost, product_cost
+from memsim.hardware.objectives import OBJECTIVES, Objective
 from memsim.hardware.parts import Area, Arrays, Hardware, Memory, Reading, WrittenCells
 from memsim.hardware.passes import PassCost, pass_cost, with_net_reduction
 from memsim.hardware.positions import find_positions
 from memsim.hardware.timeline import Stage, Timeline, make_timeline
 
 __all__ = [
+    "OBJECTIVES",
     "PRESETS",
     "Area",
     "Arrays",
     "Hardware",
     "InferenceCost",
     "Memory",
+    "Objective",
     "PassCost",
     "Reading",
     "Stage",

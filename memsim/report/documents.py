@@ -209,6 +209,8 @@ def budget_json(found: Budget) -> dict[str, Any]:
             "accepted": trial.accepted,
             "writes": trial.summary.writes,
             "reduction": trial.summary.reduction,
+            "net_reduction": trial.summary.net_reduction,
+            "value": trial.value,
             "code_error_rms": trial.summary.code_error_rms,
             "code_error_mean": trial.summary.code_error_mean,
             "index_bits_per_weight": trial.summary.index_bits_per_weight,
@@ -218,6 +220,7 @@ def budget_json(found: Budget) -> dict[str, Any]:
         }
 
     return {
+        "minimised": found.objective.what,
         "chosen": of_trial(found.chosen),
         "held_out_change": found.held_out._asdict(),
         "float_accuracy": found.float_accuracy,

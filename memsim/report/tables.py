@@ -149,7 +149,10 @@ def budget_tables(found: Budget) -> "list[FittingTable]":
         verdict = "chosen" if trial is found.chosen else "" if trial.accepted else "refused"
         reduction = _times(trial.summary.reduction)
         errors = code_error_text(trial.summary.code_error_rms, trial.summary.code_error_mean)
-        row = (f"{trial.exchange:.1e}", reduction, errors, _points(trial.change), verdict)
+        value = _times(trial.summary.net_reduction)
+        if found.objective.what != "writes":
+            value = f"{trial.value:.4g} {found.objective.unit}"
+        row = (f"{trial.exchange:.1e}", reduction, value, errors, _points(trial.change), verdict)
         trials.append(row)
     layers = [
         (
@@ -162,6 +165,7 @@ def budget_tables(found: Budget) -> "list[FittingTable]":
     errors = code_error_text(summary.code_error_rms, summary.code_error_mean)
     result = (
         ("writes", f"{summary.writes:,}, {_times(summary.reduction)} fewer than unsorted"),
+        ("net energy", f"{_times(summary.net_reduction) or 'not known'}, index and words included"),
         *([("code error", f"{errors}, rms / mean in steps of the codes")] if errors else []),
         (
             "price",
@@ -179,7 +183,9 @@ def budget_tables(found: Budget) -> "list[FittingTable]":
     of_layers = [Column("layer"), *numbers, Column("policy", left=True, folds=True)]
     change = Column("change, planning\nhalf (95 %)")
     error = Column("code error\nrms / mean")
-    of_trials = [Column("exchange"), Column("reduction"), error, change, Column("", left=True)]
+    least = "net energy\nreduction" if found.objective.what == "writes" else found.objective.what
+    headings = map(Column, ("exchange", "reduction", least))
+    of_trials = [*headings, error, change, Column("", left=True)]
     of_plan = [Column(""), Column("", left=True, folds=True)]
     return [
         FittingTable("The layers", of_layers, layers),
