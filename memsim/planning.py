@@ -326,17 +326,18 @@ def prepare_layer(
             if policy.analog_valid(matrix.outputs):
                 check_one_output(arrangement.placement, matrix.inputs, words, policy)
         p, low, draws = policy.stucking
+        bits = arrangement.index_bits
+        if bits is None:
+            bits = policy.index_bits(matrix.inputs, matrix.outputs, config)
+        arranged = arrangement._asdict() | {"index_bits": np.asarray(bits, np.float64)}
         planned = LayerPlan(
             matrix=matrix,
             scale=scale,
             low_columns=np.asarray(low, np.int32),
             reprogram=np.asarray(p, np.float32),
             fixed=np.asarray(draws == "fixed"),
-            index_bits=np.asarray(
-                policy.index_bits(matrix.inputs, matrix.outputs, config), np.float64
-            ),
             analog_valid=np.asarray(policy.analog_valid(matrix.outputs)),
-            **arrangement._asdict(),
+            **arranged,
         )
         return planned, after
 

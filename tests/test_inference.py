@@ -298,7 +298,9 @@ def test_a_report_prices_an_inference(tmp_path, run):
     assert entry["bottleneck"] in ("memory", "writing", "products")
     assert "An inference on array-128, 64 arrays" in printed
     assert (tmp_path / "charts" / "arrays_at_work.png").is_file()
-    assert "Arrays at work" in (tmp_path / "page.html").read_text()
+    page = (tmp_path / "page.html").read_text()
+    assert "Arrays at work" in page
+    assert "64 arrays of 0.105 mm" in page
     for given, message in (
         ("many", "`--positions` is 'many'"),
         ("0", "`--positions` has 0"),

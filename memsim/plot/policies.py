@@ -55,6 +55,8 @@ def writes_by_policy(policies: Mapping[str, Summary]) -> Figure:
         label = "" if summary.reduction is None else f"{summary.reduction:.2f}x fewer"
         if summary.reduction == 1:
             label = "baseline"
+        net = summary.net_reduction
+        label += f", {net:.2f}x less energy" if label and net and summary.reduction != 1 else ""
         label += f", {index_bits_text(summary.index_bits_per_weight)} index bits" if label else ""
         errors = code_error_text(summary.code_error_rms, summary.code_error_mean)
         label += f", code error {errors}" if label and errors else ""

@@ -105,6 +105,8 @@ class Arrangement(NamedTuple):
       offset: int32, what is added to every code and subtracted from what is read.
       crossbars: int32 [sections], the crossbar of each section, at most as many sections on one as
         layers have steps; None leaves it to the schedule.
+      index_bits: routing memory per weight, where it is not that of `Policy.index_bits` because the
+        weights themselves tell a part of it.
     """
 
     placement: Placement
@@ -113,6 +115,7 @@ class Arrangement(NamedTuple):
     flips: UInt[AnyArray, "sections _"] | None = None
     offset: Int32[AnyArray, ""] | None = None
     crossbars: Int32[AnyArray, " sections"] | None = None
+    index_bits: float | None = None
 
 
 # What the layers so far left on each pool of crossbars, in a form of the policy's own; a pool that

@@ -34,6 +34,9 @@ class Matched(Stuckable):
         tolerance counts.
       pool: weights move within their `output`, or within their `section` of it, or, at `none`,
         inputs keep their order and only outputs take places.
+      index: tells of every row its input (`rows`), or of every input the word that it has
+        (`words`), which is shorter: rows of equal words may change places, so that their inputs
+        are in order. A controller that knows the words of the rows finds the inputs again.
       correction: `mean` takes the mean error that is left in an output off again: a number per
         output, times the sum of its inputs, subtracted digitally. Errors of an output then sum to
         nothing, which is most of what they do to accuracy; its weights may be off by that mean more
@@ -55,6 +58,7 @@ class Matched(Stuckable):
     tolerance: int = 0
     price: int | None = None
     pool: Literal["output", "section", "none"] = "output"
+    index: Literal["rows", "words"] = "rows"
     correction: Literal["none", "mean", None] = None
     faults: Literal["ignore", "avoid"] = "ignore"
 
@@ -70,6 +74,12 @@ class Matched(Stuckable):
             )
         if self.correction == "mean" and self.tolerance:
             object.__setattr__(self, "correction", None)
+        if self.index == "words" and (self.avoids_faults or self.pool == "none"):
+            why = "inputs keep their order" if self.pool == "none" else "rows differ by stuck cells"
+            raise ValueError(
+                f"`index` is 'words', but {why}; leave it out, or leave out "
+                f"{'pool=none' if self.pool == 'none' else 'faults=avoid'}."
+            )
         if self.price is None:
             return
         remedy = f"a write makes up for 1 to {_MOST_PRICE} squared code errors"
@@ -141,7 +151,7 @@ class Matched(Stuckable):
                     self._correction(filled.error),
                     crossbars=filled.crossbars if several else None,
                 )
-                return arrangement, {"": filled.held}
+                return self._indexed(arrangement, layer.codes, config), {"": filled.held}
 
             return fill
         led = lines.lead_through_outputs(layer.codes, config, rules, layer.stuck)
@@ -155,9 +165,30 @@ class Matched(Stuckable):
                 after = sections.held_after(placement, layer.codes, delta, before, config, rules)
             if self.avoids_faults:  # says so: what is held is not always what is programmed
                 delta = delta.astype(np.int16)
-            return Arrangement(placement, delta, self._correction(error)), {"": after}
+            arrangement = Arrangement(placement, delta, self._correction(error))
+            return self._indexed(arrangement, layer.codes, config), {"": after}
 
         return follow
+
+    def _indexed(
+        self, arrangement: Arrangement, codes: np.ndarray, config: CrossbarConfig
+    ) -> Arrangement:
+        """Lets the words tell which input a row has, if that is asked for."""
+        if self.index == "rows":
+            return arrangement
+        from memsim.policies._matching.word_index import index_by_words  # imports SciPy
+
+        outputs, inputs = codes.shape
+        programmed = codes.astype(np.int32)
+        if arrangement.delta is not None:
+            programmed = programmed + np.asarray(arrangement.delta).reshape(codes.shape)
+        apart = self.pool == "section"
+        placement, bits = index_by_words(
+            arrangement.placement, programmed, config, sections_apart=apart
+        )
+        # those of the rows in place of those of a table, the others as they are
+        beside = self.index_bits(inputs, outputs, config) - self._row_bits(inputs, outputs, config)
+        return arrangement._replace(placement=placement, index_bits=bits / codes.size + beside)
 
     def _by_crossbar(self, inputs: int, outputs: int, config: CrossbarConfig) -> bool:
         """Says whether sections of a layer are chosen by what each crossbar holds.
@@ -196,11 +227,9 @@ class Matched(Stuckable):
         On wide crossbars the words of a row share its index, and each section says which output is
         in which of its slots.
         """
-        pool = {"output": inputs, "section": min(config.rows, inputs), "none": 1}[self.pool]
-        of_rows: float = (pool - 1).bit_length()
+        of_rows = self._row_bits(inputs, outputs, config)
         of_order: float = (outputs - 1).bit_length()
         if self._by_crossbar(inputs, outputs, config):
-            of_rows *= -(-outputs // config.words_per_row) / outputs
             # of each slot of a section its output, of each section its crossbar and its pool
             groups, sections = -(-outputs // config.words_per_row), -(-inputs // config.rows)
             of_section = ((config.crossbars or 1) - 1).bit_length()
@@ -208,6 +237,14 @@ class Matched(Stuckable):
                 of_section += (sections - 1).bit_length()
             of_order = (of_order + of_section * groups / outputs) * sections
         return of_rows + (of_order + (16 if self.corrects else 0)) / inputs
+
+    def _row_bits(self, inputs: int, outputs: int, config: CrossbarConfig) -> float:
+        """Takes the input of every row, shared by its words, as a table has it."""
+        pool = {"output": inputs, "section": min(config.rows, inputs), "none": 1}[self.pool]
+        shared = 1.0
+        if self._by_crossbar(inputs, outputs, config):
+            shared = -(-outputs // config.words_per_row) / outputs
+        return (pool - 1).bit_length() * shared
 
     @property
     def avoids_faults(self) -> bool:
