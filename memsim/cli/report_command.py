@@ -237,7 +237,7 @@ def _print_counts(
     if chosen.hardware is not None or "positions" in document:
         print_hardware(console, document)
     elif net_text(document):
-        console.print(net_text(document), highlight=False)
+        console.print(f"{net_text(document)}; --hardware has more", highlight=False)
     if "writing" in document:
         console.print(writing_table(result.policies, writing_text(document)))
     if asked.choice:

@@ -229,7 +229,7 @@ def net_text(report: Mapping[str, Any]) -> str:
     reads = ", reads of the controller" if numbers["cells.controller"] == "read" else ""
     pulses = f"{numbers['cells.scheme']} pulses of {numbers['cells.kind']} cells"
     price = f"{numbers['memory.move_energy'] * 1e12:g} pJ a bit"
-    return f"net energy: {pulses}{reads}, index and words moved at {price}; --hardware has more"
+    return f"net energy: {pulses}{reads}, index and words moved at {price}"
 
 
 def encodings_text(report: Mapping[str, Any]) -> str:
