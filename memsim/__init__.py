@@ -23,7 +23,7 @@ from memsim.summary import Summary, mean_over_chips, summarize
 from memsim.writing import Writing
 
 if typing.TYPE_CHECKING:
-    from memsim import cells, files, hardware, intervals, plot, report, service
+    from memsim import attention, cells, files, hardware, intervals, plot, report, service
     from memsim.budgeting import Budget, Judge, budget
     from memsim.cells import Conductance, Readout, read_weights
     from memsim.expectation import expected_writes
@@ -63,6 +63,7 @@ __all__ = [
     "Summary",
     "Writing",
     "advise",
+    "attention",
     "budget",
     "cells",
     "chip",
@@ -105,6 +106,7 @@ __all__ = [
 # Modules that not every program needs, imported when they are first asked for, and what the top
 # level has of each.
 _LATER = {
+    "attention": (),
     "budgeting": ("Budget", "Judge", "budget"),
     "minimising": ("Minimum", "minimise"),
     "cells": ("Conductance", "Readout", "read_weights"),

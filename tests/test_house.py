@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = """
     _checks _moved _words config codes selection placement schedule _random_cells chip writing
     _steps policies planning programming network draws expectation intervals summary _stream
-    cells hardware streaming budgeting minimising service files report plot cli
+    cells hardware streaming budgeting minimising attention service files report plot cli
 """.split()  # noqa: SIM905
 HEAVY = ("scipy", "rich", "jinja2", "safetensors", "numba", "typer", "matplotlib")
 LONGEST_FILE, LONGEST_FUNCTION, MOST_PARAMETERS, LEAST_COMMENTS = 400, 80, 12, 0.04

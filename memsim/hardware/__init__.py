@@ -3,7 +3,7 @@
 from memsim.hardware.files import PRESETS, read_hardware
 from memsim.hardware.inference import InferenceCost, array_area, inference_cost, product_cost
 from memsim.hardware.objectives import OBJECTIVES, Objective
-from memsim.hardware.parts import Area, Arrays, Hardware, Memory, Reading, WrittenCells
+from memsim.hardware.parts import Area, Arrays, Digital, Hardware, Memory, Reading, WrittenCells
 from memsim.hardware.passes import PassCost, pass_cost, with_net_reduction
 from memsim.hardware.positions import find_positions
 from memsim.hardware.timeline import Stage, Timeline, make_timeline
@@ -13,6 +13,7 @@ __all__ = [
     "PRESETS",
     "Area",
     "Arrays",
+    "Digital",
     "Hardware",
     "InferenceCost",
     "Memory",

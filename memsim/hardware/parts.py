@@ -11,7 +11,7 @@ from memsim.cells.schemes import parse_writing
 from memsim.config import CrossbarConfig
 from memsim.writing import Controller, Writing
 
-__all__ = ["Area", "Arrays", "Hardware", "Memory", "Reading", "WrittenCells"]
+__all__ = ["Area", "Arrays", "Digital", "Hardware", "Memory", "Reading", "WrittenCells"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -167,8 +167,26 @@ class Area:
             check_number(field.name, getattr(self, field.name), "give mm^2 from 0", 0)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Digital:
+    """Digital logic, which products may take instead of arrays.
+
+    Attributes:
+      multiply_add_energy: of one multiply-add, in joules.
+      operand_bits: of what is multiplied.
+    """
+
+    multiply_add_energy: float = 0.23e-12
+    operand_bits: int = 8
+
+    def __post_init__(self) -> None:
+        check_number("multiply_add_energy", self.multiply_add_energy, "give joules from 0", 0)
+        check_whole("operand_bits", self.operand_bits, "give a whole number from 1", 1, 64)
+
+
 _TABLES = {
     "arrays": Arrays, "cells": WrittenCells, "reading": Reading, "memory": Memory, "area": Area,
+    "digital": Digital,
 }  # fmt: skip
 
 
@@ -178,7 +196,7 @@ class Hardware:
 
     Attributes:
       name: of it.
-      arrays, cells, reading, memory, area: its parts.
+      arrays, cells, reading, memory, area, digital: its parts.
       sources: by `table.key`, where a number is from; PLACEHOLDER where nobody publishes it.
 
     Raises:
@@ -195,6 +213,7 @@ class Hardware:
     reading: Reading = Reading()
     memory: Memory = Memory()
     area: Area = Area()
+    digital: Digital = Digital()
     sources: dict[str, str] = dataclasses.field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
