@@ -74,6 +74,7 @@ def attention_cost(
     """
     check_kind("config", config, CrossbarConfig)
     check_kind("hardware", hardware, Hardware, "give what `memsim.hardware.read_hardware` returns")
+    check_kind("policy", policy, (Policy, type(None)), "give a memsim.Policy, or None")
     for name, each in (("keys", keys), ("values", values)):
         check_array(name, each, "numbers", "[sequences, heads, tokens, width]", axes=4)
     if keys.shape != values.shape:
@@ -90,7 +91,7 @@ def attention_cost(
     }
     axes = {"keys": 0, "values": 1}  # the axis of outputs: one for each key, for each value
     found = compare(
-        operands, config, {"": policy or Unsorted()},
+        operands, config, {"": Unsorted() if policy is None else policy},
         select=lambda path, leaf: (axes[_name(path)],), writing=hardware.writing(config),
     ).policies[""]  # fmt: skip
     later = {name: of for name, of in found.layers.items() if not name.startswith("0/")}

@@ -10,6 +10,7 @@ import pytest
 
 import memsim
 from memsim import (
+    attention,
     cells,
     chip,
     codes,
@@ -36,6 +37,7 @@ LAYER = PLAN.layers["a/kernel"]
 WORDS = DONE.words["a/kernel"]
 READOUT = memsim.Readout()
 HARDWARE = hardware.read_hardware("published")
+HEADS = np.linspace(-1, 1, 24, dtype=np.float32).reshape(2, 1, 4, 3)
 STAGES = [hardware.Stage("a", 2, 1.0, 2.0, 0.5)]
 WRITING = memsim.Writing(set_success=0.5, reset_success=(0.2, 0.4, 0.8, 1.0))
 CELLS = cells.program_cells(KEY, WORDS, CONFIG, READOUT)
@@ -167,6 +169,8 @@ CALLS = {
     memsim.advise: {"tensors": {"kernel": PARAMS["a"]["kernel"]}, "hardware": HARDWARE,
                     "policies": {"sws": POLICY}, "positions": 3, "config": CONFIG, "seed": 1,
                     "service": service.Service(batch=2)},
+    attention.attention_cost: {"keys": HEADS, "values": HEADS, "config": CONFIG,
+                               "hardware": HARDWARE, "policy": None},
     service.Service: {"batch": 3, "inferences_per_programming": 10.0, "adapter_rank": 2},
     intervals.share_interval: {"count": 3, "trials": 8},
     intervals.confidence_interval: {"values": [1.0, 2.0]},
