@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Array, UInt
 
 from memsim.chip import Chip, Stuck
-from memsim.codes import AnyArray
+from memsim.codes import AnyArray, rounded_quotient, to_codes
 from memsim.config import CrossbarConfig
-from memsim.network import anonymous, target_words
+from memsim.network import anonymous, placed_words, target_words
 from memsim.planning import LayerPlan, layer_scale, prepare_layer, schedule_layers
 from memsim.policies.base import Held, Policy
 from memsim.programming import Counts, Stucking, draws_cells, program_sections
@@ -28,6 +28,12 @@ from memsim.writing import Writing
 
 # Words per chunk.
 _CHUNK_WORDS = 2**19
+
+# Weights of layers that are laid out at the same time; a larger layer has the memory to itself.
+_AHEAD_WEIGHTS = 2**26
+
+# Weights whose codes are worked out at once.
+_CODED_WEIGHTS = 2**24
 
 Load = Callable[[str], Any]
 
@@ -83,6 +89,8 @@ def lay_out_ahead(
 ) -> Iterator[LaidOut]:
     """Lays out every layer under every placement; the next ones are planned meanwhile.
 
+    How many that are is bounded by their weights: each takes about 20 bytes of memory.
+
     Args:
       selected: tensor and matrix of every layer, in the order of programming.
       weights: where they come from.
@@ -97,7 +105,7 @@ def lay_out_ahead(
     ) -> LaidOut:
         stored = of.policy.stored_on(config)
         schedule, slots = schedule_layers([layer], config, first_layer=number)
-        words = target_words(jnp.asarray(slice_of(tensor, layer.matrix)), anonymous(layer), stored)
+        words = _target_of(slice_of(tensor, layer.matrix), anonymous(layer), stored)
         target = np.asarray(_scheduled(words, schedule))
         return LaidOut(name, of, layer_facts({name: layer}, stored)[name], target, slots)
 
@@ -108,14 +116,17 @@ def lay_out_ahead(
         # places are the same whatever the weights: what is stored there goes by the new ones
         placed = tensor if of.policy.recodes else placed
         stuck = placings[of].get(name)
-        finish = prepare_layer(name, placed, matrices, stored, of.policy, stuck)
+        # popped, so that what it holds goes when it is done
+        prepared = [prepare_layer(name, placed, matrices, stored, of.policy, stuck)]
 
         def finished() -> LayerPlan:
-            layer, held[of] = finish(held.get(of, {}))
+            layer, held[of] = prepared.pop()(held.get(of, {}))
             if placed is not tensor:
                 scale = layer_scale(name, slice_of(tensor, matrix), matrix, stored)
                 layer = layer._replace(scale=scale)
-            return layer
+            # one by one: what a name holds is not free
+            layer = _without_positions(layer)
+            return _on_device(layer)
 
         if of.policy.follows:  # the layer before, so one after another
             return lambda: lay_out(number, name, tensor, of, finished())
@@ -124,20 +135,63 @@ def lay_out_ahead(
 
     ahead = os.cpu_count() or 1
     with ThreadPoolExecutor(ahead) as pool:
-        waiting: deque[Future[Callable[[], LaidOut]]] = deque()
+        waiting: deque[tuple[int, Future[Callable[[], LaidOut]]]] = deque()
         last, tensor, placed = "", np.empty(0), np.empty(0)
-        for number, (name, (source, _)) in enumerate(selected.items()):
+        for number, (name, (source, matrix)) in enumerate(selected.items()):
+            size = matrix.inputs * matrix.outputs
             if source != last:  # slices of one stack are read once
                 tensor = np.asarray(weights.load(source))
                 same = weights.load_placed is weights.load
                 placed = tensor if same else np.asarray(weights.load_placed(source))
                 last = source
             for placing in placings:
-                waiting.append(pool.submit(work, number, name, tensor, placed, placing))
+                while waiting and size + sum(one for one, _ in waiting) > _AHEAD_WEIGHTS:
+                    yield waiting.popleft()[1].result()()
+                waiting.append((size, pool.submit(work, number, name, tensor, placed, placing)))
                 if len(waiting) > ahead:
-                    yield waiting.popleft().result()()
+                    yield waiting.popleft()[1].result()()
         while waiting:
-            yield waiting.popleft().result()()
+            yield waiting.popleft()[1].result()()
+
+
+def _target_of(weights: np.ndarray, layer: LayerPlan, config: CrossbarConfig) -> Array:
+    """Gives the words of a layer; the codes of a large one piece by piece.
+
+    Quotients and their divisors are float32, four times what comes of them.
+    """
+    if weights.size <= _CODED_WEIGHTS:
+        words: Array = target_words(jnp.asarray(weights), layer, config)
+        return words
+    rows = max(1, _CODED_WEIGHTS * len(weights) // weights.size)
+    scale = np.asarray(layer.scale)
+    # scales of outputs that lie along the first axis are cut with it
+    cut = scale.ndim > 0 and scale.shape[0] > 1
+    codes = np.empty(weights.shape, config.code_dtype)
+    for first in range(0, len(weights), rows):
+        some = slice(first, first + rows)
+        codes[some] = _codes(weights[some], scale[some] if cut else scale, config)
+    words = _placed_words(jnp.asarray(codes), layer, config)
+    return words
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _codes(weights: Any, scale: Any, config: CrossbarConfig) -> Array:
+    return to_codes(rounded_quotient(weights, scale), config)
+
+
+_placed_words = jax.jit(placed_words, static_argnames="config")
+
+
+def _without_positions(layer: LayerPlan) -> LayerPlan:
+    """Lets go of positions, which laying a layer out does not take, as large as it in int32."""
+    none = np.broadcast_to(np.int32(0), layer.placement.positions.shape)
+    return layer._replace(placement=layer.placement._replace(positions=none))
+
+
+def _on_device(layer: LayerPlan) -> LayerPlan:
+    """Copies places, so that the host's may go."""
+    places = jnp.asarray(layer.placement.weights).block_until_ready()
+    return layer._replace(placement=layer.placement._replace(weights=places))
 
 
 @jax.jit

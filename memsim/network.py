@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int32, Key, PyTree, Shaped, UInt
+from jaxtyping import Array, Float, Int, Int32, Key, PyTree, Shaped, UInt
 
 from memsim._checks import as_key, check_kind, check_whole
 from memsim.chip import Chip, check_rates, new_chip, whole_chip
@@ -206,9 +206,16 @@ def target_words(
     weights: Float[Array, "..."], layer: LayerPlan, config: CrossbarConfig
 ) -> UInt[Array, "sections physical_words"]:
     """Gives the words to program, by section of one layer."""
-    # codes as they are now, in the order of the placement
     quotients = rounded_quotient(jax.lax.stop_gradient(weights), layer.scale)
-    codes = by_output(to_codes(quotients, config), layer.matrix).reshape(-1)
+    return placed_words(to_codes(quotients, config), layer, config)
+
+
+def placed_words(
+    codes: Int[Array, "..."], layer: LayerPlan, config: CrossbarConfig
+) -> UInt[Array, "sections physical_words"]:
+    """Gives the words to program for the codes of a tensor, by section of one layer."""
+    # codes as they are now, in the order of the placement
+    codes = by_output(codes, layer.matrix).reshape(-1)
     added = layer.offset if layer.delta is None else layer.delta
     if added is not None:  # weights may have moved since: within what a word can hold
         moved = codes.astype(jnp.int32) + added.astype(jnp.int32)

@@ -25,6 +25,9 @@ __all__ = [
     "used_mask",
 ]
 
+# Weights that are sorted at once: what that takes beside the placement stays small.
+_SORTED_AT_ONCE = 2**21
+
 
 class Placement(NamedTuple):
     """A permutation of a layer's weights into sections, in programming order, and its inverse.
@@ -67,10 +70,12 @@ def unsorted_placement(outputs: int, inputs: int, rows: int, words: int = 1) -> 
     grouped = numbers[: full * words].reshape(full, words, inputs)
     weights[:full, :inputs] = grouped.swapaxes(1, 2)
     weights[full:, :inputs, : outputs - full * words] = numbers[full * words :].T
+    del numbers, grouped  # as large as the placement
     # a weight is in the row of its input, counted from the first of its group
     group, slot = np.divmod(np.arange(outputs, dtype=np.int32)[:, None], np.int32(words))
     positions = np.arange(inputs, dtype=np.int32) + group * (per_group * rows)
-    positions = positions * words + slot
+    positions *= np.int32(words)
+    positions += slot
     used = _used(outputs, inputs, rows, words)
     return Placement(
         weights.reshape(-1, rows * words),
@@ -109,23 +114,29 @@ def sorted_placement(
         raise ValueError(f"`codes` has shape {codes.shape}; a layer has weights.")
     if scope == "layer":
         codes = codes.reshape(1, -1)
-    # NumPy's stable sort of integers up to 16 bits is a radix sort
-    order = np.argsort(_group_sums(codes, words), axis=1, kind="stable")
-    groups, inputs = order.shape
-    size, per_group = codes.size, -(-inputs // rows)
-    # numbers past the last weight are those of slots that a short group leaves
-    index = order[:, :, None] + inputs * np.arange(groups * words).reshape(groups, 1, words)
-    # short sections are filled up with one past the last weight
-    weights = np.full((groups, per_group * rows, words), size, np.int32)
-    weights[:, :inputs] = np.minimum(index, size) if len(codes) % words else index
-    # section s of every group in turn
-    sections = weights.reshape(groups, per_group, rows * words).swapaxes(0, 1)
-    slots = np.arange(weights.size, dtype=np.int32).reshape(per_group, groups, rows * words)
+    sums = _group_sums(codes, words)
+    groups, inputs = sums.shape
+    size, per_group, section = codes.size, -(-inputs // rows), rows * words
+    # section s of every group in turn; short ones are filled up with one past the last weight
+    sections = np.full((per_group, groups, section), size, np.int32)
     positions = np.empty(groups * words * inputs, np.int32)
-    positions[index] = slots.swapaxes(0, 1).reshape(weights.shape)[:, :inputs]
+    step = max(1, _SORTED_AT_ONCE // (inputs * words))
+    for first in range(0, groups, step):
+        # NumPy's stable sort of integers up to 16 bits is a radix sort
+        order = np.argsort(sums[first : first + step], axis=1, kind="stable")
+        some = np.arange(first, first + len(order))
+        # numbers past the last weight are those of slots that a short group leaves
+        outputs_of = some[:, None, None] * words + np.arange(words)
+        index = order[:, :, None] + inputs * outputs_of
+        weights = np.full((some.size, per_group * rows, words), size, np.int32)
+        weights[:, :inputs] = np.minimum(index, size)
+        sections[:, some] = weights.reshape(some.size, per_group, section).swapaxes(0, 1)
+        starts = (np.arange(per_group) * groups + some[:, None]) * section
+        slots = starts[:, :, None] + np.arange(section)
+        positions[index] = slots.reshape(weights.shape)[:, :inputs]
     used_rows, used_words = _used(len(codes), inputs, rows, words)
     return Placement(
-        sections.reshape(-1, rows * words),
+        sections.reshape(-1, section),
         positions[:size],
         used_rows.T.reshape(-1),
         used_words.T.reshape(-1),

@@ -305,7 +305,8 @@ def prepare_layer(
     if words >= 2**31:
         raise ValueError(f"`{name}` fills {words} words; the limit is 2**31 - 1.")
     if policy.uses_codes:
-        codes = weights.astype(np.float32, copy=False) / scale
+        codes = weights.astype(np.float32)
+        codes /= scale  # in place: a layer may be large
         np.clip(np.rint(codes, out=codes), -config.max_code, config.max_code, out=codes)
         codes = codes.astype(config.code_dtype)
     else:

@@ -20,7 +20,9 @@ ORDER = """
     _steps policies planning programming network draws expectation intervals summary _stream
     cells hardware streaming budgeting minimising attention service files report plot cli
 """.split()  # noqa: SIM905
-HEAVY = ("scipy", "rich", "jinja2", "safetensors", "numba", "typer", "matplotlib")
+HEAVY = (
+    "scipy", "rich", "jinja2", "safetensors", "numba", "typer", "matplotlib", "hwcomponents",
+)  # fmt: skip
 LONGEST_FILE, LONGEST_FUNCTION, MOST_PARAMETERS, LEAST_COMMENTS = 400, 80, 12, 0.04
 OLD_NAMES = {"worth", "assume", "settle", "seat", "trace", "together", "Kinds"}
 OLD_WORDS = re.compile(r"\b(worth|assume[sd]?|settle[sd]?|seat(?:s|ed)?|Kinds)\b")

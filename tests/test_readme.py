@@ -98,7 +98,7 @@ def test_the_example_of_positions_prints_what_its_page_says(capsys):
 
 
 def test_the_file_of_hardware_is_read(tmp_path):
-    (text,) = blocks("toml", "docs/hardware.md")
+    text, _ = blocks("toml", "docs/hardware.md")  # the other in test_components.py
     (tmp_path / "mine.toml").write_text(text)
     hardware = memsim.hardware.read_hardware(tmp_path / "mine.toml")
     assert (hardware.arrays.number, hardware.cells.kind) == (16, "pcm")

@@ -1,5 +1,6 @@
 """Hardware: what a pass and an inference cost on a chip of given arrays, cells and memory."""
 
+from memsim.hardware.components import COMPONENTS, with_components
 from memsim.hardware.files import PRESETS, read_hardware
 from memsim.hardware.inference import InferenceCost, array_area, inference_cost, product_cost
 from memsim.hardware.objectives import OBJECTIVES, Objective
@@ -9,6 +10,7 @@ from memsim.hardware.positions import find_positions
 from memsim.hardware.timeline import Stage, Timeline, make_timeline
 
 __all__ = [
+    "COMPONENTS",
     "OBJECTIVES",
     "PRESETS",
     "Area",
@@ -30,5 +32,6 @@ __all__ = [
     "pass_cost",
     "product_cost",
     "read_hardware",
+    "with_components",
     "with_net_reduction",
 ]

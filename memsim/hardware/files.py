@@ -11,6 +11,7 @@ from typing import Any
 
 from memsim._checks import check_kind
 from memsim.config import CrossbarConfig
+from memsim.hardware.components import with_components
 from memsim.hardware.parts import Hardware
 
 __all__ = ["PRESETS", "default_hardware", "read_hardware"]
@@ -27,13 +28,15 @@ def read_hardware(text: str | Path) -> Hardware:
 
     A file has the tables of `Hardware`, `[arrays]`, `[cells]`, `[reading]`, `[memory]`, `[area]`,
     and `[sources]` by key, such as `"memory.move_energy" = "LPDDR4 data sheet"`. It starts from the
-    preset that it names as `base`, or from `published`.
+    preset that it names as `base`, or from `published`. Parts in a table `[components]` have the
+    figures of `hwcomponents`, see `memsim.hardware.with_components`.
 
     Args:
       text: one of `PRESETS`, or the path of a file.
 
     Raises:
-      ValueError: no such preset; no TOML; a table, key or value that there is not.
+      ValueError: no such preset; no TOML; a table, key or value that there is not; `[components]`
+        without `hwcomponents`, or with one that it does not have.
       OSError: no such file.
 
     >>> read_hardware("array-128").config().words_per_row
@@ -85,7 +88,7 @@ def _from_tables(text: str, name: str, source: str) -> Hardware:
     start = _preset(base) if base else Hardware(name=name)
     if source and not base:
         start = _preset("published")
-    said = tables.pop("sources", {})
+    said, components = tables.pop("sources", {}), tables.pop("components", None)
     sources = dict(start.sources)
     # of each table the keys that are given, the others as they were
     parts: dict[str, Any] = {}
@@ -93,7 +96,9 @@ def _from_tables(text: str, name: str, source: str) -> Hardware:
         part = getattr(start, table, None) if isinstance(given, dict) else None
         if not dataclasses.is_dataclass(part) or isinstance(part, type):
             known = [field.name for field in dataclasses.fields(Hardware)[1:-1]]
-            raise ValueError(f"There is no table `{table}`; choose of {', '.join(known)}.")
+            raise ValueError(
+                f"There is no table `{table}`; choose of {', '.join(known)}, components."
+            )
         keys = [field.name for field in dataclasses.fields(part)]
         unknown = [key for key in given if key not in keys]
         if unknown:
@@ -105,4 +110,8 @@ def _from_tables(text: str, name: str, source: str) -> Hardware:
         parts[table] = dataclasses.replace(part, **values)
         if source:
             sources |= {f"{table}.{key}": source for key in given}
-    return dataclasses.replace(start, name=name, sources=sources | said, **parts)
+    read = dataclasses.replace(start, name=name, sources=sources | said, **parts)
+    if components is None:
+        return read
+    by_hand = [f"{table}.{key}" for table, given in tables.items() for key in given]
+    return with_components(read, components, by_hand)
