@@ -124,6 +124,8 @@ def lay_out_ahead(
             if placed is not tensor:
                 scale = layer_scale(name, slice_of(tensor, matrix), matrix, stored)
                 layer = layer._replace(scale=scale)
+            if tensor.size <= _CODED_WEIGHTS:
+                return layer
             # one by one: what a name holds is not free
             layer = _without_positions(layer)
             return _on_device(layer)

@@ -124,15 +124,16 @@ def sorted_placement(
     for first in range(0, groups, step):
         # NumPy's stable sort of integers up to 16 bits is a radix sort
         order = np.argsort(sums[first : first + step], axis=1, kind="stable")
-        some = np.arange(first, first + len(order))
+        some = slice(first, first + len(order))
+        numbers = np.arange(some.start, some.stop)[:, None]
         # numbers past the last weight are those of slots that a short group leaves
-        outputs_of = some[:, None, None] * words + np.arange(words)
+        outputs_of = numbers[:, :, None] * words + np.arange(words)
         index = order[:, :, None] + inputs * outputs_of
-        weights = np.full((some.size, per_group * rows, words), size, np.int32)
-        weights[:, :inputs] = np.minimum(index, size)
-        sections[:, some] = weights.reshape(some.size, per_group, section).swapaxes(0, 1)
-        starts = (np.arange(per_group) * groups + some[:, None]) * section
-        slots = starts[:, :, None] + np.arange(section)
+        weights = np.full((len(order), per_group * rows, words), size, np.int32)
+        weights[:, :inputs] = np.minimum(index, size) if len(codes) % words else index
+        sections[:, some] = weights.reshape(len(order), per_group, section).swapaxes(0, 1)
+        starts = (np.arange(per_group) * groups + numbers) * section
+        slots = starts.astype(np.int32)[:, :, None] + np.arange(section, dtype=np.int32)
         positions[index] = slots.reshape(weights.shape)[:, :inputs]
     used_rows, used_words = _used(len(codes), inputs, rows, words)
     return Placement(

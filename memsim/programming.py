@@ -227,9 +227,12 @@ def _program_tile(
         wrong = _wrong_counts(target, words, slots, config)
     by_row = [_any_of_row(cells, config) for cells in (changed, *pulsed)]
     row_operations, set_rows, reset_rows = _row_counts(*by_row)
-    # the row of flags, if there is one, is part of the index
-    data_rows = jax.lax.slice_in_dim(by_row[1] | by_row[2], 0, config.rows, axis=2)
-    moved_words, row_flags = _moved_counts(data_rows, slots, config)
+    pulsed_rows = row_operations  # where every pulse succeeds
+    if success is not None or config.flags == "section":
+        # the row of flags, if there is one, is part of the index
+        data_rows = jax.lax.slice_in_dim(by_row[1] | by_row[2], 0, config.rows, axis=2)
+        pulsed_rows = jnp.sum(data_rows != 0, axis=-1, dtype=jnp.int32)
+    moved_words, row_flags = _moved_counts(pulsed_rows, slots, config)
     counts = Counts(
         sets=by_column[0],
         resets=by_column[1],
@@ -246,15 +249,14 @@ def _program_tile(
 
 
 def _moved_counts(
-    pulsed_rows: UInt[Array, "steps crossbars rows"], slots: Slots, config: CrossbarConfig
+    rows: Int32[Array, "steps crossbars"], slots: Slots, config: CrossbarConfig
 ) -> tuple[Int32[Array, "steps crossbars"], Int32[Array, "steps crossbars"]]:
     """Counts the words and flags that are sent to be written, in the form that is shorter.
 
     Args:
-      pulsed_rows: words that are not 0 where a cell of a row is pulsed.
+      rows: of which a cell is pulsed.
       slots: what is programmed.
     """
-    rows = jnp.sum(pulsed_rows != 0, axis=-1, dtype=jnp.int32)
     used = slots.used_rows.astype(jnp.int32)
     words = slots.used_words.astype(jnp.int32) if config.words_per_row > 1 else jnp.int32(1)
     bits = sum(mask.bit_count() for mask in config.unflagged.column_masks)
