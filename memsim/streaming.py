@@ -5,6 +5,7 @@ Layers stream through in chunks of one size: memory and compilation do not grow 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -133,7 +134,7 @@ def compare(
         chip.
       old: the older version, in the same form.
       keep_placement: the new weights take the places of the old ones, instead of being placed
-        afresh: the index in the routing memory stays.
+        afresh: the index in the routing memory stays, and is not moved.
       select: see `plan`.
       passes: times the network is programmed, state carrying over.
       chips: to average over.
@@ -158,14 +159,14 @@ def compare(
     _check_arguments(config, policies, passes, chips, steady, writing)
     shapes, load = _opened(tensors)
     selected = select_layers(shapes, select_by_name() if select is None else select)
+    if old is None and keep_placement:
+        raise ValueError("`keep_placement` keeps the places of an older version; give `old` too.")
     rounds = [Round(load, load)] * passes
     if old is not None:
         old_shapes, load_old = _opened(old)
         _check_old(old_shapes, shapes, selected, config)
-        deployed = Round(load, load_old if keep_placement else load)
-        rounds = [Round(load_old, load_old), *[deployed] * passes]
-    elif keep_placement:
-        raise ValueError("`keep_placement` keeps the places of an older version; give `old` too.")
+        rounds = [Round(load, load_old if keep_placement else load)] * passes
+        rounds.insert(0, Round(load_old, load_old))
 
     unsorted: Policy = Unsorted()
     if baseline is not None:
@@ -174,15 +175,12 @@ def compare(
     streams = _make_streams(wanted, config, selected, chips, passes, steady, writing)
     facts = _program_all(streams, rounds, selected, config, chips, old is not None, progress)
 
-    summaries = {policy: _of_chips(streams, facts, policy, chips.number) for policy in wanted}
+    number, kept = chips.number, keep_placement
+    summaries = {each: _of_chips(streams, facts, each, number, kept) for each in wanted}
     against = summaries[unsorted] if baseline is None else baseline
-    means = {
-        name: _mean_against(summaries[each], against, config) for name, each in policies.items()
-    }
-    lasts = {
-        name: _last_pass(_of_policy(streams, policy), facts)
-        for name, policy in (policies.items() if steady else ())
-    }
+    means = {n: _mean_against(summaries[each], against, config) for n, each in policies.items()}
+    asked = policies if steady else {}
+    lasts = {n: _last_pass(_of_policy(streams, each), facts) for n, each in asked.items()}
     read = {tensor for tensor, _ in selected.values()}
     digital = [name for name in shapes if name not in read]
     return Comparison(means, digital, selected, lasts, against)
@@ -192,13 +190,17 @@ def _of_policy(streams: Streams, policy: Policy) -> dict[Placing, Stream]:
     return {placing: each for (streamed, placing), each in streams.items() if streamed == policy}
 
 
-def _of_chips(streams: Streams, facts: Facts, policy: Policy, number: int) -> list[Summary]:
+def _of_chips(
+    streams: Streams, facts: Facts, policy: Policy, number: int, index_kept: bool
+) -> list[Summary]:
     """Gives a summary for each chip; where chips do not differ, one was programmed for all."""
     of_chips = [
         summary
         for placing, stream in _of_policy(streams, policy).items()
         for summary in stream.summaries(facts[placing])
     ]
+    if index_kept:  # it is there, and not moved again
+        of_chips = [dataclasses.replace(one, index_bits=0) for one in of_chips]
     return of_chips * number if len(of_chips) == 1 else of_chips
 
 

@@ -240,6 +240,10 @@ def _print_counts(
         console.print(f"{net_text(document)}; --hardware has more", highlight=False)
     if "writing" in document:
         console.print(writing_table(result.policies, writing_text(document)))
+        if chosen.writing and "low=" in chosen.writing:
+            console.print(
+                "energy is an upper bound: low-order columns are priced as if they were verified"
+            )
     if asked.choice:
         console.print(encodings_text(document), highlight=False)
         for row, why in asked.left_out.items():
