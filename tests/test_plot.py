@@ -89,7 +89,7 @@ def test_every_policy_is_a_point_at_its_price(policies, summaries):
 def test_labels_stand_in_order_and_apart(policies, summaries):
     figure = plot.reduction_against_index_bits(policies, summaries)
     figure.draw_without_rendering()
-    _, *rows = labels(figure, 178)
+    _, *rows = labels(figure, 232)
     ordered = sorted(policies, key=lambda name: summaries[name].reduction)
     assert [text for _, text in rows] == [str(policies[name]) for name in ordered]
     assert "sws+stuck:p=0.1,low=5" in dict(map(reversed, rows))  # as the policy writes itself
@@ -106,7 +106,8 @@ def test_labels_stand_in_order_and_apart(policies, summaries):
         for summary in ranked
     ]
     assert sum(map(bool, errors)) == 6  # three tolerances, corrected and not
-    for column, expected in ((50, reductions), (102, bits), (168, errors)):
+    nets = [f"{summary.net_reduction:.2f}x" for summary in ranked]
+    for column, expected in ((50, reductions), (102, bits), (156, nets), (222, errors)):
         assert [text for _, text in labels(figure, column)[1:]] == expected
     everything = figure.bbox
     assert all(everything.x0 <= box.x0 and box.x1 <= everything.x1 for box in boxes)
@@ -128,7 +129,7 @@ def test_two_policies_make_a_chart_and_those_without_reduction_none(policies, su
     some = {name: summaries[name] for name in few}
     some["matched"] = dataclasses.replace(some["matched"], reduction=None)
     figure = plot.reduction_against_index_bits(few, some)
-    assert [text for _, text in labels(figure, 112)[1:]] == ["unsorted", "sws"]
+    assert [text for _, text in labels(figure, 166)[1:]] == ["unsorted", "sws"]
     few, some = ({"matched": x["matched"]} for x in (few, some))
     assert len(labels(plot.reduction_against_index_bits(few, some), 112)) == 1
 

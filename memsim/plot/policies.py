@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -283,6 +284,7 @@ def reduction_against_index_bits(
     points = {
         name: _Point(
             summary.index_bits_per_weight, summary.reduction, summary.analog_valid,
+            "" if summary.net_reduction is None else f"{summary.net_reduction:.2f}x",
             code_error_text(summary.code_error_rms, summary.code_error_mean),
         )
         for name, summary in summaries.items()
@@ -290,11 +292,12 @@ def reduction_against_index_bits(
     }  # fmt: skip
     names = sorted(points, key=lambda name: points[name].reduction)
     erring = any(point.errors for point in points.values())
+    priced = any(point.net for point in points.values())
     of = {name: f" in {encoding}" for name, encoding in (encodings or {}).items()}
     texts = {name: f"{policies[name]}{of.get(name, '')}" for name in names}
     longest = max([0, *map(len, texts.values())])
     # the axes keep their room beside long names
-    width = max(9.0, 6.2 + 0.075 * longest + (0.9 if erring else 0.0))
+    width = max(9.0, 6.2 + 0.075 * longest + (0.9 if erring else 0.0) + (0.7 if priced else 0.0))
     figure = new_figure(width, max(4.0, 1.3 + 0.2 * len(names)))
     axes = figure.subplots()
     axes.set_yscale("log")
@@ -312,12 +315,12 @@ def reduction_against_index_bits(
         axes.plot(*zip(*(points[name][:2] for name in members), strict=True),
                   color=styles[members[0]][0], linewidth=1.2)  # fmt: skip
     gap = 0.19 / (figure.get_figheight() - 1)
-    headings = ("reduction", "index bits", *(["code error"] if erring else []), "policy")
-    _row(axes, 1 + 0.8 * gap, headings, SOFT)
+    columns = [True, True, priced, erring, True]
+    headings = ("reduction", "index bits", "net energy", "code error", "policy")
+    _row(axes, 1 + 0.8 * gap, [*itertools.compress(headings, columns)], SOFT, columns)
     for name, row in zip(names, _rows(axes, [points[name] for name in names], gap), strict=True):
         axes.plot(*points[name][:2], **_marker(styles[name], points[name]), zorder=3, label=name)
-        label = (*([points[name].errors] if erring else []), texts[name])
-        _labelled(axes, points[name], row, styles[name], label)
+        _labelled(axes, points[name], row, styles[name], texts[name], columns)
     reductions_on(axes.yaxis)
     axes.set_xlabel("index bits per weight: the routing memory of the placement")
     axes.set_ylabel("reduction in cell writes")
@@ -337,6 +340,7 @@ class _Point(NamedTuple):
     bits: float
     reduction: float
     analog_valid: bool
+    net: str
     errors: str
 
 
@@ -356,7 +360,12 @@ def _rows(axes: Axes, points: Sequence[_Point], gap: float) -> Float[np.ndarray,
 
 
 def _labelled(
-    axes: Axes, point: _Point, row: float, style: tuple[str, str], texts: Sequence[str]
+    axes: Axes,
+    point: _Point,
+    row: float,
+    style: tuple[str, str],
+    name: str,
+    columns: Sequence[bool],
 ) -> None:
     """Draws the label of a point, right of the axes, and the thread that leads to it."""
     x, y = (axes.transScale + axes.transLimits).transform(point[:2])
@@ -366,12 +375,20 @@ def _labelled(
     )  # fmt: skip
     axes.plot(1.065, row, **_marker(style, point), transform=axes.transAxes, clip_on=False)
     price = f"{point.bits:.2f}" if point.bits == 0 or point.bits >= 0.005 else "<0.01"
-    _row(axes, row, (f"{point.reduction:.2f}x", price, *texts), INK)
+    texts = (f"{point.reduction:.2f}x", price, point.net, point.errors, name)
+    _row(axes, row, [*itertools.compress(texts, columns)], INK, columns)
 
 
-def _row(axes: Axes, height: float, texts: Sequence[str], colour: str) -> None:
-    """Writes figures and the policy, the last, right of the axes."""
-    ends = [50, 102, 168][: len(texts) - 1]
+def _row(
+    axes: Axes, height: float, texts: Sequence[str], colour: str, columns: Sequence[bool]
+) -> None:
+    """Writes figures and the policy, the last, right of the axes.
+
+    Args:
+      columns: which of all columns there are; the last always is.
+    """
+    widths = itertools.compress((50, 52, 54, 66), columns)
+    ends = [*itertools.accumulate(widths)]
     places = [*((end, "right") for end in ends), (ends[-1] + 10, "left")]
     for text, (offset, align) in zip(texts, places, strict=True):
         axes.annotate(
