@@ -180,8 +180,7 @@ def plan(
         for name, prepared in zip(selected, pool.map(prepare_one, selected), strict=True):
             layers[name], held = prepared(held)
     # the whole network on its crossbars
-    made = Plan(config, layers, *schedule_layers(layers.values(), config))
-    return Plan(*jax.device_put(made))
+    return on_device(Plan(config, layers, *schedule_layers(layers.values(), config)))
 
 
 def schedule_layers(
@@ -273,6 +272,15 @@ def sections_by_output(matrices: Mapping[str, Matrix], config: CrossbarConfig) -
 
 # The rest of planning a layer, once it is known what the layers before it left.
 Prepared = Callable[[Held], tuple[LayerPlan, Held]]
+
+
+def on_device(made: Plan) -> Plan:
+    """Puts a plan on the device, but for its index bits: JAX would round them to 32 bits."""
+    placed: Plan = jax.device_put(made)
+    for name, layer in placed.layers.items():
+        exact = np.asarray(made.layers[name].index_bits)
+        placed.layers[name] = layer._replace(index_bits=exact)
+    return placed
 
 
 def prepare_layer(

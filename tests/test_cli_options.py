@@ -30,6 +30,7 @@ VALUES = {
     "--keep-placement": [], "--cost": ["c.toml"], "--scheme": ["constant"],
     "--levelling": ["none"], "--spares": [0], "--lifetime": [], "--cells": ["hfo2"],
     "--force": [], "--json": ["o.json"], "--max-drop": [0.01], "--evaluate": ["a:b"],
+    "--minimise": ["wear"], "--batch": [2], "--positions": [3], "--hardware": ["isaac"],
 }  # fmt: skip
 # What a command takes besides, so that one rule alone is broken; needs come before.
 BASIS = {"report": [], "program": ["--out", "o.npz"], "plan": ["--out", "o.safetensors"]}
@@ -92,7 +93,7 @@ def test_what_cannot_apply_is_refused_by_name(run, checkpoint, command, argument
 def test_every_option_of_a_rule_is_one_of_its_command():
     commands = {c.name: c for c in memsim.cli.app.registered_commands}
     runner = typer.testing.CliRunner()
-    assert set(commands) == set(RULES)
+    assert set(commands) == {*RULES, "advise"}
     for command, rules in RULES.items():
         help_ = runner.invoke(memsim.cli.app, [command, "--help"], env={"COLUMNS": "200"}).output
         named = {name for rule in rules for name in (rule.option, *rule.needs, *rule.excludes)}

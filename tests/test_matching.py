@@ -408,7 +408,7 @@ def test_a_tolerance_is_corrected_unless_it_says_otherwise():
     [
         (
             lambda: memsim.Policy.parse("matched:p=0.5"),
-            "matched takes tolerance, price, pool, correction",
+            "matched takes tolerance, price, pool, index, correction",
         ),
         (lambda: memsim.Policy.parse("sws:tolerance=1"), "sws takes no options"),
         (

@@ -6,7 +6,7 @@ import pytest
 
 import memsim
 from memsim import plot
-from memsim.plot.policies import _spread
+from memsim.plot.prices import _spread
 from training.reproduce import list_policies
 
 

@@ -13,6 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 import memsim
+from memsim.hardware import read_hardware, with_net_reduction
 from tests import processes
 from tests.processes import finish
 from training import sweep
@@ -85,6 +86,8 @@ def test_rows_are_those_of_a_plain_loop(uninterrupted, weights):
             found.append(memsim.summarize(programming, plan))
         baseline, summary = found
         correct = int(np.sum(np.argmax(apply(held, images), -1) == labels))
+        priced = with_net_reduction(summary, baseline, read_hardware("published"))
+        assert row["net_reduction"] == pytest.approx(priced.net_reduction)
         assert row == {
             "cell": row["cell"], "bits": 8, "rows": 128, "columns": None,
             "encoding": "twos_complement",
@@ -94,7 +97,8 @@ def test_rows_are_those_of_a_plain_loop(uninterrupted, weights):
             "chip": row["chip"], "writes": summary.writes, "sets": summary.sets,
             "resets": summary.resets, "row_operations": summary.row_operations,
             "pulses": summary.writes, "wrong_cells": None,
-            "reduction": baseline.writes / summary.writes, "accuracy": correct / 500,
+            "reduction": baseline.writes / summary.writes, "net_reduction": row["net_reduction"],
+            "accuracy": correct / 500,
             "correct": correct, "images": 500,
             "index_bits_per_weight": summary.index_bits_per_weight, "analog_valid": True,
         }  # fmt: skip
@@ -439,7 +443,7 @@ WRONG = {
     "placement": "unsorted", "p": 0.25, "low": 2, "tolerance": 1, "stuck_at": 0.5,
     "stuck_at_0": 0.5, "stuck_at_1": 0.5, "chip": 5, "writes": -1, "sets": -1, "resets": 10**9,
     "row_operations": 10**9, "writing": "constant", "pulses": 0, "wrong_cells": 3,
-    "reduction": np.nan, "accuracy": np.inf, "correct": 501,
+    "reduction": np.nan, "net_reduction": np.nan, "accuracy": np.inf, "correct": 501,
     "images": 400, "index_bits_per_weight": -np.inf, "analog_valid": None,
 }  # fmt: skip
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from memsim._checks import check_kind, check_path, check_truth
@@ -16,7 +15,7 @@ from memsim.files._plan_checks import OPTIONAL, PARTS, PLACEMENT, check_layer
 from memsim.files.own import check_keys, load_own, read_record
 from memsim.files.writing import save_tensors
 from memsim.placement import Placement, inverse_positions
-from memsim.planning import LayerPlan, Plan, schedule_layers
+from memsim.planning import LayerPlan, Plan, on_device, schedule_layers
 from memsim.selection import Matrix, in_natural_order
 
 __all__ = ["load_plan", "save_plan"]
@@ -103,8 +102,7 @@ def load_plan(path: str | Path) -> Plan:
         ) from error
     schedule = schedule_layers(layers.values(), config)
     # all at once: array by array takes three times as long
-    plan: Plan = jax.device_put(Plan(config, layers, *schedule))
-    return plan
+    return on_device(Plan(config, layers, *schedule))
 
 
 def _check_crossbars(config: CrossbarConfig, layers: Mapping[str, LayerPlan]) -> None:

@@ -10,10 +10,10 @@ from memsim.plot.hardware import arrays_at_work, ways_to_run
 from memsim.plot.policies import (
     accuracy_against_pulses,
     accuracy_against_reduction,
-    reduction_against_index_bits,
     writes_by_policy,
     writes_per_column,
 )
+from memsim.plot.prices import reduction_against_index_bits
 from memsim.plot.style import to_svg
 
 __all__ = [

@@ -213,8 +213,9 @@ def _wrong(row: Mapping[str, Any], same: Mapping[str, Any]) -> Iterator[tuple[st
         yield "correct", "it is at most `images`"
     elif row["accuracy"] != row["correct"] / row["images"]:
         yield "accuracy", "it is `correct` / `images`"
-    if row["reduction"] is None and row["writes"]:
-        yield "reduction", "it is missing only where nothing was written"
+    for name in ("reduction", "net_reduction"):
+        if row[name] is None and row["writes"]:
+            yield name, "it is missing only where nothing was written"
 
 
 def _read(path: Path) -> pa.Table:
