@@ -51,7 +51,7 @@ def expected_writes(
       ValueError: a plan or chip that belongs to another network; `width` below 1; a plan of
         `flip-n-write`, whose complements are chosen for words that do not move.
     """
-    if not isinstance(width, jax.Array):
+    if not (isinstance(width, jax.Array) and jnp.issubdtype(width.dtype, jnp.number)):
         check_number("width", width, "dither by at least 1 code", 1)
     elif is_known(width) and (width.shape != () or not float(width) >= 1):
         raise ValueError(f"`width` is {width}; dither by at least 1 code.")

@@ -234,7 +234,8 @@ def sample_lives(
     for size in shape:
         check_whole("shape", size, "give (crossbars, rows, columns)", 0, 2**31 - 1)
     _check_endurance(endurance)
-    if not isinstance(share_at_1, jax.Array):
+    array = isinstance(share_at_1, jax.Array) and jnp.issubdtype(share_at_1.dtype, jnp.number)
+    if not array:
         check_number("share_at_1", share_at_1, "give a share of the failed cells, 0..1", 0, 1)
     endurance_key, level_key = jax.random.split(key)
     cycles = endurance.cycles_at_hazard(_exponential(endurance_key, shape))
