@@ -1,5 +1,7 @@
 """Matching by what each crossbar holds: plain loops count what it writes, on any width."""
 
+import dataclasses
+
 import hypothesis
 import hypothesis.strategies as st
 import jax.numpy as jnp
@@ -69,16 +71,16 @@ def networks(draw, least=1, most=40):
     )
 
 
-@hypothesis.given(network=networks(least=12))
+@hypothesis.given(network=networks(least=24), crossbars=st.sampled_from([1, 2, 3]))
 @hypothesis.settings(max_examples=15, deadline=None, phases=[hypothesis.Phase.generate])
-def test_matching_takes_no_more_writes_than_sorting(network):
+def test_matching_takes_no_more_writes_than_sorting(network, crossbars):
+    """Where several sections follow one another on a crossbar; else it may, see the page."""
     layers, config = network
+    config = dataclasses.replace(config, crossbars=crossbars)
     matched = writes_of(memsim.policies.Matched(), layers, config)
     near = writes_of(memsim.policies.Matched(tolerance=1), layers, config)
     for other in (memsim.policies.Unsorted(), memsim.policies.Sws()):
-        # where hardly any section follows another there is hardly anything to save: within half a
-        # percent, as what is chosen section by section is the best of each and not of all
-        others = 1.005 * writes_of(other, layers, config)
+        others = writes_of(other, layers, config)
         assert matched.sum() <= others.sum()
         assert matched[1] <= others[1]
         assert near.sum() <= others.sum()
