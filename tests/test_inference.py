@@ -309,5 +309,9 @@ def test_a_report_prices_an_inference(tmp_path, run):
         code, _, error = run(*words, "--positions", given)
         assert code != 0
         assert message in error
+    # held, there is no timeline to draw
+    code, printed, error = run(*words, "--positions", 2, "--from", tmp_path / "net.npz")
+    assert code == 0, error
+    assert "An inference on array-128, 4 arrays" in printed
     code, _, error = run(*words, "--batch", 3)
     assert "`--batch` needs `--positions`" in error

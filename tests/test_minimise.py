@@ -127,6 +127,13 @@ def test_a_plan_of_least_wear_on_the_command_line(tmp_path, run, monkeypatch):
     code, printed, error = run(*words, *budget, "--minimise", "wear")
     assert code == 0, error
     assert "writes of one cell" in printed
+    wide = (*words, *budget, "--force", "--cell-bits", 4)  # cells that have no prices
+    code, printed, error = run(*wide)
+    assert code == 0, error
+    assert "net energy │ not known" in printed
+    code, _, error = run(*wide, "--minimise", "energy")
+    assert code != 0
+    assert "`energy` is that of hardware" in error
     code, _, error = run(*words, *budget, "--force", "--minimise", "power")
     assert code != 0
     assert "`what` is 'power'" in error

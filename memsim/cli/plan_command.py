@@ -23,7 +23,7 @@ from memsim.config import CrossbarConfig
 from memsim.files.plans import save_plan
 from memsim.files.raw import RawTensor
 from memsim.files.writing import write_text
-from memsim.hardware.files import PRESETS, read_hardware
+from memsim.hardware.files import default_hardware, read_hardware
 from memsim.hardware.objectives import OBJECTIVES, Objective
 from memsim.planning import plan
 from memsim.policies import Policy, Unsorted
@@ -140,7 +140,9 @@ def _plan_in_budget(
     assert chosen.evaluate is not None and chosen.max_drop is not None, "rules"  # noqa: S101, PT018
     objective: Any = Objective(
         what=chosen.minimise,  # type: ignore[arg-type]
-        hardware=read_hardware(chosen.hardware or PRESETS[0]).on(config),
+        hardware=read_hardware(chosen.hardware).on(config)
+        if chosen.hardware is not None
+        else default_hardware(config),
     )
     judge = _judge(chosen.evaluate, dict(tensors))
     title = f"planning {printable(chosen.checkpoint.name)}"

@@ -173,7 +173,7 @@ def run_report(chosen: ReportOptions) -> None:
         )
     inputs = chosen.inputs()
     hardware = chosen.priced(config, chosen)
-    outputs = _check_outputs(chosen)
+    outputs = _check_outputs(chosen, streamed=config.crossbars is not None)
     source = chosen.open()
     writing = chosen.read_writing(config)
     positions = chosen.read_positions(list(options.read_as(source, chosen.select())))
@@ -257,7 +257,7 @@ def _print_counts(
         )
 
 
-def _check_outputs(chosen: ReportOptions) -> _Outputs:
+def _check_outputs(chosen: ReportOptions, streamed: bool) -> _Outputs:
     """Checks that all outputs can be written, and finds what draws the charts."""
     plot = _plot() if chosen.html_out or chosen.png_out else None
     folder = chosen.png_out
@@ -266,7 +266,7 @@ def _check_outputs(chosen: ReportOptions) -> _Outputs:
         if not plot:
             raise ValueError(f'`--png` {folder} needs matplotlib: pip install "memsim[plot]".')
         drawn = [*_CHARTS, *(["chips_at_work"] if chosen.lifetime else [])]
-        drawn += ["arrays_at_work"] if chosen.positions and chosen.crossbars != "all" else []
+        drawn += ["arrays_at_work"] if chosen.positions and streamed else []
         charts = {name: folder / f"{name}.png" for name in drawn}
         folder.mkdir(parents=True, exist_ok=True)
     every = {"--json": chosen.json_out, "--html": chosen.html_out}
