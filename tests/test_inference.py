@@ -196,6 +196,22 @@ def test_layers_whose_vectors_are_not_known_are_named(apply, what):
         hw.find_positions(apply, params, np.ones((1, 2), np.float32))
 
 
+def test_products_that_run_nobody_knows_how_often_are_named():
+    params = {"fc": {"kernel": np.ones((3, 3), np.float32)}}
+
+    def apply(params, x):
+        return jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: x @ params["fc"]["kernel"], x)
+
+    with pytest.raises(ValueError, match="`apply` uses 'fc/kernel' in a `while`"):
+        hw.find_positions(apply, params, np.ones((1, 3), np.float32))
+
+    def branches(params, x):
+        return jax.lax.cond(x.sum() < 9, lambda x: x @ params["fc"]["kernel"], lambda x: x, x)
+
+    with pytest.raises(ValueError, match="`apply` uses 'fc/kernel' in a `cond`"):
+        hw.find_positions(branches, params, np.ones((1, 3), np.float32))
+
+
 def test_what_is_no_network_is_named():
     with pytest.raises(ValueError, match="`apply` is a dict; give a function"):
         hw.find_positions({}, {"fc": {"kernel": np.ones((2, 3), np.float32)}})

@@ -18,8 +18,7 @@ __all__ = ["find_positions"]
 # What only moves or scales the numbers of one tensor leaves it that tensor.
 _CARRY = frozenset(
     {
-        "broadcast_in_dim", "convert_element_type", "copy", "copy_p", "div", "dynamic_slice",
-        "expand_dims", "mul", "neg", "optimization_barrier", "reshape", "rev", "slice", "squeeze",
+        "broadcast_in_dim", "convert_element_type", "copy", "div", "dynamic_slice", "mul", "neg", "optimization_barrier", "reshape", "rev", "slice", "squeeze",
         "stop_gradient", "transpose",
     }
 )  # fmt: skip
@@ -94,6 +93,11 @@ def _count(jaxpr: Any, tensors: _Tensors, times: int, found: Counter[str]) -> No
             found[known[0]] += times * _multiply_adds(equation)
         elif name in _CARRY and len(set(known)) == 1:
             tensors[equation.outvars[0]] = known[0]
+        if name in ("cond", "while") and known:
+            raise ValueError(
+                f"`apply` uses {known[0]!r} in a `{name}`, and it is not known how often that runs; "
+                "give its positions by hand."
+            )
         for inner, repeats, arguments in _inner(equation):
             inside = {
                 variable: tensors[argument]
@@ -123,9 +127,6 @@ def _inner(equation: Any) -> list[tuple[Any, int, Sequence[Any]]]:
     params: Mapping[str, Any] = equation.params
     if equation.primitive.name == "scan":
         return [(params["jaxpr"].jaxpr, params["length"], equation.invars)]
-    if equation.primitive.name == "cond":  # one of them runs: that of most steps counts
-        branches = [branch.jaxpr for branch in params["branches"]]
-        return [(max(branches, key=lambda one: len(one.eqns)), 1, equation.invars[1:])]
     for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         if name in params:
             inner = params[name]
