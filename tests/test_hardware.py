@@ -145,10 +145,10 @@ def test_words_moved_are_at_most_all_words(seed, columns, passes):
 
 def test_an_index_is_counted_to_the_bit():
     """More bits than a number of 32 bits tells apart."""
-    params = {"kernel": np.zeros((4099, 2999), np.float32)}
+    params = {"kernel": np.zeros((4099, 5991), np.float32)}
     plan = memsim.plan(params, memsim.CrossbarConfig(columns=56), memsim.policies.Sws())
     facts = memsim.summary.layer_facts(plan.layers, plan.config)["kernel"]
-    bits = 13 * 4099 * 429  # 7 outputs share a row
+    bits = 13 * 4099 * 856  # 7 outputs share a row
     assert round(facts.index_bits * facts.weights) == bits
     assert round(float(np.float32(facts.index_bits)) * facts.weights) != bits
 

@@ -111,7 +111,9 @@ def parse_writing(text: str, config: CrossbarConfig) -> Writing:
         return Writing(
             set_success=given.set, reset_success=given.reset, controller=given.controller
         )
-    scheme, chosen = scheme_of_text(text)
+    found = scheme_of_text(text)
+    assert found is not None  # noqa: S101 - it is no success
+    scheme, chosen = found
     of_cells = CELLS[chosen.cells]
     low_scheme = of_cells["constant"] if chosen.low else None
     return scheme_writing(
@@ -123,13 +125,15 @@ def parse_writing(text: str, config: CrossbarConfig) -> Writing:
     )
 
 
-def scheme_of_text(text: str) -> tuple[str, WordsOfScheme]:
-    """Reads the name of a scheme and its words from the text of a writing.
+def scheme_of_text(text: str) -> tuple[str, WordsOfScheme] | None:
+    """Reads the name of a scheme and its words from the text of a writing; None of `success`.
 
     Raises:
       ValueError: an unknown scheme or word, or a value that does not apply.
     """
     name, _, options = (part.strip() for part in text.partition(":"))
+    if name == "success":
+        return None
     schemes = dict.fromkeys(scheme for cell in CELLS.values() for scheme in cell)
     if name not in schemes:
         raise ValueError(

@@ -68,9 +68,9 @@ class AdviseOptions(
 @with_options(AdviseOptions)
 def run_advise(chosen: AdviseOptions) -> None:
     """Compares streaming a network with holding it, and with rewriting adapters alone."""
-    chosen = dataclasses.replace(chosen, hardware=chosen.hardware or _HARDWARE)
-    chosen = on_hardware(chosen)
-    hardware, config = read_hardware(chosen.hardware or _HARDWARE), chosen.config()
+    named = chosen.hardware or _HARDWARE
+    chosen = on_hardware(dataclasses.replace(chosen, hardware=named))
+    hardware, config = read_hardware(named), chosen.config()
     policies = {name: options.parse_policy(name) for name in chosen.policy or _DEFAULT_POLICIES}
     options.check_outputs({"--json": chosen.json_out, "--png": chosen.png_out}, chosen.force)
     kind = hardware.cells.kind

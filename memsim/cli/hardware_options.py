@@ -22,10 +22,11 @@ from memsim.summary import mean_over_chips
 
 __all__ = [
     "HardwareOption",
-    "PricedHardwareOption",
     "add_hardware",
+    "low_columns_differ",
     "on_hardware",
     "price",
+    "priced_hardware",
     "print_hardware",
 ]
 
@@ -46,42 +47,42 @@ class HardwareOption:
     ] = None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PricedHardwareOption(HardwareOption):
-    """The same of a command that prices what it counts."""
+def priced_hardware(chosen: Any, config: CrossbarConfig) -> Hardware | None:
+    """Gives the hardware of a command with these crossbars, and with the cells of other options.
 
-    def priced(self, config: CrossbarConfig, chosen: Any) -> Hardware | None:
-        """Gives the hardware with these crossbars, and with the cells of the other options.
+    Args:
+      chosen: the options `hardware`, `cells`, `scheme` and `writing`.
+      config: the crossbars.
 
-        Args:
-          config: the crossbars.
-          chosen: the options `cells`, `scheme` and `writing`.
+    Returns:
+      None where no option names hardware, and the default has no prices for these cells.
 
-        Returns:
-          None where no option names hardware, and the default has no prices for these cells.
+    Raises:
+      ValueError: hardware whose pulses have no figures for these cells.
+    """
+    if chosen.hardware is None and default_hardware(config) is None:
+        return None
+    # what single options say of the cells, those of the writing last
+    words: dict[str, Any] = {"kind": chosen.cells, "scheme": chosen.scheme}
+    written = None if chosen.writing is None else scheme_of_text(chosen.writing)
+    if written is not None:
+        scheme, of_scheme = written
+        words = {"kind": of_scheme.cells, "scheme": scheme}
+        words |= {"controller": of_scheme.controller, "fails": True}
+    named = read_hardware(chosen.hardware or PRESETS[0])
+    given = {word: value for word, value in words.items() if value is not None}
+    cells = dataclasses.replace(named.cells, **given | {"bits": config.cell_bits})
+    # their numbers are no longer those of the source
+    meant = dataclasses.replace(named.on(config), cells=cells)
+    before = named.numbers()
+    typed = {name: "option" for name, value in meant.numbers().items() if value != before[name]}
+    return dataclasses.replace(meant, sources=meant.sources | typed)
 
-        Raises:
-          ValueError: hardware whose pulses have no figures for these cells.
-        """
-        # what single options say of the cells, those of the writing last
-        words: dict[str, Any] = {}
-        if chosen.cells is not None:
-            words["kind"] = chosen.cells
-        if chosen.scheme is not None:
-            words["scheme"] = chosen.scheme
-        if chosen.writing is not None and not chosen.writing.startswith("success"):
-            scheme, of_scheme = scheme_of_text(chosen.writing)
-            words |= {"scheme": scheme, "kind": of_scheme.cells}
-            words |= {"controller": of_scheme.controller, "fails": True}
-        named = read_hardware(self.hardware or PRESETS[0])
-        if self.hardware is None and default_hardware(config) is None:
-            return None
-        cells = dataclasses.replace(named.cells, **words | {"bits": config.cell_bits})
-        # their numbers are no longer those of the source
-        meant = dataclasses.replace(named.on(config), cells=cells)
-        before = named.numbers()
-        typed = {name: "option" for name, value in meant.numbers().items() if value != before[name]}
-        return dataclasses.replace(meant, sources=meant.sources | typed)
+
+def low_columns_differ(chosen: Any) -> bool:
+    """Says whether low-order columns are written under another scheme than the one priced."""
+    written = None if chosen.writing is None else scheme_of_text(chosen.writing)
+    return written is not None and written[1].low > 0
 
 
 Record = TypeVar("Record", bound=HardwareOption)

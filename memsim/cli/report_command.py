@@ -14,10 +14,12 @@ import typer
 from memsim.cli import options
 from memsim.cli.encoding_options import Asked, EncodingOptions, compare_rows, encodings_json
 from memsim.cli.hardware_options import (
-    PricedHardwareOption,
+    HardwareOption,
     add_hardware,
+    low_columns_differ,
     on_hardware,
     price,
+    priced_hardware,
     print_hardware,
 )
 from memsim.cli.inference_options import PositionsOptions
@@ -66,7 +68,7 @@ class ReportOptions(
     options.FaultOptions,
     options.SelectionOptions,
     PositionsOptions,
-    PricedHardwareOption,
+    HardwareOption,
     EncodingOptions,
     options.CheckpointOptions,
 ):
@@ -172,7 +174,7 @@ def run_report(chosen: ReportOptions) -> None:
             "Give a number of --crossbars."
         )
     inputs = chosen.inputs()
-    hardware = chosen.priced(config, chosen)
+    hardware = priced_hardware(chosen, config)
     outputs = _check_outputs(chosen, streamed=config.crossbars is not None)
     source = chosen.open()
     writing = chosen.read_writing(config)
@@ -240,7 +242,7 @@ def _print_counts(
         console.print(f"{net_text(document)}; --hardware has more", highlight=False)
     if "writing" in document:
         console.print(writing_table(result.policies, writing_text(document)))
-        if chosen.writing and "low=" in chosen.writing:
+        if low_columns_differ(chosen):
             console.print(
                 "energy is an upper bound: low-order columns are priced as if they were verified"
             )

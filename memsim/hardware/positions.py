@@ -18,8 +18,8 @@ __all__ = ["find_positions"]
 # What only moves or scales the numbers of one tensor leaves it that tensor.
 _CARRY = frozenset(
     {
-        "broadcast_in_dim", "convert_element_type", "copy", "div", "dynamic_slice", "mul", "neg", "optimization_barrier", "reshape", "rev", "slice", "squeeze",
-        "stop_gradient", "transpose",
+        "broadcast_in_dim", "convert_element_type", "copy", "div", "dynamic_slice", "mul", "neg",
+        "optimization_barrier", "reshape", "rev", "slice", "squeeze", "stop_gradient", "transpose",
     }
 )  # fmt: skip
 # The tensors that values stand for, by variable.
@@ -95,8 +95,8 @@ def _count(jaxpr: Any, tensors: _Tensors, times: int, found: Counter[str]) -> No
             tensors[equation.outvars[0]] = known[0]
         if name in ("cond", "while") and known:
             raise ValueError(
-                f"`apply` uses {known[0]!r} in a `{name}`, and it is not known how often that runs; "
-                "give its positions by hand."
+                f"`apply` uses {known[0]!r} in a `{name}`, and it is not known how often that "
+                "runs; give its positions by hand."
             )
         for inner, repeats, arguments in _inner(equation):
             inside = {
