@@ -1,10 +1,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo demo-language test test-all lint clean
 
 demo: .venv/installed  ## train, program, fine-tune 32 chips: runs/demo/
 	$(BIN)/python -m training.finetune --out runs/demo --force
+
+demo-language: .venv/installed  ## train a small GPT, stream it through wide crossbars: runs/demo-language/
+	$(BIN)/python -m training.reproduce --model gpt-small --hardware array-128 --crossbars 16 --chips 2 --policy unsorted \
+	  --policy matched --policy matched:tolerance=3 --out runs/demo-language --force
 
 test: .venv/installed  ## everything but the slow tests, compiled in a hurry
 	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/pytest -n auto --dist worksteal -m "not slow"

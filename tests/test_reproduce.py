@@ -71,6 +71,30 @@ def test_each_policy_under_each_way_of_writing(run, tmp_path, digits_weights):
     assert "wrong cells" in result.output
 
 
+def test_with_hardware_an_inference_is_traced_and_priced(run, tmp_path, digits_weights):
+    result = run(
+        "--out", tmp_path, "--weights", digits_weights, "--policy", "matched",
+        "--hardware", "published", "--chips", 1,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    document = json.loads((tmp_path / "reproduce.json").read_text())
+    # each pixel of a convolution's output is an input vector
+    positions = json.loads((tmp_path / "positions.json").read_text())
+    assert positions == document["positions"]
+    assert sorted(positions.values())[0] == 1
+    assert len(positions) == len(document["policies"]["matched"]["layers"])
+    joules = document["policies"]["matched"]["inference"]["joules"]
+    of_pass = document["policies"]["matched"]["pass"]["joules"]
+    assert all(joules[part] == of_pass[part] for part in ("pulses", "index", "data"))
+    assert joules["arrays"] > 0
+    assert "An inference on published" in result.output
+    # `memsim report` takes the file
+    report = CliRunner().invoke(
+        memsim.cli.app, ["report", str(digits_weights), "--positions", f"{tmp_path}/positions.json"]
+    )
+    assert report.exit_code == 0, report.output
+
+
 @pytest.mark.slow
 def test_without_arguments_it_is_the_digits_cnn(run, tmp_path):
     result = run("--out", tmp_path, "--chips", 3, "--p", 0.25, "--low", 5, "--crossbars", 16,
@@ -195,12 +219,22 @@ def test_the_chart_shows_the_accuracy_and_its_change():
     figure = plot.accuracy_against_reduction(policies, summaries, change, 0.9)
     (axes,) = figure.axes
     lines = {container.get_label(): container for container in axes.containers}
+
+    def priced(label, *names):
+        net = sorted(f"{summaries[name].net_reduction:.2f}x" for name in names)
+        return label.format(net=" to ".join(dict.fromkeys([net[0], net[-1]])))
+
+    stucked = ["sws", "sws+stuck:p=0.5,low=1", "sws+stuck:p=0.5,low=3"]
+    fixed = ["sws", "sws+stuck:p=0.5,low=3,draws=fixed"]
+    matched = ["matched", "matched:tolerance=2"]
     expected = {
-        "unsorted (0.0 index bits)": ["unsorted"],
-        "sws, p = 0.5 (9.0 index bits)": ["sws", "sws+stuck:p=0.5,low=1", "sws+stuck:p=0.5,low=3"],
-        "sws, p = 0.5, fixed (9.0 index bits)": ["sws", "sws+stuck:p=0.5,low=3,draws=fixed"],
-        "sws-layer (12.0 index bits, not analog-valid)": ["sws-layer"],
-        "matched (9.0 index bits)": ["matched", "matched:tolerance=2"],
+        "unsorted (0.0 index bits, net energy 1.00x)": ["unsorted"],
+        priced("sws, p = 0.5 (9.0 index bits, net energy {net})", *stucked): stucked,
+        priced("sws, p = 0.5, fixed (9.0 index bits, net energy {net})", *fixed): fixed,
+        priced("sws-layer (12.0 index bits, net energy {net}, not analog-valid)", "sws-layer"): [
+            "sws-layer"
+        ],
+        priced("matched (9.0 index bits, net energy {net})", *matched): matched,
     }
     assert set(lines) == set(expected)
     for label, names in expected.items():

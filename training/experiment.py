@@ -1,9 +1,17 @@
-"""The policies of the published experiment, each under every way that cells are written."""
+"""The published experiment: its policies, how each is programmed, what an inference takes."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, PyTree
 
 import memsim
+from memsim.hardware import find_positions, inference_cost
+from memsim.report.documents import add_hardware
+from training.tasks import Task
 
 
 class Case(NamedTuple):
@@ -43,11 +51,67 @@ def list_policies(
 def list_cases(
     policies: Mapping[str, memsim.Policy], writings: Sequence[str], config: memsim.CrossbarConfig
 ) -> dict[str, Case]:
-    """Lists every policy under every way of writing; those of one policy follow each other."""
+    """Lists every policy under every way of writing; those of one policy follow each other.
+
+    Of several ways their text is part of the name.
+    """
     if not writings:
         return {name: Case(policy) for name, policy in policies.items()}
     return {
-        f"{name} {text}": Case(policy, memsim.cells.parse_writing(text, config))
+        f"{name} {text}" if len(writings) > 1 else name: Case(
+            policy, memsim.cells.parse_writing(text, config)
+        )
         for name, policy in policies.items()
         for text in writings
     }
+
+
+def make_program(
+    task: Task, config: memsim.CrossbarConfig, passes: int, stuck_at: float
+) -> Callable[[Case, Array], tuple[PyTree, memsim.Summary]]:
+    """Makes `(case, key) -> (weights held, what they took)` of the chip of a key."""
+    unsorted = memsim.plan(task.params, config, memsim.policies.Unsorted())
+
+    @functools.lru_cache(maxsize=1)  # policies of one placement follow each other
+    def place(placing: memsim.Policy) -> memsim.Plan:
+        return memsim.plan(task.params, config, placing)
+
+    def program(case: Case, key: Array) -> tuple[PyTree, memsim.Summary]:
+        policy = case.policy
+        if policy.avoids_faults:  # a placement for every chip
+            blind = memsim.sample_chip(key, unsorted, stuck_at / 2, stuck_at / 2)
+            plan = memsim.plan(task.params, config, policy, chip=blind)
+        else:
+            plan = memsim.with_stucking(place(policy.placing), policy)
+        chip = memsim.sample_chip(key, plan, stuck_at / 2, stuck_at / 2)
+        held, programming = memsim.program(
+            task.params, plan, chip, passes=passes, writing=case.writing
+        )
+        return held, memsim.summarize(programming, plan)
+
+    return program
+
+
+def add_inference(
+    document: dict[str, Any],
+    task: Task,
+    summaries: Mapping[str, memsim.Summary],
+    baselines: Mapping[str, memsim.Summary],
+    config: memsim.CrossbarConfig,
+    hardware: memsim.Hardware,
+) -> None:
+    """Adds to a report what a pass and an inference of the task take; its input vectors are traced.
+
+    Args:
+      document: what `memsim.report.to_json` gives; changed.
+      summaries, baselines: by policy.
+      hardware: whose parts have prices.
+    """
+    inputs = np.asarray(next(iter(task.batches()))[0])
+    one = jax.ShapeDtypeStruct((1, *inputs.shape[1:]), inputs.dtype)
+    positions = find_positions(task.apply, task.params, one)
+    costs = {
+        name: inference_cost(summary, positions, config, hardware)
+        for name, summary in summaries.items()
+    }
+    add_hardware(document, summaries, baselines, hardware, positions, costs)

@@ -99,12 +99,7 @@ def on_hardware(chosen: Chosen) -> Chosen:
             f"`--hardware` {chosen.hardware} has {said.arrays.number or 'any number of'} arrays of "
             f"cells of {said.cells.bits} bits; give one of a number of arrays and cells of one bit."
         )
-    values: dict[str, Any] = {
-        "rows": said.arrays.rows,
-        "columns": said.arrays.columns,
-        "crossbars": said.arrays.number,
-        "writing": said.cells.text,
-    }
+    values = said.crossbars() | {"writing": said.cells.text}
     for name, value in values.items():  # of several values, a list of one
         if isinstance(getattr(chosen, name, None), list) or _is_repeatable(chosen, name):
             values[name] = None if value is None else [value]

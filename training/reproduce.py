@@ -14,7 +14,7 @@ language model has a perplexity in place of an accuracy; --model gpt-small is tr
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, cast
 
@@ -23,7 +23,7 @@ import numpy as np
 import rich.progress
 import rich.table
 import typer
-from jaxtyping import Array, Num, PyTree
+from jaxtyping import Num, PyTree
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
@@ -33,6 +33,7 @@ from memsim.cli.records import with_options
 from memsim.config import Encoding
 from memsim.hardware import with_net_reduction
 from memsim.intervals import Interval
+from memsim.report.hardware_tables import energy_table, inference_table
 from memsim.report.terminal import results_console
 from memsim.report.texts import index_bits_text
 from memsim.selection import named_leaves
@@ -40,7 +41,7 @@ from memsim.summary import with_reduction
 from training import options, runs
 from training.data import Batch
 from training.evaluation import make_test, same_weights
-from training.experiment import Case, list_cases, list_policies
+from training.experiment import Case, add_inference, list_cases, list_policies, make_program
 from training.policies import differ
 from training.progress import progress_bar
 from training.scoring import Score
@@ -65,12 +66,14 @@ class Outcome(NamedTuple):
       change: of the accuracy against the float network on the same images, a share of 1; of a
         perplexity, the ratio.
       seconds, joules: of writing; None where writes fail, which takes pulses of several kinds.
+      baseline: what the same takes `unsorted`, written the same way.
     """
 
     summary: memsim.Summary
     change: Interval
     seconds: float | None
     joules: float | None
+    baseline: memsim.Summary
 
 
 class Result(NamedTuple):
@@ -140,13 +143,14 @@ def run(
         programmed = [program(case, key) for key in some]
         held = [network for network, _ in programmed]
         others = baselines(case.writing)
+        baseline = memsim.mean_over_chips(others)
         summary = memsim.mean_over_chips(
             [
                 with_reduction(one, others[number % len(others)])
                 for number, (_, one) in enumerate(programmed)
             ]
         )
-        summary = with_net_reduction(summary, memsim.mean_over_chips(others), hardware)
+        summary = with_net_reduction(summary, baseline, hardware)
         if exact and len(held) == 1 and same_weights(held[0], exact[0]):
             values = exact[1]  # most placements hold the same weights: one test for all
             bar.advance(progress, task.rounds)
@@ -160,36 +164,11 @@ def run(
             task.score.compare(values, reference),
             memsim.cells.write_time(summary, pulses) if sure else None,
             memsim.cells.write_energy(summary, pulses) if sure else None,
+            baseline,
         )
     mapped = next(iter(outcomes.values())).summary.layers
     digital = [name for name in named_leaves(task.params) if name not in mapped]
     return Result(reference.size, task.score.interval(reference), outcomes, digital)
-
-
-def make_program(
-    task: Task, config: memsim.CrossbarConfig, passes: int, stuck_at: float
-) -> Callable[[Case, Array], tuple[PyTree, memsim.Summary]]:
-    """Makes `(case, key) -> (weights held, what they took)` of the chip of a key."""
-    unsorted = memsim.plan(task.params, config, memsim.policies.Unsorted())
-
-    @functools.lru_cache(maxsize=1)  # policies of one placement follow each other
-    def place(placing: memsim.Policy) -> memsim.Plan:
-        return memsim.plan(task.params, config, placing)
-
-    def program(case: Case, key: Array) -> tuple[PyTree, memsim.Summary]:
-        policy = case.policy
-        if policy.avoids_faults:  # a placement for every chip
-            blind = memsim.sample_chip(key, unsorted, stuck_at / 2, stuck_at / 2)
-            plan = memsim.plan(task.params, config, policy, chip=blind)
-        else:
-            plan = memsim.with_stucking(place(policy.placing), policy)
-        chip = memsim.sample_chip(key, plan, stuck_at / 2, stuck_at / 2)
-        held, programming = memsim.program(
-            task.params, plan, chip, passes=passes, writing=case.writing
-        )
-        return held, memsim.summarize(programming, plan)
-
-    return program
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -290,8 +269,9 @@ def main(chosen: ReproduceOptions) -> None:
         "pulses": dataclasses.asdict(pulses),
         **runs.versions(),
     }
-    save(chosen.out, task, config, cases, settings, result)
-    show(chosen.out, task, result)
+    hardware = chosen.priced(config) if chosen.hardware else None
+    document = save(chosen.out, task, config, cases, settings, result, hardware)
+    show(chosen.out, task, result, document)
 
 
 def save(
@@ -301,8 +281,12 @@ def save(
     cases: Mapping[str, Case],
     settings: dict[str, Any],
     result: Result,
-) -> None:
-    """Writes the charts, as PNG and PDF, `report.html`, and `reproduce.json` last."""
+    hardware: memsim.Hardware | None,
+) -> dict[str, Any]:
+    """Writes the charts, as PNG and PDF, `report.html`, and `reproduce.json` last; returns it.
+
+    With hardware also `positions.json`, as `memsim report` and `memsim advise` take it.
+    """
     summaries = {policy: outcome.summary for policy, outcome in result.outcomes.items()}
     score, reference = task.score, result.float_network
     document = memsim.report.to_json(task.name, config, summaries, result.digital)
@@ -319,12 +303,17 @@ def save(
             "write_seconds": outcome.seconds,
             "write_joules": outcome.joules,
         }
+    if hardware is not None:
+        baselines = {policy: outcome.baseline for policy, outcome in result.outcomes.items()}
+        add_inference(document, task, summaries, baselines, config, hardware)
+        runs.write_document(out / "positions.json", document["positions"])
     shown = {score.name: {"float network": reference.mean}}
     figures = draw(score, cases, result)
     pictures = {title: file for file, title in _TITLES.items() if file in figures}
     runs.write_results(
         out, "reproduce.json", document, shown, figures, pictures, kinds=("png", "pdf")
     )
+    return document
 
 
 def draw(score: Score, cases: Mapping[str, Case], result: Result) -> dict[str, Figure]:
@@ -344,8 +333,8 @@ def draw(score: Score, cases: Mapping[str, Case], result: Result) -> dict[str, F
     }
 
 
-def show(out: Path, task: Task, result: Result) -> None:
-    """Prints the table."""
+def show(out: Path, task: Task, result: Result, document: Mapping[str, Any]) -> None:
+    """Prints the table, and what a pass and an inference take on the hardware that was named."""
     score, (reference, *ends) = task.score, result.float_network
     low, high = (score.text(end, 2) for end in ends)
     table = rich.table.Table(
@@ -354,7 +343,8 @@ def show(out: Path, task: Task, result: Result) -> None:
         title_justify="left",
     )
     fail = any(outcome.seconds is None for outcome in result.outcomes.values())
-    table.add_column("policy" + ", how it is written" * fail, no_wrap=not fail)
+    written = document["settings"]["writing"] or []
+    table.add_column("policy" + ", how it is written" * (len(written) > 1), no_wrap=not fail)
     price = ("pulses", "wrong cells") if fail else ("write time", "energy")
     for heading in ("reduction", "net energy", score.name, "change (95 %)", *price, "index bits"):
         table.add_column(heading, justify="right")
@@ -374,11 +364,16 @@ def show(out: Path, task: Task, result: Result) -> None:
         )
     console = results_console()
     console.print(table)
+    if "hardware" in document:
+        console.print(energy_table(document))
+        console.print(inference_table(document))
     chips = max(outcome.summary.chips for outcome in result.outcomes.values())
     over = f"{score.examples} and {chips} chips" if chips > 1 else f"{score.examples}, of one chip"
-    written = "" if fail else "one constant-amplitude pulse per write, taken to succeed; "
+    how = f"written by {', '.join(written)}; "
+    if not fail:
+        how = "one constant-amplitude pulse per write, taken to succeed; "
     console.print(
-        f"intervals over {over}; {written}"
+        f"intervals over {over}; {how}"
         f"{len(result.digital)} tensors left digital; results in {out}/",
         highlight=False,
     )

@@ -1,7 +1,6 @@
 """The hardware of a command: what it says of other options, and what a pass costs on it."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 import rich.console
@@ -12,17 +11,14 @@ from memsim.cli.options import CROSSBARS
 from memsim.cli.records import filled_in
 from memsim.config import CrossbarConfig
 from memsim.hardware.files import PRESETS, default_hardware, read_hardware
-from memsim.hardware.inference import InferenceCost
 from memsim.hardware.parts import Hardware
-from memsim.hardware.passes import pass_cost, with_net_reduction
-from memsim.report.documents import hardware_json, inference_json, pass_cost_json
+from memsim.hardware.passes import with_net_reduction
 from memsim.report.hardware_tables import energy_table, hardware_table, inference_table
 from memsim.streaming import Comparison
 from memsim.summary import mean_over_chips
 
 __all__ = [
     "HardwareOption",
-    "add_hardware",
     "low_columns_differ",
     "on_hardware",
     "price",
@@ -93,15 +89,9 @@ def on_hardware(chosen: Record) -> Record:
     if chosen.hardware is None:
         return chosen
     said = read_hardware(chosen.hardware)
-    number = said.arrays.number
     # options that a command does not have are left out
-    values = {
-        "rows": said.arrays.rows,
-        "columns": said.arrays.columns,
-        "cell_bits": said.cells.bits,
-        "writing": said.cells.text,
-        "crossbars": "all" if number is None else str(number),
-    }
+    values = said.crossbars() | {"writing": said.cells.text}
+    values["crossbars"] = "all" if said.arrays.number is None else str(said.arrays.number)
     if getattr(chosen, "old", None) is not None:  # one crossbar for every section
         del values["crossbars"]
     if getattr(chosen, "lifetime", False):
@@ -118,30 +108,6 @@ def price(result: Comparison, hardware: Hardware) -> Comparison:
             for name, summary in result.policies.items()
         }
     )
-
-
-def add_hardware(
-    document: dict[str, Any],
-    result: Comparison,
-    hardware: Hardware,
-    positions: Mapping[str, int] | None,
-    costs: Mapping[str, InferenceCost],
-) -> None:
-    """Adds to the JSON of a report the hardware, and what every policy takes on it.
-
-    Args:
-      positions: input vectors of an inference, by layer; None where they are not known.
-      costs: of an inference, by policy; empty where they are not.
-    """
-    document["hardware"] = hardware_json(hardware)
-    baseline = pass_cost(mean_over_chips(result.baseline), hardware)
-    for name, summary in result.policies.items():
-        cost = pass_cost(summary, hardware)
-        document["policies"][name]["pass"] = pass_cost_json(cost, baseline)
-    if positions is not None:
-        document["positions"] = dict(positions)
-    for name, of_inference in costs.items():
-        document["policies"][name]["inference"] = inference_json(of_inference)
 
 
 def print_hardware(console: rich.console.Console, document: dict[str, Any]) -> None:

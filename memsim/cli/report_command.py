@@ -15,7 +15,6 @@ from memsim.cli import options
 from memsim.cli.encoding_options import Asked, EncodingOptions, compare_rows, encodings_json
 from memsim.cli.hardware_options import (
     HardwareOption,
-    add_hardware,
     low_columns_differ,
     on_hardware,
     price,
@@ -31,7 +30,7 @@ from memsim.files.checkpoints import Checkpoint, open_checkpoint
 from memsim.files.writing import write_text, write_whole
 from memsim.hardware.inference import InferenceCost, inference_cost
 from memsim.policies import Policy
-from memsim.report.documents import to_json, writing_json
+from memsim.report.documents import add_hardware, to_json, writing_json
 from memsim.report.tables import policy_table, writing_table
 from memsim.report.terminal import listed, progress_bar, results_console
 from memsim.report.texts import (
@@ -46,6 +45,7 @@ from memsim.report.texts import (
 from memsim.selection import Matrix, layout_of
 from memsim.service.ownership import ServiceLife
 from memsim.streaming import Chips, Comparison, compare
+from memsim.summary import mean_over_chips
 
 __all__ = ["ReportOptions", "run_report"]
 
@@ -204,7 +204,8 @@ def run_report(chosen: ReportOptions) -> None:
     if writing is not None:
         document["writing"] = writing_json(str(chosen.writing), writing)
     if hardware is not None:
-        add_hardware(document, result, hardware, positions, costs)
+        baselines = dict.fromkeys(result.policies, mean_over_chips(result.baseline))
+        add_hardware(document, result.policies, baselines, hardware, positions, costs)
     chosen.add_to(document, result, config, inputs, lives)
     # files first: who reads the terminal may stop reading
     figures = _draw(outputs.plot, asked, result, lives, document) if outputs.plot else {}

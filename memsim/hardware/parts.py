@@ -246,13 +246,16 @@ class Hardware:
           words: fields of `CrossbarConfig` that hardware does not decide on, such as `encoding`,
             or that are to be others than its own.
         """
-        own = {
+        return CrossbarConfig(**self.crossbars() | words)
+
+    def crossbars(self) -> dict[str, Any]:
+        """Gives the fields of `CrossbarConfig` that hardware decides on, and their values."""
+        return {
             "rows": self.arrays.rows,
             "columns": self.arrays.columns,
             "crossbars": self.arrays.number,
             "cell_bits": self.cells.bits,
         }
-        return CrossbarConfig(**own | words)
 
     def on(self, config: CrossbarConfig) -> Self:
         """Gives the same hardware with these crossbars."""

@@ -129,6 +129,8 @@ class Priced(Protocol):
     @property
     def reduction(self) -> float | None: ...  # noqa: D102
     @property
+    def net_reduction(self) -> float | None: ...  # noqa: D102
+    @property
     def index_bits_per_weight(self) -> float: ...  # noqa: D102
     @property
     def analog_valid(self) -> bool: ...  # noqa: D102
@@ -169,6 +171,7 @@ def accuracy_against_reduction(
         valid = all(summaries[name].analog_valid for name in names)
         bits = summaries[names[0]].index_bits_per_weight
         price = f"{index_bits_text(bits)} index bits"
+        price += _net_text([summaries[name] for name in names])
         price += "" if valid else ", not analog-valid"
         axes.errorbar(
             reduction, percent, yerr=bars_of(points), color=colour, linestyle=dashes, marker=marker,
@@ -191,6 +194,15 @@ def accuracy_against_reduction(
     legend_below(figure)
     tidy(axes, title or f"{measure.capitalize()} kept against writes saved", grid=True)
     return figure
+
+
+def _net_text(line: Sequence[Priced]) -> str:
+    """Writes what a line saves in energy, from its lowest to its highest point."""
+    net = [one.net_reduction for one in line if one.net_reduction is not None]
+    if not net:
+        return ""
+    ends = dict.fromkeys(f"{end:.2f}x" for end in (min(net), max(net)))
+    return f", net energy {' to '.join(ends)}"
 
 
 def _kept(

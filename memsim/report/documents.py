@@ -9,7 +9,7 @@ from memsim.budgeting import Budget, Trial
 from memsim.config import CrossbarConfig
 from memsim.hardware.inference import InferenceCost
 from memsim.hardware.parts import Hardware
-from memsim.hardware.passes import PassCost
+from memsim.hardware.passes import PassCost, pass_cost
 from memsim.report.texts import pool_text
 from memsim.service.advising import Advice
 from memsim.service.costs import LAWS, Figure, ServiceInputs
@@ -20,6 +20,7 @@ from memsim.writing import Writing
 
 __all__ = [
     "Upkeep",
+    "add_hardware",
     "advice_json",
     "budget_json",
     "figures_json",
@@ -62,6 +63,33 @@ def to_json(
 def writing_json(text: str, writing: Writing) -> dict[str, Any]:
     """Turns how writes fail into JSON values: the entry `writing` of a report, and its text."""
     return {"text": text} | dataclasses.asdict(writing)
+
+
+def add_hardware(
+    document: dict[str, Any],
+    policies: Mapping[str, Summary],
+    baselines: Mapping[str, Summary],
+    hardware: Hardware,
+    positions: Mapping[str, int] | None,
+    costs: Mapping[str, InferenceCost],
+) -> None:
+    """Adds to a report the hardware, and what every policy takes on it.
+
+    Args:
+      document: what `to_json` gives for these policies; changed.
+      policies: what was counted.
+      baselines: that of each policy.
+      positions: input vectors of an inference, by layer; None where they are not known.
+      costs: of an inference, by policy; empty where they are not.
+    """
+    document["hardware"] = hardware_json(hardware)
+    for name, summary in policies.items():
+        before = pass_cost(baselines[name], hardware)
+        document["policies"][name]["pass"] = pass_cost_json(pass_cost(summary, hardware), before)
+    if positions is not None:
+        document["positions"] = dict(positions)
+    for name, of_inference in costs.items():
+        document["policies"][name]["inference"] = inference_json(of_inference)
 
 
 def hardware_json(hardware: Hardware) -> dict[str, Any]:

@@ -173,13 +173,16 @@ def _draw(
 
 class _Priced(NamedTuple):
     reduction: float | None
+    net_reduction: float | None
     index_bits_per_weight: float
     analog_valid: bool
 
 
 def _priced(entry: Mapping[str, Any]) -> _Priced:
-    reduction = entry["reduction"] and entry["reduction"]["mean"]
-    return _Priced(reduction, entry["index_bits_per_weight"], entry["analog_valid"])
+    reduction, net = (
+        entry[name] and entry[name]["mean"] for name in ("reduction", "net_reduction")
+    )
+    return _Priced(reduction, net, entry["index_bits_per_weight"], entry["analog_valid"])
 
 
 def _less(spread: Mapping[str, Any], other: float) -> tuple[float, float, float]:
