@@ -173,7 +173,11 @@ def test_a_budget_for_one_chip_avoids_its_stuck_cells(network, examples, config)
             r"`accuracy_fn` gives float32 \(\)",
         ),
         ({"config": memsim.CrossbarConfig(bits=12)}, "`tolerance` is 1 at 12 `bits`"),
-        ({"config": memsim.CrossbarConfig(bits=2), "max_drop": 0.0}, "`max_drop` is 0.0, but the"),
+        pytest.param(
+            {"config": memsim.CrossbarConfig(bits=2), "max_drop": 0.0},
+            "`max_drop` is 0.0, but the",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_wrong_budgets_say_what_is_wrong(network, examples, config, options, message):

@@ -56,6 +56,7 @@ def one_by_one(tensors, config, policies, passes, keys, make_chip):
     }
 
 
+@pytest.mark.slow
 def test_other_crossbars_may_have_the_same_baseline(tensors):
     config = memsim.CrossbarConfig(rows=4)
     signed = memsim.CrossbarConfig(rows=4, encoding="sign_magnitude")

@@ -469,6 +469,7 @@ def test_on_the_command_line(tmp_path, monkeypatch, capsys):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "reductions"),
     [

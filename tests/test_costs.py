@@ -212,6 +212,7 @@ def test_times_are_told_in_a_fitting_unit():
     assert [number_text(value) for value in (999.4, 999.6, 1e-7)] == ["999", "1,000", "1e-07"]
 
 
+@pytest.mark.slow
 def test_chips_that_draw_differ(file):
     weights = {"kernel": np.random.default_rng(0).standard_normal((30, 20)).astype(np.float32)}
     policies = {"stuck": memsim.Policy.parse("sws+stuck:p=0.5,low=3")}
@@ -234,6 +235,7 @@ def test_chips_that_draw_differ(file):
     np.testing.assert_allclose(medians, np.median(one, axis=1), rtol=0.1)
 
 
+@pytest.mark.slow
 def test_what_draws_differently_wears_by_the_mean_of_its_passes():
     weights = {"kernel": np.random.default_rng(0).standard_normal((30, 20)).astype(np.float32)}
     policies = {"stuck": memsim.Policy.parse("sws+stuck:p=0.5,low=3")}

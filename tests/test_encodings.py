@@ -36,7 +36,7 @@ def report(run, checkpoint, tmp_path):
     "options",
     [
         pytest.param((), marks=pytest.mark.slow),
-        ("--columns", 30, "--crossbars", 2, "--passes", 2),
+        pytest.param(("--columns", 30, "--crossbars", 2, "--passes", 2), marks=pytest.mark.slow),
         pytest.param(
             ("--cell-bits", 2, "--chips", 3, "--stuck-at-0", 0.05), marks=pytest.mark.slow
         ),
@@ -100,6 +100,7 @@ def test_what_cannot_be_is_left_out_and_said(report, run, checkpoint, tmp_path):
     assert "'all', 'best'" in error
 
 
+@pytest.mark.slow
 def test_a_fault_map_is_of_one_width_of_words(run, checkpoint, tmp_path):
     map_, every = tmp_path / "map.npz", np.zeros((1, 8, 30), bool)
     np.savez(map_, stuck_at_0=every, stuck_at_1=every)
@@ -110,6 +111,7 @@ def test_a_fault_map_is_of_one_width_of_words(run, checkpoint, tmp_path):
     assert "`--faults` is a map of one width, but words take 8 to 14 cells; give --columns" in error
 
 
+@pytest.mark.slow
 def test_lifetimes_of_several_encodings_are_those_of_each(report):
     options = ("--lifetime", "--crossbars", 2, "--columns", 32)
     policies = ("unsorted", "sws")

@@ -28,7 +28,7 @@ def on_the_grid(seed, config):
 @pytest.mark.parametrize(
     ("encoding", "cell_bits"),
     [
-        ("twos_complement", 1),
+        pytest.param("twos_complement", 1, marks=pytest.mark.slow),
         pytest.param("twos_complement", 2, marks=pytest.mark.slow),
         pytest.param("sign_magnitude", 1, marks=pytest.mark.slow),
         ("differential", 2),

@@ -80,6 +80,7 @@ def by_row(plan, chip):
     return found
 
 
+@pytest.mark.slow
 @hypothesis.given(
     layers=LAYERS,
     encoding=st.sampled_from(ENCODINGS),
@@ -146,6 +147,7 @@ def test_no_assignment_of_an_output_forces_smaller_errors(
         assert np.sum(off[output] ** 2, where=np.abs(off[output]) > tolerance) == best
 
 
+@pytest.mark.slow
 @hypothesis.given(
     layers=st.sampled_from([[(3, 3)], [(4, 20), (6, 9)]]),
     encoding=st.sampled_from(ENCODINGS),
@@ -165,7 +167,7 @@ def test_errors_are_never_more_than_of_a_blind_placement(layers, encoding, cross
 
 @pytest.mark.parametrize("columns", [None, 32])
 @pytest.mark.parametrize("crossbars", [1, 3, None])
-@pytest.mark.parametrize("tolerance", [0, 1])
+@pytest.mark.parametrize("tolerance", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_errors_all_but_vanish(crossbars, tolerance, columns):
     config = memsim.CrossbarConfig(rows=32, crossbars=crossbars, columns=columns)
     params = network([(12, 80), (20, 64)])
@@ -231,7 +233,7 @@ def test_a_correction_is_of_the_errors_that_the_chip_holds(encoding, columns):
 
 
 @pytest.mark.parametrize("crossbars", [2, None])
-@pytest.mark.parametrize("as_map", [False, True])
+@pytest.mark.parametrize("as_map", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_every_chip_of_a_comparison_has_a_plan_of_its_own(crossbars, as_map):
     config = memsim.CrossbarConfig(rows=8, crossbars=crossbars)
     params = network([(6, 30), (5, 20)])

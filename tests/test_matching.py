@@ -465,6 +465,7 @@ def test_the_index_has_its_price():
         assert summary.analog_valid
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "exact", "near"),
     [

@@ -117,6 +117,7 @@ def test_the_command_line_reports_it(gray, params, run, tmp_path):
     assert found[texts[1]]["writes"] != found[texts[0]]["writes"]
 
 
+@pytest.mark.slow
 def test_a_sweep_takes_it(gray, tmp_path):
     app = typer.Typer()
     app.command()(sweep.main)

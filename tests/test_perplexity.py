@@ -82,6 +82,7 @@ def test_scores_are_read_as_people_read_them():
     assert PERPLEXITY.change_text(25.379, 2) == "25.38x"
 
 
+@pytest.mark.slow
 def test_policies_are_compared_by_perplexity(tiny, tmp_path):
     out = tmp_path / "out"
     result = runner(reproduce.main)(

@@ -399,6 +399,7 @@ def test_no_vectors_at_all_give_none(weights, key):
     assert memsim.cells.read_matmul(key, jnp.zeros((0, 16)), *arguments).shape == (0, 4)
 
 
+@pytest.mark.slow
 @given(
     rows=st.sampled_from([1, 3, 16, 100, 128]),
     cell_bits=st.sampled_from([1, 2, 4]),

@@ -34,6 +34,7 @@ class LinenCNN(linen.Module):
         return linen.Dense(10, name="dense")(hidden.reshape(hidden.shape[0], -1))
 
 
+@pytest.mark.slow
 def test_the_same_step_serves_nnx_and_linen():
     graph, nnx_params = nnx.split(CNN(nnx.Rngs(0)), nnx.Param)
     convs = {f"conv{i}": nnx_params["convs"][i] for i in range(3)}

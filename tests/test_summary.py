@@ -85,7 +85,14 @@ def held_errors(params, plan, chip):
 
 
 @pytest.mark.parametrize("columns", [None, 32])
-@pytest.mark.parametrize("text", ["tolerance=3", "tolerance=3,correction=none", "tolerance=15"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tolerance=3",
+        "tolerance=3,correction=none",
+        pytest.param("tolerance=15", marks=pytest.mark.slow),
+    ],
+)
 def test_code_errors_are_those_of_the_weights_held(key, columns, text):
     rng = np.random.default_rng(1)
     params = {
@@ -117,7 +124,9 @@ def test_what_is_held_exactly_has_no_code_error(params, config):
         assert all(layer.code_error_rms is None for layer in summary.layers.values())
 
 
-@pytest.mark.parametrize("encoding", ["twos_complement", "differential"])
+@pytest.mark.parametrize(
+    "encoding", ["twos_complement", pytest.param("differential", marks=pytest.mark.slow)]
+)
 def test_code_errors_beside_stuck_cells_are_of_each_chip(encoding):
     params = {"a.weight": np.float32(np.random.default_rng(2).laplace(size=(30, 40)))}
     config = memsim.CrossbarConfig(rows=8, encoding=encoding)

@@ -164,6 +164,7 @@ def test_processes_with_other_options_are_refused(start, tmp_path):
     assert not list((tmp_path / "out" / "parts").glob("*"))
 
 
+@pytest.mark.slow
 def test_parts_of_nobody_knows_what_are_refused(run, weights, tmp_path):
     options = (*SHAPE, "--weights", weights, "--chips", 2, "--policy", "sws", "--out", tmp_path)
     assert run(*options).exit_code == 0
@@ -272,6 +273,7 @@ def test_another_sweep_in_the_folder_is_refused(run, weights, uninterrupted, tmp
     assert results(uninterrupted) == before
 
 
+@pytest.mark.slow
 def test_force_starts_afresh_and_a_dry_run_does_nothing(run, weights, tmp_path):
     options = [
         "--weights",
@@ -313,6 +315,7 @@ def test_chips_differ_by_how_their_cells_are_read(run, weights, tmp_path):
     assert "`cells` is 'flash'; choose one of ideal, hfo2, pcm" in str(refused.exception)
 
 
+@pytest.mark.slow
 def test_cells_of_your_own_are_read(run, weights, tmp_path, monkeypatch):
     page = (Path(__file__).parents[1] / "docs" / "your-own-cells.md").read_text()
     code = page.split("```python")[1].split("params = ")[0]
@@ -406,6 +409,7 @@ def test_other_chips_rates_and_stucking_do_not_recompile(weights, compilations):
     assert counts[1:] == [0, 0]
 
 
+@pytest.mark.slow
 def test_a_chunk_is_sized_to_memory(weights):
     with rich.progress.Progress(disable=True) as bar:
         task = digits_task(0, bar, str(weights))

@@ -19,6 +19,7 @@ def cycles_of(levels):
     return sets, resets, max(sets, resets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("law", [memsim.service.Lognormal, memsim.service.Weibull])
 @pytest.mark.parametrize("endurance", [1, 7, 1000])
 def test_a_cell_of_c_cycles_survives_2_c_writes(law, endurance, config, key):

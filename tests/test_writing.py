@@ -165,7 +165,9 @@ def test_gradients_go_straight_through(tensors, key):
 
 
 @pytest.mark.parametrize("controller", ["read", "blind"])
-@pytest.mark.parametrize("crossbars", [1, pytest.param(3, marks=pytest.mark.slow), None])
+@pytest.mark.parametrize(
+    "crossbars", [1, *(pytest.param(number, marks=pytest.mark.slow) for number in (3, None))]
+)
 def test_compare_counts_what_program_does(tensors, controller, crossbars):
     config = memsim.CrossbarConfig(rows=8, columns=16, crossbars=crossbars)
     policies = {name: memsim.Policy.parse(name) for name in ("unsorted", "matched")}
@@ -345,6 +347,7 @@ def job():
     return job
 
 
+@pytest.mark.slow
 def test_a_sweep_counts_what_program_does(job, digits_weights, tmp_path):
     text = "success:set=0.8,reset=0.7,controller=blind"
     job(
@@ -365,6 +368,7 @@ def test_a_sweep_counts_what_program_does(job, digits_weights, tmp_path):
         assert found == (summary.writes, summary.pulses, summary.wrong_cells)
 
 
+@pytest.mark.slow
 def test_fine_tuning_sees_the_weights_that_were_written(job, tmp_path):
     job(
         finetune.main, "--epochs", 2, "--steps", 2, "--chips", 2, "--stuck-at", 0, "--policy",
