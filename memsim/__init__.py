@@ -23,9 +23,10 @@ from memsim.summary import Summary, mean_over_chips, summarize
 from memsim.writing import Writing
 
 if typing.TYPE_CHECKING:
-    from memsim import attention, cells, files, hardware, intervals, plot, report, service
+    from memsim import attention, cells, codesign, files, hardware, intervals, plot, report, service
     from memsim.budgeting import Budget, Judge, budget
     from memsim.cells import Conductance, Readout, read_weights
+    from memsim.codesign import WordChains, straight_through
     from memsim.expectation import expected_writes
     from memsim.files import (
         load_chip,
@@ -61,6 +62,7 @@ __all__ = [
     "Programming",
     "Readout",
     "Summary",
+    "WordChains",
     "Writing",
     "advise",
     "attention",
@@ -68,6 +70,7 @@ __all__ = [
     "cells",
     "chip",
     "codes",
+    "codesign",
     "compare",
     "draws",
     "enable_words",
@@ -97,6 +100,7 @@ __all__ = [
     "select_by_name",
     "selection",
     "service",
+    "straight_through",
     "summarize",
     "summary",
     "with_faults",
@@ -107,6 +111,7 @@ __all__ = [
 # level has of each.
 _LATER = {
     "attention": (),
+    "codesign": ("WordChains", "straight_through"),
     "budgeting": ("Budget", "Judge", "budget"),
     "minimising": ("Minimum", "minimise"),
     "cells": ("Conductance", "Readout", "read_weights"),

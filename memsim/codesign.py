@@ -1,0 +1,187 @@
+"""Networks made to be rewritten cheaply: weights moved to words that follow well on one another.
+
+A penalty that is smooth in the weights (`expected_writes`) sees the neighbouring codes alone. Here
+the trade is made exactly: of all words that each place could hold in turn, those of least squared
+error plus price times writes. A loop that trains through this choice, as a network is trained
+through its quantization, ends with weights that resemble what the crossbars hold already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from memsim._checks import check_kind, check_number
+from memsim.codes import encode
+from memsim.config import MATCHED_BITS
+from memsim.network import check_belongs, put_back
+from memsim.planning import LayerPlan, Plan
+from memsim.selection import by_output, from_output, named_leaves, slice_of, tensor_name
+
+__all__ = ["WordChains", "straight_through"]
+
+
+class WordChains:
+    """The words that follow one another in each place of the crossbars under a plan.
+
+    Weights stay where they are; only what is stored there changes. Build it once for a plan, call
+    `cheapest` as often as weights move.
+
+    Args:
+      plan: of weight streaming, without errors, flags or offsets of its own (`unsorted`, `sws`,
+        `matched` without tolerance); words of at most 10 bits.
+
+    Raises:
+      ValueError: a plan of another kind.
+
+    References:
+      Bai, Wang and Liberty, ProxQuant, ICLR 2019: training through a proximal operator, theirs of
+      distances to a grid, this one of writes.
+
+    >>> import numpy as np, memsim
+    >>> params = {"kernel": np.float32([[64, 60], [127, 9]])}
+    >>> plan = memsim.plan(params, memsim.CrossbarConfig(rows=2), memsim.Policy.parse("unsorted"))
+    >>> memsim.WordChains(plan).cheapest(params, price=20.0)["kernel"]
+    array([[ 64.,  64.],
+           [127.,   9.]], dtype=float32)
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        check_kind("plan", plan, Plan, "give what `memsim.plan` returns")
+        config = plan.config
+        if config.crossbars is None:
+            raise ValueError("`plan` is weight stationary: no word follows on another; stream it.")
+        if config.encoding == "differential" or config.bits > MATCHED_BITS:
+            raise ValueError(
+                f"`plan` has {config.encoding} words of {config.bits} bits; take another encoding "
+                f"than differential, and at most {MATCHED_BITS} bits."
+            )
+        for name, layer in plan.layers.items():
+            if layer.flips is not None or layer.offset is not None or _has_errors(layer):
+                raise ValueError(
+                    f"`plan` stores other words than those of the weights of {name!r}; plan with "
+                    "unsorted, sws or matched without tolerance."
+                )
+        self.plan = plan
+        codes = np.arange(config.min_code, config.max_code + 1, dtype=np.int32)
+        self._words = np.asarray(encode(jnp.asarray(codes), config)).astype(np.int64)
+        self._values = np.full(1 << max(config.column_masks).bit_length(), np.inf, np.float32)
+        self._values[self._words] = codes - config.min_code
+        self._weights = _in_turn(plan)
+
+    def cheapest(self, params: PyTree, price: float | Mapping[str, float]) -> PyTree:
+        """Moves weights to the words of least squared error plus price times writes.
+
+        Exact for each place through a whole pass; the pass before is taken to have left the words
+        that it would without moving. The largest weight of each scale is kept at its end.
+
+        Args:
+          params: pytree of the network that the plan was made for; weights may have moved since.
+          price: what a write less makes up for, in squared code errors; of each layer by name, or
+            of all.
+
+        Returns:
+          The same pytree, every mapped tensor float32 on the grid of its codes, NumPy.
+
+        Raises:
+          ValueError: another network; a price that is negative or missing.
+        """
+        from memsim.policies._matching.chains import follow_cheaply  # compiles: slow to import
+
+        config, leaves = self.plan.config, named_leaves(params)
+        masks = np.asarray(config.column_masks, np.int64)
+        codes = {name: self._codes_of(name, leaves) for name in self.plan.names}
+        held = self._left_by(codes)
+        moved = []
+        for name, weights in self._weights.items():
+            of_layer: Any = price.get(name) if isinstance(price, Mapping) else price
+            check_number(f"price of {name}", of_layer, "a write makes up for 0 or more", 0)
+            here, own = weights >= 0, codes[name]
+            asked = np.where(here, own[weights] - config.min_code, -1).astype(np.int32)
+            chosen = follow_cheaply(asked, held, of_layer, self._values, self._words, masks)
+            after = own.copy()
+            after[weights[here]] = chosen[here] + config.min_code
+            layer = self.plan.layers[name]
+            # the largest weight of each scale stays at its end: a plan made afresh has that scale
+            scales = layer.matrix.outputs if config.scale_per == "output" else 1
+            largest = np.argmax(np.abs(own).reshape(scales, -1), axis=1)
+            largest += np.arange(scales) * (own.size // scales)
+            after[largest] = np.sign(own[largest]) * config.max_code
+            tensor = from_output(after.astype(np.float32), layer.matrix)
+            moved.append(tensor * np.asarray(layer.scale))
+        layers = {name: self.plan.layers[name] for name in self._weights}
+        tensors = {name: np.asarray(of) for name, of in put_back(layers, moved).items()}
+        return jax.tree.unflatten(jax.tree.structure(params), (leaves | tensors).values())
+
+    def _codes_of(self, name: str, leaves: Mapping[str, Any]) -> np.ndarray:
+        """Rounds the weights of a layer to codes, int32 [weights]."""
+        layer, config = self.plan.layers[name], self.plan.config
+        tensor: Any = leaves.get(tensor_name(name, layer.matrix))
+        check_belongs(name, tensor, layer)
+        weights = np.asarray(slice_of(tensor, layer.matrix), np.float32) / np.asarray(layer.scale)
+        rounded = np.clip(np.rint(weights), -config.max_code, config.max_code).astype(np.int32)
+        codes: np.ndarray = by_output(rounded, layer.matrix.slice_axes).reshape(-1)
+        return codes
+
+    def _left_by(self, codes: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Gives what a pass leaves in each place, int64 words; erased ones where it writes none."""
+        places = next(iter(self._weights.values())).shape[1]
+        held = np.zeros(places, np.int64)
+        for name, weights in self._weights.items():
+            words = self._words[codes[name] - self.plan.config.min_code]
+            for step in weights:
+                held = np.where(step >= 0, words[step], held)
+        return held
+
+
+def straight_through(params: PyTree, held: PyTree) -> PyTree:
+    """Gives the weights `held`, with the gradient of `params`: what is held is chosen of them.
+
+    Args:
+      params: weights that are trained.
+      held: the same pytree, as chips hold it.
+
+    >>> import jax, jax.numpy as jnp
+    >>> float(jax.grad(lambda w: straight_through(w, jnp.float32(3.0)) ** 2)(2.9))
+    6.0
+    """
+
+    def pass_through(weight: Any, on_chip: Any) -> Array:
+        weight = jnp.asarray(weight)
+        # exactly what is held, whatever is rounded: the difference is of two equal numbers
+        unmoved = weight - jax.lax.stop_gradient(weight)
+        passed: Array = jnp.asarray(on_chip, weight.dtype) + unmoved
+        return passed
+
+    return jax.tree.map(pass_through, params, held)
+
+
+def _has_errors(layer: LayerPlan) -> bool:
+    delta = layer.delta is not None and bool(np.any(layer.delta))
+    return delta or layer.correction is not None
+
+
+def _in_turn(plan: Plan) -> dict[str, np.ndarray]:
+    """Lists the weights that are programmed in each place in turn.
+
+    Returns:
+      By layer, in the order of programming: int64 [steps, places], the weight at each step by its
+      number, -1 for none; places are words of crossbars.
+    """
+    sections, first, weights = np.asarray(plan.schedule.sections), 0, {}
+    for name in plan.names:
+        placed = np.asarray(plan.layers[name].placement.weights).astype(np.int64)
+        size, count = plan.layers[name].placement.positions.shape[-1], len(placed)
+        mine = (sections >= first) & (sections < first + count)
+        steps = np.flatnonzero(mine.any(axis=1))
+        here = mine[steps]
+        of_step = placed[np.where(here, sections[steps] - first, 0)]
+        used = here[..., None] & (of_step < size)
+        weights[name] = np.where(used, of_step, -1).reshape(len(steps), -1)
+        first += count
+    return weights

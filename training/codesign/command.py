@@ -1,0 +1,37 @@
+"""The command of co-design: what is checked first, what is on record, what goes on."""
+
+from memsim.cli.records import with_options
+from training import runs
+from training.codesign.job import codesign
+from training.codesign.report import describe, save, show
+from training.codesign.settings import CodesignOptions, check_options
+from training.options import on_hardware
+from training.progress import progress_bar
+from training.tasks import choose_task, measure_float
+
+SETTINGS = "settings.json"
+
+
+@with_options(CodesignOptions)
+def main(chosen: CodesignOptions) -> None:
+    """Train a network to resemble what the crossbars hold already."""
+    chosen = on_hardware(chosen)
+    out, force, record = chosen.out, chosen.force, chosen.out / SETTINGS
+    config, policy = check_options(chosen)
+    open_chosen = choose_task(chosen, chosen.test_batch, chosen.images_to_learn, chosen.train_split)
+    runs.check_results(out, "codesign.json", force, goes_on=record.is_file())
+    files = ("weights_sha256", "images_sha256")
+    if force:
+        runs.start_afresh(out, (runs.CHECKPOINTS, runs.METRICS, "codesign.json"), SETTINGS)
+    runs.check_settings(record, chosen.on_record(), later=files)
+    with progress_bar() as bar:
+        task = open_chosen(chosen.seed, bar)
+        _, _, fingerprints = measure_float(task)
+        digests = {f"{name}_sha256": digest for name, digest in fingerprints.items()}
+        settings = chosen.on_record() | digests
+        runs.check_settings(record, settings)  # what is in the files, too
+        runs.write_settings(record, settings)
+        outcome = codesign(task, config, policy, chosen, chosen.priced(config), bar)
+    document = describe(task, policy, settings, outcome)
+    save(out, task, policy, document, outcome)
+    show(out, document, task.score, outcome)

@@ -1,0 +1,256 @@
+"""Rounds of co-design: place the weights, train through the words that follow cheaply, measure."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+import rich.progress
+from jaxtyping import Array, Key, Num, PyTree
+
+import memsim
+from memsim.hardware import with_net_reduction
+from memsim.intervals import Interval
+from memsim.summary import with_reduction
+from training.codesign.settings import CodesignOptions
+from training.data import Batch
+from training.evaluation import distillation, make_test
+from training.finetune import complete, learned
+from training.float_training import TrainState, descend
+from training.runs import run_steps
+from training.scoring import Score
+from training.tasks import Task
+
+
+class Training(NamedTuple):
+    """Weights on the way.
+
+    Attributes:
+      train: the weights that are trained, and the optimizer's state.
+      held: the words chosen for them, as weights.
+      ends: the networks at the ends of rounds; of those to come, the one at the start.
+    """
+
+    train: TrainState
+    held: PyTree
+    ends: tuple[PyTree, ...]
+
+
+class Round(NamedTuple):
+    """A network at the end of a round; or, first, before all.
+
+    Attributes:
+      price: squared code errors that a write less made up for; 0 before all.
+      network: its weights, as they are programmed.
+      plan: where they are.
+      summary: of a steady pass, against `unsorted` twos_complement before all; means over chips.
+      planning, held_out: change of the score on the examples that choose the round, and on the
+        others.
+    """
+
+    price: float
+    network: PyTree
+    plan: memsim.Plan
+    summary: memsim.Summary
+    planning: Interval
+    held_out: Interval
+
+
+class Outcome(NamedTuple):
+    """All rounds, and the one that is kept.
+
+    Attributes:
+      rounds: the first is the network as it was.
+      kept: number of the one of fewest writes within the budget.
+      baseline: a steady pass of `unsorted` twos_complement, before all.
+      reference: score of the float network on the examples held out, with its interval.
+      examples: held out.
+    """
+
+    rounds: list[Round]
+    kept: int
+    baseline: memsim.Summary
+    reference: Interval
+    examples: int
+
+
+def codesign(
+    task: Task,
+    config: memsim.CrossbarConfig,
+    policy: memsim.Policy,
+    chosen: CodesignOptions,
+    hardware: memsim.Hardware,
+    bar: rich.progress.Progress,
+) -> Outcome:
+    """Trains a network to take few writes, round by round, and measures each.
+
+    Args:
+      config, policy: the crossbars, and how weights are placed.
+      hardware: whose prices net reductions are of.
+
+    Raises:
+      ValueError: no round keeps to the budget.
+    """
+    start = learned(task.params)
+
+    known: dict[int, memsim.WordChains] = {}
+
+    def chains(number: int, ends: tuple[PyTree, ...]) -> memsim.WordChains:
+        """Plans a round on the words that the one before ended with."""
+        if number not in known:
+            network = ends[number - 1] if number else start
+            known[number] = memsim.WordChains(memsim.plan(network, config, policy))
+        return known[number]
+
+    training = _train(task, start, chains, chosen, bar)
+    plans = [chains(number, training.ends).plan for number in range(len(chosen.price))]
+    return _measure(task, [start, *training.ends], [plans[0], *plans], chosen, hardware, bar)
+
+
+def _train(
+    task: Task,
+    start: PyTree,
+    chains: Callable[[int, tuple[PyTree, ...]], memsim.WordChains],
+    chosen: CodesignOptions,
+    bar: rich.progress.Progress,
+) -> Training:
+    """Runs all rounds, from the last checkpoint if there is one."""
+    assert task.training is not None  # noqa: S101 - the options ask for examples to train on
+    training = task.training
+    schedule = optax.cosine_decay_schedule(chosen.learning_rate, chosen.total)
+    optimizer = optax.adam(schedule)
+    update = jax.jit(functools.partial(_update, task=task, chosen=chosen, optimizer=optimizer))
+    key = jax.random.fold_in(jax.random.key(chosen.seed), 2**31 - 1)  # of no chip tested on
+
+    def step(number: int, state: Training, batch: Batch) -> tuple[Training, Mapping[str, Any]]:
+        turn, within = divmod(number, chosen.steps)
+        here, (train, held, ends) = chains(turn, state.ends), state
+        if within % chosen.words_every == 0:
+            held = here.cheapest(train.params, chosen.price[turn])
+        train, loss = update(train, held, here.plan, jax.random.fold_in(key, number), *batch)
+        if within + 1 == chosen.steps:
+            held = here.cheapest(train.params, chosen.price[turn])
+            ends = (*ends[:turn], held, *ends[turn + 1 :])
+        metrics = {"loss": loss, "price": chosen.price[turn], "learning_rate": schedule(number)}
+        return Training(train, held, ends), metrics
+
+    first = TrainState(start, optimizer.init(start))
+    return run_steps(
+        step,
+        Training(first, start, (start,) * len(chosen.price)),
+        lambda number: training(chosen.batch, chosen.seed + 1, number),
+        chosen.total,
+        folder=chosen.out,
+        save_every=chosen.save_every,
+        log_every=chosen.log_every,
+        description="training",
+        bar=bar,
+    )
+
+
+def _update(
+    state: TrainState,
+    held: PyTree,
+    plan: memsim.Plan,
+    key: Key[Array, ""],
+    inputs: Array,
+    labels: Array,
+    *,
+    task: Task,
+    chosen: CodesignOptions,
+    optimizer: optax.GradientTransformation,
+) -> tuple[TrainState, Array]:
+    """Takes a step: the loss is of the words chosen, on another chip each time if chips differ."""
+    del labels  # the float network teaches
+    writing = chosen.read_writing(plan.config)
+
+    def loss(params: PyTree) -> Array:
+        on_chip = memsim.straight_through(params, held)
+        if chosen.stuck_at or writing is not None:
+            chip = memsim.sample_chip(key, plan, chosen.stuck_at / 2, chosen.stuck_at / 2)
+            on_chip, _ = memsim.program(on_chip, plan, chip, passes=2, writing=writing)
+        logits = task.apply(complete(on_chip, task.params), inputs)
+        return distillation(logits, task.apply(task.params, inputs))
+
+    value, gradient = jax.value_and_grad(loss)(state.params)
+    return descend(state, gradient, optimizer), value
+
+
+def _measure(
+    task: Task,
+    networks: list[PyTree],
+    plans: list[memsim.Plan],
+    chosen: CodesignOptions,
+    hardware: memsim.Hardware,
+    bar: rich.progress.Progress,
+) -> Outcome:
+    """Counts a steady pass of each network, tests what chips hold, and chooses."""
+    start, score = networks[0], task.score
+    progress = bar.add_task("measuring the rounds", total=1 + len(networks))
+    test = make_test(lambda params, x: task.apply(complete(params, task.params), x), score)
+    differ = chosen.stuck_at > 0 or chosen.writing is not None
+    keys = jax.random.split(jax.random.key(chosen.seed), chosen.chips if differ else 1)
+    (reference,) = test([start], task.batches())
+    planning = _planning_half(reference.size, chosen.seed)
+
+    def steady(network: PyTree, plan: memsim.Plan) -> tuple[list[PyTree], memsim.Summary]:
+        held, summaries = [], []
+        for key in keys:
+            chip = memsim.sample_chip(key, plan, chosen.stuck_at / 2, chosen.stuck_at / 2)
+            writing = chosen.read_writing(plan.config)
+            _, first = memsim.program(network, plan, chip, writing=writing)
+            on_chip, second = memsim.program(network, plan, first.chip, writing=writing)
+            held.append(on_chip)
+            summaries.append(memsim.summarize(second, plan))
+        return held, memsim.mean_over_chips(summaries)
+
+    usual = dataclasses.replace(plans[0].config, encoding="twos_complement")
+    _, baseline = steady(start, memsim.plan(start, usual, memsim.policies.Unsorted()))
+    bar.advance(progress)
+    rounds = []
+    for price, network, plan in zip([0.0, *chosen.price], networks, plans, strict=True):
+        held, summary = steady(network, plan)
+        values = test(held, task.batches())
+        summary = with_net_reduction(with_reduction(summary, baseline), baseline, hardware)
+        changes = (
+            score.compare(values[:, part], reference[part]) for part in (planning, ~planning)
+        )
+        rounds.append(Round(price, network, plan, summary, *changes))
+        bar.advance(progress)
+    return Outcome(
+        rounds,
+        _fewest_within(rounds, score, chosen.max_drop),
+        baseline,
+        score.interval(reference[~planning]),
+        int((~planning).sum()),
+    )
+
+
+def _planning_half(examples: int, seed: int) -> Num[np.ndarray, " examples"]:
+    """Draws the half of the examples that chooses the round."""
+    half = np.zeros(examples, bool)
+    half[np.random.default_rng(seed).permutation(examples)[: examples // 2]] = True
+    return half
+
+
+def _fewest_within(rounds: list[Round], score: Score, max_drop: float) -> int:
+    """Finds the round of fewest writes that keeps to the budget on the examples that choose.
+
+    Raises:
+      ValueError: none does.
+    """
+
+    def lost(one: Round) -> float:
+        return -one.planning.mean if score.higher_is_better else one.planning.mean - 1
+
+    within = [number for number, one in enumerate(rounds) if lost(one) <= max_drop]
+    if not within:
+        least = min(map(lost, rounds))
+        raise ValueError(
+            f"`--max-drop` is {max_drop:g}, but every round loses {least:.4f} or more; lower the "
+            "prices, train for more steps, or allow more."
+        )
+    return min(within, key=lambda number: rounds[number].summary.writes)

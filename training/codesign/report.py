@@ -1,0 +1,107 @@
+"""Results of co-design: the network and its plan, the rounds as a table, JSON and a page."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import rich.table
+
+import memsim
+from memsim import plot
+from memsim.report.terminal import results_console
+from memsim.report.texts import index_bits_text, width_text
+from memsim.selection import named_leaves
+from training.codesign.job import Outcome, Round
+from training.finetune import complete
+from training.runs import write_results
+from training.scoring import Score
+from training.tasks import Task
+
+
+def describe(
+    task: Task, policy: memsim.Policy, settings: Mapping[str, Any], outcome: Outcome
+) -> dict[str, Any]:
+    """Puts the figures down as `codesign.json` holds them."""
+    names = [_name(policy, one) for one in outcome.rounds]
+    summaries = {name: one.summary for name, one in zip(names, outcome.rounds, strict=True)}
+    config = outcome.rounds[0].plan.config
+    mapped = outcome.baseline.layers
+    digital = [name for name in named_leaves(task.params) if name not in mapped]
+    document = memsim.report.to_json(task.name, config, summaries, digital)
+    score, reference = task.score, outcome.reference
+    for name, one in zip(names, outcome.rounds, strict=True):
+        document["policies"][name] |= {
+            "price": one.price,
+            score.name: score.changed(reference.mean, one.held_out.mean),
+            score.change: one.held_out.mean,
+            f"{score.change}_interval": [one.held_out.low, one.held_out.high],
+            f"planning_{score.change}": one.planning.mean,
+        }
+    return document | {
+        f"float_{score.name}": reference.mean,
+        f"float_{score.name}_interval": [reference.low, reference.high],
+        "baseline": dataclasses.asdict(outcome.baseline),
+        "kept": names[outcome.kept],
+        "settings": dict(settings),
+    }
+
+
+def save(
+    out: Path, task: Task, policy: memsim.Policy, document: dict[str, Any], outcome: Outcome
+) -> None:
+    """Writes the network that is kept, its plan, the chart, the page, and `codesign.json` last."""
+    kept, score = outcome.rounds[outcome.kept], task.score
+    whole = complete(kept.network, task.params)
+    memsim.save_tensors(out / "codesigned.safetensors", named_leaves(whole), force=True)
+    memsim.save_plan(out / "plan.safetensors", kept.plan, force=True)
+    rounds = {_name(policy, one): one for one in outcome.rounds}
+    chart = plot.accuracy_against_reduction(
+        dict.fromkeys(rounds, policy),
+        {name: one.summary for name, one in rounds.items()},
+        {name: one.held_out for name, one in rounds.items()},
+        outcome.reference.mean,
+        measure=score.name,
+    )
+    shown = {score.name: {"float network": outcome.reference.mean}}
+    figures, pictures = {"rounds": chart}, {"Rounds of co-design": "rounds"}
+    write_results(out, "codesign.json", document, shown, figures, pictures)
+
+
+def show(out: Path, document: Mapping[str, Any], score: Score, outcome: Outcome) -> None:
+    """Prints the rounds, and which is kept."""
+    reference, low, high = (score.text(end, 2) for end in outcome.reference)
+    table = rich.table.Table(
+        title=f"Co-design of {document['checkpoint']}: float network {reference} ({low} to {high}) "
+        f"on {outcome.examples:,} {score.examples} held out",
+        title_justify="left",
+    )
+    table.add_column("price of a write")
+    for heading in (
+        "writes", "reduction", "net energy", score.name, "change (95 %)", "index bits"
+    ):  # fmt: skip
+        table.add_column(heading, justify="right")
+    for number, one in enumerate(outcome.rounds):
+        summary, change = one.summary, [score.change_text(end, 2) for end in one.held_out]
+        table.add_row(
+            f"{one.price:g}{' (kept)' if number == outcome.kept else ''}"
+            if number
+            else "untrained",
+            f"{summary.writes:,}",
+            f"{summary.reduction:.2f}x",
+            "" if summary.net_reduction is None else f"{summary.net_reduction:.2f}x",
+            score.text(score.changed(outcome.reference.mean, one.held_out.mean), 2),
+            f"{change[0]} ({change[1]} to {change[2]})",
+            index_bits_text(summary.index_bits_per_weight),
+        )
+    console = results_console()
+    console.print(table)
+    console.print(
+        f"a steady pass against `unsorted` twos_complement before training; "
+        f"{width_text(document['config'])}; results in {out}/",
+        highlight=False, markup=False,
+    )  # fmt: skip
+
+
+def _name(policy: memsim.Policy, one: Round) -> str:
+    return f"{policy}, price {one.price:g}" if one.price else f"{policy}, untrained"

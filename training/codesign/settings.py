@@ -1,0 +1,109 @@
+"""The options of co-design: one record, checked before any work."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import numpy as np
+import typer
+
+import memsim
+from memsim.config import Encoding
+from training import options, runs
+from training.models.language import LANGUAGE_MODELS
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CodesignOptions(options.WritingOptions, options.TaskOptions):
+    """The options of `python -m training.codesign`."""
+
+    train_data: Annotated[
+        str | None, typer.Option(help="images or text to learn from, given as --data is")
+    ] = None
+    train_split: Annotated[
+        str | None, typer.Option(help="split of --train-data, by default its train split")
+    ] = None
+    test_batch: options.BatchSize = 250
+    policy: Annotated[
+        str, typer.Option(help="how weights are placed: matched, sws or unsorted, without errors")
+    ] = "matched"
+    price: Annotated[
+        list[float],
+        typer.Option(
+            help="squared code errors that a write less makes up for; repeatable, a round for each"
+        ),
+    ] = dataclasses.field(default_factory=lambda: [30.0, 60.0, 100.0])
+    steps: Annotated[int, typer.Option(min=1, help="steps of training in each round")] = 150
+    words_every: Annotated[
+        int, typer.Option(min=1, help="steps after which words are chosen afresh")
+    ] = 4
+    rows: options.Rows = 128
+    columns: options.Columns = 128
+    crossbars: options.Crossbars = 16
+    bits: options.Bits = 8
+    encoding: Annotated[str, typer.Option(help="encoding of a weight, see `memsim report`")] = (
+        "sign_magnitude"
+    )
+    stuck_at: options.StuckAt = 0.0
+    chips: Annotated[
+        int, typer.Option(min=1, help="chips tested on, where they differ; none is trained for")
+    ] = 4
+    batch: Annotated[int, typer.Option(min=1, help="images, or windows of a text, per step")] = 64
+    learning_rate: Annotated[float, typer.Option(help="learning rate of Adam at its peak")] = 1e-3
+    max_drop: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="accuracy that may be lost, a share; of a perplexity added"
+        ),
+    ] = 0.01
+    seed: options.Seed = 0
+    save_every: Annotated[int, typer.Option(min=1, help="steps between checkpoints")] = 50
+    log_every: Annotated[int, typer.Option(min=1, help="steps between lines of metrics")] = 10
+    out: options.OutFolder = Path("runs/codesign")
+    force: options.StartAfresh = False
+
+    @property
+    def images_to_learn(self) -> str | None:
+        """Images to train on; None for those of the digits CNN, or the part of a text."""
+        if self.assets and not self.train_data:
+            return str(self.assets / options.CIFAR10_TRAIN)
+        return self.train_data
+
+    @property
+    def total(self) -> int:
+        """Steps of all rounds."""
+        return self.steps * len(self.price)
+
+    def config(self) -> memsim.CrossbarConfig:
+        """Returns the crossbars."""
+        return memsim.CrossbarConfig(
+            crossbars=self.crossbars, rows=self.rows, columns=self.columns, bits=self.bits,
+            encoding=cast(Encoding, self.encoding),
+        )  # fmt: skip
+
+    def on_record(self) -> dict[str, Any]:
+        """Returns what results depend on, as JSON values; the files themselves have digests."""
+        aside = ("data_dir", "test_batch", "out", "force")
+        return options.as_json(self, leave_out=aside) | runs.versions()
+
+
+def check_options(chosen: CodesignOptions) -> tuple[memsim.CrossbarConfig, memsim.Policy]:
+    """Checks which options go with which, and returns the crossbars and the policy.
+
+    Raises:
+      ValueError: options that do not go with each other.
+    """
+    text = chosen.model in LANGUAGE_MODELS  # part of a text is for training
+    if (chosen.model or chosen.data) and not chosen.train_data and not text:
+        raise ValueError("`--train-data` is missing; give images to learn from.")
+    if not chosen.price or not all(price >= 0 for price in chosen.price):
+        raise ValueError(f"`--price` is {chosen.price}; give a price from 0 for every round.")
+    config, policy = chosen.config(), memsim.Policy.parse(chosen.policy)
+    policy.check(policy.stored_on(config))
+    chosen.read_writing(config)
+    if policy.stucking.low or policy.avoids_faults or not policy.analog_valid(2):
+        raise ValueError(f"`--policy` is {chosen.policy}; give matched, sws or unsorted.")
+    # what cannot be chosen for is refused at once, on a small network
+    weights = np.random.default_rng(0).laplace(size=(8, 4)).astype(np.float32)
+    memsim.WordChains(memsim.plan({"kernel": weights}, config, policy))
+    return config, policy
