@@ -26,7 +26,7 @@ if typing.TYPE_CHECKING:
     from memsim import attention, cells, codesign, files, hardware, intervals, plot, report, service
     from memsim.budgeting import Budget, Judge, budget
     from memsim.cells import Conductance, Readout, read_weights
-    from memsim.codesign import WordChains, straight_through
+    from memsim.codesign import WordChains
     from memsim.expectation import expected_writes
     from memsim.files import (
         load_chip,
@@ -100,7 +100,6 @@ __all__ = [
     "select_by_name",
     "selection",
     "service",
-    "straight_through",
     "summarize",
     "summary",
     "with_faults",
@@ -111,7 +110,7 @@ __all__ = [
 # level has of each.
 _LATER = {
     "attention": (),
-    "codesign": ("WordChains", "straight_through"),
+    "codesign": ("WordChains",),
     "budgeting": ("Budget", "Judge", "budget"),
     "minimising": ("Minimum", "minimise"),
     "cells": ("Conductance", "Readout", "read_weights"),

@@ -2,8 +2,8 @@
 
 A penalty that is smooth in the weights (`expected_writes`) sees the neighbouring codes alone. Here
 the trade is made exactly: of all words that each place could hold in turn, those of least squared
-error plus price times writes. A loop that trains through this choice, as a network is trained
-through its quantization, ends with weights that resemble what the crossbars hold already.
+error plus price times writes. A loop that trains the weights behind this choice, as a network is
+trained through its quantization, ends with weights that resemble what the crossbars hold already.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from memsim._checks import check_kind, check_number
 from memsim.codes import encode
@@ -23,7 +23,7 @@ from memsim.network import check_belongs, put_back
 from memsim.planning import LayerPlan, Plan
 from memsim.selection import by_output, from_output, named_leaves, slice_of, tensor_name
 
-__all__ = ["WordChains", "straight_through"]
+__all__ = ["WordChains"]
 
 
 class WordChains:
@@ -71,7 +71,9 @@ class WordChains:
         codes = np.arange(config.min_code, config.max_code + 1, dtype=np.int32)
         self._words = np.asarray(encode(jnp.asarray(codes), config)).astype(np.int64)
         self._values = np.full(1 << max(config.column_masks).bit_length(), np.inf, np.float32)
-        self._values[self._words] = codes - config.min_code
+        # of the two ends of the range the nearer: what is programmed goes no further
+        within = np.abs(codes) <= config.max_code
+        self._values[self._words[within]] = (codes - config.min_code)[within]
         self._weights = _in_turn(plan)
 
     def cheapest(self, params: PyTree, price: float | Mapping[str, float]) -> PyTree:
@@ -89,7 +91,8 @@ class WordChains:
           The same pytree, every mapped tensor float32 on the grid of its codes, NumPy.
 
         Raises:
-          ValueError: another network; a price that is negative or missing.
+          ValueError: another network; weights that are NaN, infinite or traced; a price that is
+            negative or missing.
         """
         from memsim.policies._matching.chains import follow_cheaply  # compiles: slow to import
 
@@ -123,7 +126,11 @@ class WordChains:
         layer, config = self.plan.layers[name], self.plan.config
         tensor: Any = leaves.get(tensor_name(name, layer.matrix))
         check_belongs(name, tensor, layer)
+        if isinstance(tensor, jax.core.Tracer):
+            raise ValueError(f"`{name}` is traced; choose words outside `jit`, `grad` and `vmap`.")
         weights = np.asarray(slice_of(tensor, layer.matrix), np.float32) / np.asarray(layer.scale)
+        if not np.all(np.isfinite(weights)):
+            raise ValueError(f"`{name}` holds NaN or infinite weights; mend them before.")
         rounded = np.clip(np.rint(weights), -config.max_code, config.max_code).astype(np.int32)
         codes: np.ndarray = by_output(rounded, layer.matrix.slice_axes).reshape(-1)
         return codes
@@ -137,28 +144,6 @@ class WordChains:
             for step in weights:
                 held = np.where(step >= 0, words[step], held)
         return held
-
-
-def straight_through(params: PyTree, held: PyTree) -> PyTree:
-    """Gives the weights `held`, with the gradient of `params`: what is held is chosen of them.
-
-    Args:
-      params: weights that are trained.
-      held: the same pytree, as chips hold it.
-
-    >>> import jax, jax.numpy as jnp
-    >>> float(jax.grad(lambda w: straight_through(w, jnp.float32(3.0)) ** 2)(2.9))
-    6.0
-    """
-
-    def pass_through(weight: Any, on_chip: Any) -> Array:
-        weight = jnp.asarray(weight)
-        # exactly what is held, whatever is rounded: the difference is of two equal numbers
-        unmoved = weight - jax.lax.stop_gradient(weight)
-        passed: Array = jnp.asarray(on_chip, weight.dtype) + unmoved
-        return passed
-
-    return jax.tree.map(pass_through, params, held)
 
 
 def _has_errors(layer: LayerPlan) -> bool:

@@ -72,6 +72,7 @@ def accuracy(params, batch):
     return (other > one) == (batch[1] == 1)
 
 
+CHAINS = memsim.WordChains(PLAN)
 JUDGE = memsim.Judge(loss, accuracy, BATCH)
 
 # function: arguments that are right, by name
@@ -94,6 +95,8 @@ CALLS = {
     cells.parse_writing: {"text": "write-verify:low=2", "config": CONFIG},
     cells.scheme_writing: {"scheme": SCHEME, "config": CONFIG, "low": 1, "low_scheme": SCHEME},
     memsim.expected_writes: {"params": PARAMS, "plan": PLAN, "chip": CHIP, "width": 1.0},
+    memsim.WordChains: {"plan": PLAN},
+    CHAINS.cheapest: {"params": PARAMS, "price": 3.0},
     memsim.budget: {"params": PARAMS, "config": CONFIG, "judge": JUDGE, "max_drop": 0.9,
                     "batch": 4, "chips": 1, "seed": 0},
     chip.clustered_faults: {"key": KEY, "crossbars": 1, "config": CONFIG, "stuck_at_0": 0.1,

@@ -66,6 +66,12 @@ def test_the_example_of_a_language_model_runs():
     execute(code, "docs/language-models.md")
 
 
+def test_the_example_of_codesign_prints_what_its_page_says(capsys):
+    (code,), (printed,) = (blocks(kind, "docs/codesign.md") for kind in ("python", "text"))
+    execute(code, "docs/codesign.md")
+    assert capsys.readouterr().out == printed
+
+
 def test_the_judge_of_a_budget_runs(assets, monkeypatch):
     monkeypatch.chdir(assets)
     (code,) = blocks("py", "docs/policies.md")

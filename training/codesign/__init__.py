@@ -10,7 +10,7 @@ stopped when it is started again.
 """
 
 from training.codesign.command import main
-from training.codesign.job import codesign
+from training.codesign.job import run_rounds
 from training.codesign.settings import CodesignOptions
 
-__all__ = ["CodesignOptions", "codesign", "main"]
+__all__ = ["CodesignOptions", "main", "run_rounds"]

@@ -2,7 +2,7 @@
 
 from memsim.cli.records import with_options
 from training import runs
-from training.codesign.job import codesign
+from training.codesign.job import run_rounds
 from training.codesign.report import describe, save, show
 from training.codesign.settings import CodesignOptions, check_options
 from training.options import on_hardware
@@ -31,7 +31,7 @@ def main(chosen: CodesignOptions) -> None:
         settings = chosen.on_record() | digests
         runs.check_settings(record, settings)  # what is in the files, too
         runs.write_settings(record, settings)
-        outcome = codesign(task, config, policy, chosen, chosen.priced(config), bar)
+        outcome = run_rounds(task, config, policy, chosen, chosen.priced(config), bar)
     document = describe(task, policy, settings, outcome)
     save(out, task, policy, document, outcome)
     show(out, document, task.score, outcome)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -30,12 +31,12 @@ class Training(NamedTuple):
 
     Attributes:
       train: the weights that are trained, and the optimizer's state.
-      held: the words chosen for them, as weights.
+      offset: what is added to them to make them the words that were chosen last.
       ends: the networks at the ends of rounds; of those to come, the one at the start.
     """
 
     train: TrainState
-    held: PyTree
+    offset: PyTree
     ends: tuple[PyTree, ...]
 
 
@@ -77,7 +78,7 @@ class Outcome(NamedTuple):
     examples: int
 
 
-def codesign(
+def run_rounds(
     task: Task,
     config: memsim.CrossbarConfig,
     policy: memsim.Policy,
@@ -127,20 +128,21 @@ def _train(
 
     def step(number: int, state: Training, batch: Batch) -> tuple[Training, Mapping[str, Any]]:
         turn, within = divmod(number, chosen.steps)
-        here, (train, held, ends) = chains(turn, state.ends), state
+        here, (train, offset, ends) = chains(turn, state.ends), state
         if within % chosen.words_every == 0:
             held = here.cheapest(train.params, chosen.price[turn])
-        train, loss = update(train, held, here.plan, jax.random.fold_in(key, number), *batch)
+            offset = jax.tree.map(operator.sub, held, train.params)
+        train, loss = update(train, offset, here.plan, jax.random.fold_in(key, number), *batch)
         if within + 1 == chosen.steps:
             held = here.cheapest(train.params, chosen.price[turn])
             ends = (*ends[:turn], held, *ends[turn + 1 :])
         metrics = {"loss": loss, "price": chosen.price[turn], "learning_rate": schedule(number)}
-        return Training(train, held, ends), metrics
+        return Training(train, offset, ends), metrics
 
     first = TrainState(start, optimizer.init(start))
     return run_steps(
         step,
-        Training(first, start, (start,) * len(chosen.price)),
+        Training(first, jax.tree.map(np.zeros_like, start), (start,) * len(chosen.price)),
         lambda number: training(chosen.batch, chosen.seed + 1, number),
         chosen.total,
         folder=chosen.out,
@@ -153,7 +155,7 @@ def _train(
 
 def _update(
     state: TrainState,
-    held: PyTree,
+    offset: PyTree,
     plan: memsim.Plan,
     key: Key[Array, ""],
     inputs: Array,
@@ -168,7 +170,7 @@ def _update(
     writing = chosen.read_writing(plan.config)
 
     def loss(params: PyTree) -> Array:
-        on_chip = memsim.straight_through(params, held)
+        on_chip = jax.tree.map(operator.add, params, offset)
         if chosen.stuck_at or writing is not None:
             chip = memsim.sample_chip(key, plan, chosen.stuck_at / 2, chosen.stuck_at / 2)
             on_chip, _ = memsim.program(on_chip, plan, chip, passes=2, writing=writing)

@@ -1,0 +1,200 @@
+"""Words chosen for few writes: no other choice costs less, by plain loops; the job that trains."""
+
+import itertools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import memsim
+from training import codesign
+from training.runs import METRICS
+
+ENCODINGS = ("sign_magnitude", "twos_complement", "offset_binary")
+
+
+def words_by_code(config):
+    codes = np.arange(config.min_code, config.max_code + 1)
+    words = memsim.codes.encode(jnp.asarray(codes), config)
+    return dict(zip(codes.tolist(), map(int, words), strict=True))
+
+
+def cells_changed(one, other, config):
+    return sum(((one ^ other) & mask) != 0 for mask in config.column_masks)
+
+
+def cost_of(codes, asked, before, price, config):
+    """Squared errors and writes of the codes that follow one another in one place."""
+    words, last, cost = words_by_code(config), before, 0.0
+    for code, wanted in zip(codes, asked, strict=True):
+        cost += (code - wanted) ** 2 + price * cells_changed(last, words[code], config)
+        last = words[code]
+    return cost
+
+
+@pytest.mark.parametrize("price", [0.0, 0.7, 2.3, 9.0])
+@pytest.mark.parametrize("cell_bits", [1, 2])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_no_other_words_cost_less(encoding, cell_bits, price):
+    config = memsim.CrossbarConfig(rows=3, bits=3, encoding=encoding, cell_bits=cell_bits)
+    weights = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    weights[2] = [9, 0, 0, 0]  # the last row has the largest weight, which is not free to choose
+    plan = memsim.plan({"kernel": weights}, config, memsim.policies.Unsorted())
+    scale = float(plan.layers["kernel"].scale)
+    weights[:2] *= 3 * scale
+    held = memsim.WordChains(plan).cheapest({"kernel": weights}, price)["kernel"]
+    asked = np.clip(np.rint(weights / scale), -3, 3)
+    chosen, words = np.rint(held / scale), words_by_code(config)
+    codes = range(-config.max_code, config.max_code + 1)
+    for row in range(2):
+        # the pass before left the last word of the row
+        before = words[int(asked[row, -1])]
+        least = min(
+            cost_of(others, asked[row], before, price, config)
+            for others in itertools.product(codes, repeat=4)
+        )
+        cost = cost_of(map(int, chosen[row]), asked[row], before, price, config)
+        assert cost == pytest.approx(least, abs=1e-4)
+
+
+@pytest.fixture
+def network():
+    rng = np.random.default_rng(1)
+    shapes = {"a": (40, 12), "b": (12, 30), "c": (30, 7)}
+    return {
+        name: {"kernel": rng.laplace(size=shape).astype(np.float32), "bias": np.ones(shape[1])}
+        for name, shape in shapes.items()
+    }
+
+
+CONFIGS = (
+    memsim.CrossbarConfig(rows=16),
+    memsim.CrossbarConfig(rows=16, columns=40, crossbars=3, encoding="sign_magnitude"),
+    memsim.CrossbarConfig(rows=8, crossbars=5, schedule="interleaved", scale_per="output"),
+)
+
+
+@pytest.mark.parametrize("policy", ["unsorted", "sws", "matched"])
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_higher_price_takes_fewer_writes(network, config, policy):
+    plan = memsim.plan(network, config, memsim.Policy.parse(policy))
+    chains, chip = memsim.WordChains(plan), memsim.sample_chip(jax.random.key(0), plan)
+    writes, errors = [], []
+    for price in (0.0, 10.0, 100.0, 1000.0):
+        held = chains.cheapest(network, price)
+        on_chip, programming = memsim.program(held, plan, chip, passes=2)
+        # on the grid already, on any chip and in any plan made afresh
+        again = memsim.plan(held, config, memsim.Policy.parse(policy))
+        for name, layer in plan.layers.items():
+            tensor = name.split("/")[0]
+            np.testing.assert_allclose(on_chip[tensor]["kernel"], held[tensor]["kernel"], rtol=1e-6)
+            np.testing.assert_allclose(again.layers[name].scale, layer.scale, rtol=1e-6)
+        writes.append(memsim.summarize(programming, plan).writes_per_pass[-1])
+        errors.append(sum(np.square(held[x]["kernel"] - network[x]["kernel"]).sum() for x in held))
+        np.testing.assert_array_equal(held["a"]["bias"], network["a"]["bias"])
+    assert writes == sorted(writes, reverse=True)
+    assert writes[-1] < 0.5 * writes[0]
+    assert errors == sorted(errors)
+    exact = memsim.program(network, plan, chip)[0]
+    np.testing.assert_allclose(chains.cheapest(network, 0.0)["b"]["kernel"], exact["b"]["kernel"])
+
+
+def test_each_layer_has_its_price(network):
+    plan = memsim.plan(network, CONFIGS[0], memsim.policies.Sws())
+    chains = memsim.WordChains(plan)
+    free, dear = chains.cheapest(network, 0.0), chains.cheapest(network, 300.0)
+    prices = {"a/kernel": 0.0, "b/kernel": 300.0, "c/kernel": 0.0}
+    mixed = chains.cheapest(network, prices)
+    for name in ("a", "c"):
+        np.testing.assert_array_equal(mixed[name]["kernel"], free[name]["kernel"])
+    far, near = (np.square(x["b"]["kernel"] - network["b"]["kernel"]).mean() for x in (mixed, free))
+    assert far == pytest.approx(np.square(dear["b"]["kernel"] - network["b"]["kernel"]).mean(), 0.2)
+    assert far > 100 * near
+
+
+@pytest.mark.parametrize(
+    ("config", "policy", "message"),
+    [
+        ({"crossbars": None}, "sws", "`plan` is weight stationary"),
+        ({"encoding": "differential"}, "sws", "`plan` has differential words of 8 bits"),
+        ({"bits": 12}, "sws", "`plan` has twos_complement words of 12 bits"),
+        ({}, "matched:tolerance=3", "`plan` stores other words"),
+        ({}, "aras", "`plan` stores other words"),
+        ({}, "flip-n-write", "`plan` stores other words"),
+    ],
+)
+def test_plans_that_store_other_words_are_refused(network, config, policy, message):
+    config = memsim.CrossbarConfig(**config)
+    plan = memsim.plan(network, config, memsim.Policy.parse(policy))
+    with pytest.raises(ValueError, match=message):
+        memsim.WordChains(plan)
+
+
+def test_wrong_prices_and_networks_are_refused(network):
+    chains = memsim.WordChains(memsim.plan(network, CONFIGS[0], memsim.policies.Sws()))
+    with pytest.raises(ValueError, match="`price of a/kernel` is -1"):
+        chains.cheapest(network, -1.0)
+    with pytest.raises(ValueError, match="`price of b/kernel` is None"):
+        chains.cheapest(network, {"a/kernel": 1.0})
+    with pytest.raises(ValueError, match="b/kernel"):
+        chains.cheapest(network | {"b": {"kernel": np.ones((2, 2), np.float32)}}, 1.0)
+
+
+# --- the job
+
+
+@pytest.fixture
+def run(digits_weights):
+    app = typer.Typer()
+    app.command()(codesign.main)
+    small = ("--weights", digits_weights, "--price", 50, "--price", 200, "--steps", 4,
+             "--words-every", 2, "--save-every", 2, "--log-every", 2,
+         "--max-drop", 0.5)  # fmt: skip
+    with jax.numpy_dtype_promotion("standard"):  # optax's schedules mix int32 and float
+        yield lambda *options: CliRunner().invoke(app, [*map(str, (*small, *options))])
+
+
+def test_the_job_leaves_a_network_that_programs_as_reported(run, tmp_path):
+    result = run("--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "codesign.json").read_text())
+    assert list(report["policies"]) == [
+        "matched, untrained", "matched, price 50", "matched, price 200",
+    ]  # fmt: skip
+    entries = list(report["policies"].values())
+    assert entries[0]["writes"] > entries[1]["writes"] > entries[2]["writes"]
+    kept = report["policies"][report["kept"]]
+    # anybody who programs the file counts the same
+    plan = memsim.load_plan(tmp_path / "plan.safetensors")
+    source = memsim.open_checkpoint(tmp_path / "codesigned.safetensors")
+    params = {name: source.load(name) for name in source.tensors}
+    _, programming = memsim.program(
+        params, plan, memsim.sample_chip(jax.random.key(3), plan), passes=2
+    )
+    assert memsim.summarize(programming, plan).writes_per_pass[-1] == kept["writes"]
+    assert report["baseline"]["writes"] / kept["writes"] == pytest.approx(kept["reduction"])
+    assert "250 images held out" in result.output
+    assert (tmp_path / "rounds.png").is_file()
+    assert "Rounds of co-design" in (tmp_path / "report.html").read_text()
+    assert isinstance(run("--out", tmp_path).exception, FileExistsError)
+
+
+def test_a_killed_job_goes_on_to_the_same_bytes(run, tmp_path, monkeypatch):
+    assert run("--out", tmp_path / "whole").exit_code == 0
+    run_steps = codesign.job.run_steps
+
+    def killed(step, state, batches, steps, **words):
+        run_steps(step, state, batches, steps - 2, **words)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(codesign.job, "run_steps", killed)
+        assert run("--out", tmp_path / "killed").exit_code != 0
+    assert run("--out", tmp_path / "killed").exit_code == 0
+    for name in ("codesign.json", "codesigned.safetensors", METRICS):
+        whole, again = (tmp_path / x / name for x in ("whole", "killed"))
+        assert whole.read_bytes() == again.read_bytes()
