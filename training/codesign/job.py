@@ -7,23 +7,28 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import rich.progress
 from jaxtyping import Array, Key, Num, PyTree
 
 import memsim
+from memsim.budgeting import layer_sensitivity
 from memsim.hardware import with_net_reduction
 from memsim.intervals import Interval
 from memsim.summary import with_reduction
 from training.codesign.settings import CodesignOptions
 from training.data import Batch
-from training.evaluation import distillation, make_test
+from training.evaluation import cross_entropy, distillation, make_test
 from training.finetune import complete, learned
 from training.float_training import TrainState, descend
 from training.runs import run_steps
 from training.scoring import Score
 from training.tasks import Task
+
+# Examples that say how sensitive a layer is, and the least that one may be.
+_SENSITIVITY_EXAMPLES, _TINY = 256, 1e-30
 
 
 class Training(NamedTuple):
@@ -106,15 +111,38 @@ def run_rounds(
             known[number] = memsim.WordChains(memsim.plan(network, config, policy))
         return known[number]
 
-    training = _train(task, start, chains, chosen, bar)
+    prices = _prices(task, start, config, chosen)
+    training = _train(task, start, chains, prices, chosen, bar)
     plans = [chains(number, training.ends).plan for number in range(len(chosen.price))]
     return _measure(task, [start, *training.ends], [plans[0], *plans], chosen, hardware, bar)
+
+
+def _prices(
+    task: Task, start: PyTree, config: memsim.CrossbarConfig, chosen: CodesignOptions
+) -> list[dict[str, float]]:
+    """Shares the price of each round out: errors are dearer where they cost more loss.
+
+    By the root of the sensitivity, since training mends most of what an error costs: on ResNet-20
+    that costs half the loss of one price for all, and of prices by the sensitivity itself.
+    """
+    assert task.training is not None  # noqa: S101 - the options ask for examples to train on
+    examples = next(task.training(_SENSITIVITY_EXAMPLES, chosen.seed, 0))
+
+    def loss(params: PyTree, batch: Batch) -> Array:
+        inputs, labels = map(jnp.asarray, batch)
+        return cross_entropy(task.apply(complete(params, task.params), inputs), labels)
+
+    cost = layer_sensitivity(start, config, loss, examples)
+    usual = np.exp(np.mean(np.log([max(one, _TINY) for one in cost.values()])))
+    shares = {name: float(np.sqrt(usual / max(one, _TINY))) for name, one in cost.items()}
+    return [{name: price * share for name, share in shares.items()} for price in chosen.price]
 
 
 def _train(
     task: Task,
     start: PyTree,
     chains: Callable[[int, tuple[PyTree, ...]], memsim.WordChains],
+    prices: list[dict[str, float]],
     chosen: CodesignOptions,
     bar: rich.progress.Progress,
 ) -> Training:
@@ -130,11 +158,11 @@ def _train(
         turn, within = divmod(number, chosen.steps)
         here, (train, offset, ends) = chains(turn, state.ends), state
         if within % chosen.words_every == 0:
-            held = here.cheapest(train.params, chosen.price[turn])
+            held = here.cheapest(train.params, prices[turn])
             offset = jax.tree.map(operator.sub, held, train.params)
         train, loss = update(train, offset, here.plan, jax.random.fold_in(key, number), *batch)
         if within + 1 == chosen.steps:
-            held = here.cheapest(train.params, chosen.price[turn])
+            held = here.cheapest(train.params, prices[turn])
             ends = (*ends[:turn], held, *ends[turn + 1 :])
         metrics = {"loss": loss, "price": chosen.price[turn], "learning_rate": schedule(number)}
         return Training(train, offset, ends), metrics
