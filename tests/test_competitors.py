@@ -72,7 +72,7 @@ def check_against_loops(tensors, config, form, key, rates=(0.0, 0.0), passes=1):
     rate=st.sampled_from([0.0, 0.1]),
     columns=st.sampled_from([None, 34]),
 )
-@hypothesis.settings(max_examples=6)
+@hypothesis.settings(max_examples=3)
 def test_flips_are_those_of_plain_loops(
     seed, form, encoding, bits, cell_bits, crossbars, schedule, passes, rate, columns
 ):

@@ -72,7 +72,7 @@ def networks(draw, least=1, most=40):
 
 
 @hypothesis.given(network=networks(least=24), crossbars=st.sampled_from([1, 2, 3]))
-@hypothesis.settings(max_examples=15, deadline=None, phases=[hypothesis.Phase.generate])
+@hypothesis.settings(max_examples=8, deadline=None, phases=[hypothesis.Phase.generate])
 def test_matching_takes_no_more_writes_than_sorting(network, crossbars):
     """Where several sections follow one another on a crossbar; else it may, see the page."""
     layers, config = network

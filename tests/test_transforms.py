@@ -62,13 +62,18 @@ def test_jit_equals_eager(params, plan, chip, key):
     assert_same(program(params, plan, chip, passes=2, wear=True), expected)
     expected = memsim.program(params, plan, chip)
     assert_same(program(params, plan, chip), expected)
-    with jax.disable_jit():
-        plain = memsim.program(params, plan, chip)
-    assert_same(plain, expected)
     words = memsim.enable_words(plan, chip)
     assert_same(jax.jit(lambda chip: memsim.enable_words(plan, chip))(chip), words)
     sampled = jax.jit(memsim.sample_chip)(key, plan, jnp.float32(0.05), jnp.float32(0.05))
     assert_same(sampled, chip)
+
+
+@pytest.mark.slow
+def test_jit_equals_no_jit_at_all(params, plan, chip):
+    expected = memsim.program(params, plan, chip)
+    with jax.disable_jit():
+        plain = memsim.program(params, plan, chip)
+    assert_same(plain, expected)
 
 
 def test_vmap_over_chips_is_a_loop_over_chips(params, plan, chips, key):

@@ -35,7 +35,13 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("controller", ["read", "blind"])
-@pytest.mark.parametrize("policy", ["matched", "sws+stuck:p=0.5,low=3", "flip-n-write"])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "sws+stuck:p=0.5,low=3",
+        *(pytest.param(x, marks=pytest.mark.slow) for x in ("matched", "flip-n-write")),
+    ],
+)
 def test_pulses_that_all_succeed_change_nothing(tensors, key, controller, policy):
     plan = planned(tensors, policy, rows=8, columns=24, crossbars=3)
     chip = memsim.sample_chip(key, plan, 0.01, 0.01)
@@ -127,7 +133,7 @@ def test_cells_are_drawn_apart(key):
         assert abs(products.mean()) < 4.5 * 0.55 * 0.45 / np.sqrt(products.size), name
 
 
-@pytest.mark.parametrize("controller", ["read", "blind"])
+@pytest.mark.parametrize("controller", ["read", pytest.param("blind", marks=pytest.mark.slow)])
 def test_compiled_mapped_and_eager_agree(tensors, key, controller):
     plan = planned(tensors, "matched", rows=8, columns=17, crossbars=2)
     chips = [memsim.sample_chip(one, plan, 0.02, 0.02) for one in jax.random.split(key, 3)]
