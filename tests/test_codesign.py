@@ -1,5 +1,6 @@
 """Words chosen for few writes: no other choice costs less, by plain loops; the job that trains."""
 
+import functools
 import itertools
 import json
 
@@ -17,6 +18,7 @@ from training.runs import METRICS
 ENCODINGS = ("sign_magnitude", "twos_complement", "offset_binary")
 
 
+@functools.cache
 def words_by_code(config):
     codes = np.arange(config.min_code, config.max_code + 1)
     words = memsim.codes.encode(jnp.asarray(codes), config)
