@@ -194,6 +194,7 @@ def test_the_job_leaves_a_network_that_programs_as_reported(run, tmp_path):
     assert isinstance(run("--out", tmp_path).exception, FileExistsError)
 
 
+@pytest.mark.slow
 def test_a_killed_job_goes_on_to_the_same_bytes(run, tmp_path, monkeypatch):
     assert run("--out", tmp_path / "whole").exit_code == 0
     run_steps = codesign.job.run_steps
