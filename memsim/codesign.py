@@ -20,7 +20,7 @@ from memsim._checks import check_kind, check_number
 from memsim.codes import encode
 from memsim.config import MATCHED_BITS
 from memsim.network import check_belongs, put_back
-from memsim.planning import LayerPlan, Plan
+from memsim.planning import Plan
 from memsim.selection import by_output, from_output, named_leaves, slice_of, tensor_name
 
 __all__ = ["WordChains"]
@@ -33,8 +33,12 @@ class WordChains:
     `cheapest` as often as weights move.
 
     Args:
-      plan: of weight streaming, without errors, flags or offsets of its own (`unsorted`, `sws`,
-        `matched` without tolerance); words of at most 10 bits.
+      plan: of weight streaming, without flags, offsets or corrections (`unsorted`, `sws`, `matched`
+        with `correction=none`); words of at most 10 bits. A tolerance helps to place weights that
+        will move; its errors are left out.
+
+    Attributes:
+      plan: the same without errors: what `cheapest` returns is held exactly under it.
 
     Raises:
       ValueError: a plan of another kind.
@@ -62,11 +66,14 @@ class WordChains:
                 f"than differential, and at most {MATCHED_BITS} bits."
             )
         for name, layer in plan.layers.items():
-            if layer.flips is not None or layer.offset is not None or _has_errors(layer):
+            if not (layer.flips is None and layer.offset is None and layer.correction is None):
                 raise ValueError(
-                    f"`plan` stores other words than those of the weights of {name!r}; plan with "
-                    "unsorted, sws or matched without tolerance."
+                    f"`plan` stores or corrects other words than those of the weights of {name!r}; "
+                    "plan with unsorted, sws, or matched with correction=none."
                 )
+        # the errors that a tolerance made are chosen anew
+        layers = {name: layer._replace(delta=None) for name, layer in plan.layers.items()}
+        plan = plan._replace(layers=layers)
         self.plan = plan
         codes = np.arange(config.min_code, config.max_code + 1, dtype=np.int32)
         self._words = np.asarray(encode(jnp.asarray(codes), config)).astype(np.int64)
@@ -144,11 +151,6 @@ class WordChains:
             for step in weights:
                 held = np.where(step >= 0, words[step], held)
         return held
-
-
-def _has_errors(layer: LayerPlan) -> bool:
-    delta = layer.delta is not None and bool(np.any(layer.delta))
-    return delta or layer.correction is not None
 
 
 def _in_turn(plan: Plan) -> dict[str, np.ndarray]:

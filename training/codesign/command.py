@@ -32,6 +32,6 @@ def main(chosen: CodesignOptions) -> None:
         runs.check_settings(record, settings)  # what is in the files, too
         runs.write_settings(record, settings)
         outcome = run_rounds(task, config, policy, chosen, chosen.priced(config), bar)
-    document = describe(task, policy, settings, outcome)
+    document = describe(task, settings, outcome)
     save(out, task, policy, document, outcome)
     show(out, document, task.score, outcome)

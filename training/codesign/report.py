@@ -19,11 +19,9 @@ from training.scoring import Score
 from training.tasks import Task
 
 
-def describe(
-    task: Task, policy: memsim.Policy, settings: Mapping[str, Any], outcome: Outcome
-) -> dict[str, Any]:
+def describe(task: Task, settings: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
     """Puts the figures down as `codesign.json` holds them."""
-    names = [_name(policy, one) for one in outcome.rounds]
+    names = [_name(one) for one in outcome.rounds]
     summaries = {name: one.summary for name, one in zip(names, outcome.rounds, strict=True)}
     config = outcome.rounds[0].plan.config
     mapped = outcome.baseline.layers
@@ -55,7 +53,7 @@ def save(
     whole = complete(kept.network, task.params)
     memsim.save_tensors(out / "codesigned.safetensors", named_leaves(whole), force=True)
     memsim.save_plan(out / "plan.safetensors", kept.plan, force=True)
-    rounds = {_name(policy, one): one for one in outcome.rounds}
+    rounds = {_name(one): one for one in outcome.rounds}
     chart = plot.accuracy_against_reduction(
         dict.fromkeys(rounds, policy),
         {name: one.summary for name, one in rounds.items()},
@@ -103,5 +101,5 @@ def show(out: Path, document: Mapping[str, Any], score: Score, outcome: Outcome)
     )  # fmt: skip
 
 
-def _name(policy: memsim.Policy, one: Round) -> str:
-    return f"{policy}, price {one.price:g}" if one.price else f"{policy}, untrained"
+def _name(one: Round) -> str:
+    return f"price {one.price:g}" if one.price else "untrained"

@@ -25,8 +25,9 @@ class CodesignOptions(options.WritingOptions, options.TaskOptions):
     ] = None
     test_batch: options.BatchSize = 250
     policy: Annotated[
-        str, typer.Option(help="how weights are placed: matched, sws or unsorted, without errors")
-    ] = "matched"
+        str,
+        typer.Option(help="how weights are placed; a tolerance foresees that they will move"),
+    ] = "matched:tolerance=4,correction=none"
     price: Annotated[
         list[float],
         typer.Option(
@@ -102,7 +103,7 @@ def check_options(chosen: CodesignOptions) -> tuple[memsim.CrossbarConfig, memsi
     policy.check(policy.stored_on(config))
     chosen.read_writing(config)
     if policy.stucking.low or policy.avoids_faults or not policy.analog_valid(2):
-        raise ValueError(f"`--policy` is {chosen.policy}; give matched, sws or unsorted.")
+        raise ValueError(f"`--policy` is {chosen.policy}; give matched, sws or unsorted alone.")
     # what cannot be chosen for is refused at once, on a small network
     weights = np.random.default_rng(0).laplace(size=(8, 4)).astype(np.float32)
     memsim.WordChains(memsim.plan({"kernel": weights}, config, policy))
