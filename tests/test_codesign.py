@@ -187,7 +187,9 @@ def test_the_job_leaves_a_network_that_programs_as_reported(run, tmp_path):
     result = run("--out", tmp_path)
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "codesign.json").read_text())
-    assert list(report["policies"]) == ["untrained", "price 50", "price 200"]
+    assert list(report["policies"]) == [
+        "untrained", "round 1, price 50", "round 2, price 200",
+    ]  # fmt: skip
     entries = list(report["policies"].values())
     assert entries[0]["writes"] > entries[1]["writes"] > entries[2]["writes"]
     kept = report["policies"][report["kept"]]

@@ -21,14 +21,14 @@ from training.tasks import Task
 
 def describe(task: Task, settings: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
     """Puts the figures down as `codesign.json` holds them."""
-    names = [_name(one) for one in outcome.rounds]
-    summaries = {name: one.summary for name, one in zip(names, outcome.rounds, strict=True)}
+    rounds = _by_name(outcome)
+    summaries = {name: one.summary for name, one in rounds.items()}
     config = outcome.rounds[0].plan.config
     mapped = outcome.baseline.layers
     digital = [name for name in named_leaves(task.params) if name not in mapped]
     document = memsim.report.to_json(task.name, config, summaries, digital)
     score, reference = task.score, outcome.reference
-    for name, one in zip(names, outcome.rounds, strict=True):
+    for name, one in rounds.items():
         document["policies"][name] |= {
             "price": one.price,
             score.name: score.changed(reference.mean, one.held_out.mean),
@@ -40,7 +40,7 @@ def describe(task: Task, settings: Mapping[str, Any], outcome: Outcome) -> dict[
         f"float_{score.name}": reference.mean,
         f"float_{score.name}_interval": [reference.low, reference.high],
         "baseline": dataclasses.asdict(outcome.baseline),
-        "kept": names[outcome.kept],
+        "kept": list(rounds)[outcome.kept],
         "settings": dict(settings),
     }
 
@@ -53,7 +53,7 @@ def save(
     whole = complete(kept.network, task.params)
     memsim.save_tensors(out / "codesigned.safetensors", named_leaves(whole), force=True)
     memsim.save_plan(out / "plan.safetensors", kept.plan, force=True)
-    rounds = {_name(one): one for one in outcome.rounds}
+    rounds = _by_name(outcome)
     chart = plot.accuracy_against_reduction(
         dict.fromkeys(rounds, policy),
         {name: one.summary for name, one in rounds.items()},
@@ -101,5 +101,7 @@ def show(out: Path, document: Mapping[str, Any], score: Score, outcome: Outcome)
     )  # fmt: skip
 
 
-def _name(one: Round) -> str:
-    return f"price {one.price:g}" if one.price else "untrained"
+def _by_name(outcome: Outcome) -> dict[str, Round]:
+    first, *others = outcome.rounds
+    trained = enumerate(others, start=1)
+    return {"untrained": first} | {f"round {n}, price {one.price:g}": one for n, one in trained}
