@@ -126,7 +126,8 @@ def test_a_baseline_is_of_the_same_network_passes_and_chips(tensors):
         ),
     ],
 )
-@pytest.mark.parametrize("chunk_words", [24, pytest.param(2**19, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk_words", [24, 2**19])
 def test_streamed_counts_equal_the_whole_network(
     monkeypatch, tensors, config, passes, chips, rates, chunk_words
 ):
@@ -156,6 +157,7 @@ def test_streamed_counts_equal_the_whole_network(
     ]
 
 
+@pytest.mark.slow
 def test_a_fault_map_is_that_of_every_chip(tensors):
     config = memsim.CrossbarConfig(rows=4, crossbars=2)
     drawn = np.random.default_rng(0).random((2, 4, 8))
@@ -219,7 +221,8 @@ def newer(tensors):
             for name, x in tensors.items()}  # fmt: skip
 
 
-@pytest.mark.parametrize("keep", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("keep", [False, True])
 def test_deploying_counts_what_follows_the_older_version(tensors, newer, keep):
     config = memsim.CrossbarConfig(rows=4, crossbars=None)
     result = memsim.compare(

@@ -270,6 +270,7 @@ def test_no_word_takes_more_writes_than_half_its_cells(seed, encoding):
     assert memsim.summarize(programming, plan).writes == writes.sum()
 
 
+@pytest.mark.slow
 def test_words_and_their_complements_in_turn_take_a_flag_each(key):
     weights = np.tile(np.array([[0], [-1]], np.float32), (8, 1)) / 127  # words 0 and 11111111
     weights[0] = 1

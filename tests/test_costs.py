@@ -278,6 +278,7 @@ def test_report_tells_years_and_cost(run, checkpoint, file, tmp_path):
     assert figure["formula"] == "chips * chip_price / replaced_after"
 
 
+@pytest.mark.slow
 def test_report_tells_the_lifetime_of_chips_that_are_kept(run, checkpoint, file, tmp_path):
     out, page = tmp_path / "out.json", tmp_path / "out.html"
     kept = ("--cells", "pcm", "--scheme", "write-verify", "--levelling", "rows", "--spares", 2)

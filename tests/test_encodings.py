@@ -76,6 +76,7 @@ def test_every_row_is_that_of_its_own_report(report, tmp_path, options):
     assert "Each policy in its best encoding" in printed
 
 
+@pytest.mark.slow
 def test_what_cannot_be_is_left_out_and_said(report, run, checkpoint, tmp_path):
     every, printed = report("--encoding", "all", policies=("sws", "aras"))
     left = ["aras in sign_magnitude", "aras in differential"]

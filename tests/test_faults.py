@@ -166,7 +166,7 @@ def test_errors_are_never_more_than_of_a_blind_placement(layers, encoding, cross
 
 
 @pytest.mark.parametrize("columns", [None, 32])
-@pytest.mark.parametrize("crossbars", [1, 3, None])
+@pytest.mark.parametrize("crossbars", [pytest.param(1, marks=pytest.mark.slow), 3, None])
 @pytest.mark.parametrize("tolerance", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_errors_all_but_vanish(crossbars, tolerance, columns):
     config = memsim.CrossbarConfig(rows=32, crossbars=crossbars, columns=columns)

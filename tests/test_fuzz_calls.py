@@ -237,7 +237,9 @@ def fault_of(function, random):
     return None if changed or is_sensible(result) else f"{call}: {result}"
 
 
-@pytest.mark.parametrize("part", range(10))
+@pytest.mark.parametrize(
+    "part", [*range(6), *(pytest.param(part, marks=pytest.mark.slow) for part in range(6, 10))]
+)
 def test_wrong_calls_are_refused_by_name(part, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(part)

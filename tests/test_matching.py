@@ -227,6 +227,7 @@ def test_as_many_sections_as_can_be_have_crossbars_of_their_own(sections, crossb
         assert fewer + sum(left) > crossbars
 
 
+@pytest.mark.slow
 def test_sections_that_have_a_crossbar_of_their_own_are_written_once():
     rng = np.random.default_rng(0)
     tensors = {f"layer{i}.weight": rng.laplace(size=(6, 16)) for i in range(3)}

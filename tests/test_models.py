@@ -99,16 +99,16 @@ def test_resnet20_classifies_cifar10(assets, reference_logits):
     [
         ("resnet20", 20, 269_722),
         ("resnet32", 32, 464_154),
-        ("resnet44", 44, 658_586),
-        ("resnet56", 56, 853_018),
+        pytest.param("resnet44", 44, 658_586, marks=pytest.mark.slow),
+        pytest.param("resnet56", 56, 853_018, marks=pytest.mark.slow),
         pytest.param("resnet110", 110, 1_727_962, marks=pytest.mark.slow),
         ("resnet18", 21, 11_689_512),
-        ("resnet34", 37, 21_797_672),
+        pytest.param("resnet34", 37, 21_797_672, marks=pytest.mark.slow),
         ("resnet50", 54, 25_557_032),
         pytest.param("resnet101", 105, 44_549_160, marks=pytest.mark.slow),
         ("vit_tiny_patch16_224", 50, 5_717_416),
-        ("deit_small_patch16_224", 50, 22_050_664),
-        ("vit_base_patch16_224", 50, 86_567_656),
+        pytest.param("deit_small_patch16_224", 50, 22_050_664, marks=pytest.mark.slow),
+        pytest.param("vit_base_patch16_224", 50, 86_567_656, marks=pytest.mark.slow),
     ],
 )
 def test_every_model_is_as_large_as_published(model, matrices, parameters):

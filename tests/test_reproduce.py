@@ -47,6 +47,7 @@ def test_stuck_cells_are_those_of_each_chip(run, tmp_path):
     assert avoiding["reduction"] > policies["sws"]["reduction"]
 
 
+@pytest.mark.slow
 def test_each_policy_under_each_way_of_writing(run, tmp_path, digits_weights):
     texts = ["success:set=0.9,reset=0.9", "write-verify:controller=blind"]
     result = run(

@@ -109,6 +109,7 @@ def linear(params, images):
 LINEAR = Objective(apply=linear)
 
 
+@pytest.mark.slow
 def test_many_chips_at_once_are_a_loop_over_chips(problem, key):
     params, plan, images, labels = problem
     optimizer = optax.adam(0.01)

@@ -149,6 +149,7 @@ def test_two_processes_give_the_same_bytes_as_one(start, uninterrupted, tmp_path
     assert not (tmp_path / "1").exists()
 
 
+@pytest.mark.slow
 def test_processes_with_other_options_are_refused(start, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -182,7 +183,8 @@ def test_force_removes_no_weights_that_it_is_given(run, weights, tmp_path):
     assert inside.is_file()
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [2, 10])
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(start, uninterrupted, tmp_path, kills):
     parts = tmp_path / "parts"
 
@@ -502,6 +504,7 @@ def test_a_part_of_another_sweep_is_refused(small, tmp_path):
             parts.check_part(added, combination(), range(2))
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_from_no_part_that_it_did_not_write(run, small, weights, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(small, out)

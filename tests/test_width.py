@@ -61,6 +61,7 @@ def test_widths_that_cannot_be_are_refused(make, message):
         make()
 
 
+@pytest.mark.slow
 def test_one_word_and_idle_columns_change_no_count():
     tensors, of = network(1), policies("unsorted", "sws", "matched", "flip-n-write", "aras")
     narrow, wide = (
