@@ -183,6 +183,16 @@ def run(digits_weights):
         yield lambda *options: CliRunner().invoke(app, [*map(str, (*small, *options))])
 
 
+def test_images_are_mixed_and_texts_are_not():
+    images = np.arange(48, dtype=np.uint8).reshape(4, 2, 2, 3)
+    mixed = np.asarray(codesign.job.mix_images(jax.random.key(0), jnp.asarray(images)))
+    low, high = np.minimum(images, images[::-1]), np.maximum(images, images[::-1])
+    assert np.all((low <= mixed) & (mixed <= high))
+    assert not np.allclose(mixed, images)
+    tokens = jnp.arange(6).reshape(2, 3)
+    assert codesign.job.mix_images(jax.random.key(0), tokens) is tokens
+
+
 def test_the_job_leaves_a_network_that_programs_as_reported(run, tmp_path):
     result = run("--out", tmp_path)
     assert result.exit_code == 0, result.output

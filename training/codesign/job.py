@@ -193,9 +193,14 @@ def _update(
     chosen: CodesignOptions,
     optimizer: optax.GradientTransformation,
 ) -> tuple[TrainState, Array]:
-    """Takes a step: the loss is of the words chosen, on another chip each time if chips differ."""
+    """Takes a step: the loss is of the words chosen, on another chip each time if chips differ.
+
+    References:
+      Beyer et al., Knowledge distillation: a good teacher is patient and consistent, CVPR 2022: of
+      mixed images a teacher says more than of those that it knows by heart.
+    """
     del labels  # the float network teaches
-    writing = chosen.read_writing(plan.config)
+    writing, inputs = chosen.read_writing(plan.config), mix_images(key, inputs)
 
     def loss(params: PyTree) -> Array:
         on_chip = jax.tree.map(operator.add, params, offset)
@@ -207,6 +212,20 @@ def _update(
 
     value, gradient = jax.value_and_grad(loss)(state.params)
     return descend(state, gradient, optimizer), value
+
+
+def mix_images(key: Key[Array, ""], inputs: Array) -> Array:
+    """Mixes every image of a batch with another one, float32; a text stays as it is.
+
+    Args:
+      key: of the shares; consumed with one number more.
+      inputs: [batch, height, width, channels], or tokens [batch, window].
+    """
+    if inputs.ndim < 4:
+        return inputs
+    share = jax.random.uniform(jax.random.fold_in(key, 1), (len(inputs), 1, 1, 1))
+    images = inputs.astype(jnp.float32)
+    return share * images + (1 - share) * images[::-1]
 
 
 def _measure(
