@@ -153,6 +153,40 @@ class TaskOptions(HardwareOptions):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class LearningOptions(TaskOptions):
+    """A task, and the images or text that its network goes on learning from."""
+
+    train_data: Annotated[
+        str | None,
+        typer.Option(
+            help="images or text to learn from, given as --data is; of a text by default that of "
+            "--data"
+        ),
+    ] = None
+    train_split: Annotated[
+        str | None, typer.Option(help="split of --train-data, by default its train split")
+    ] = None
+    test_batch: BatchSize = 250
+
+    @property
+    def images_to_learn(self) -> str | None:
+        """Images to learn from; None for those of the digits CNN, or the part of a text."""
+        if self.assets and not self.train_data:
+            return str(self.assets / CIFAR10_TRAIN)
+        return self.train_data
+
+    def check_examples(self) -> None:
+        """Checks that there is something to learn from.
+
+        Raises:
+          ValueError: there is not.
+        """
+        text = self.model in LANGUAGE_MODELS  # part of a text is for training
+        if (self.model or self.data) and not self.train_data and not text:
+            raise ValueError("`--train-data` is missing; give images to learn from.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ReadOptions(Options):
     """The way that programmed chips are read."""
 

@@ -10,20 +10,12 @@ import typer
 import memsim
 from memsim.config import Encoding
 from training import options, runs
-from training.models.language import LANGUAGE_MODELS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CodesignOptions(options.WritingOptions, options.TaskOptions):
+class CodesignOptions(options.WritingOptions, options.LearningOptions):
     """The options of `python -m training.codesign`."""
 
-    train_data: Annotated[
-        str | None, typer.Option(help="images or text to learn from, given as --data is")
-    ] = None
-    train_split: Annotated[
-        str | None, typer.Option(help="split of --train-data, by default its train split")
-    ] = None
-    test_batch: options.BatchSize = 250
     policy: Annotated[
         str,
         typer.Option(help="how weights are placed; a tolerance foresees that they will move"),
@@ -64,13 +56,6 @@ class CodesignOptions(options.WritingOptions, options.TaskOptions):
     force: options.StartAfresh = False
 
     @property
-    def images_to_learn(self) -> str | None:
-        """Images to train on; None for those of the digits CNN, or the part of a text."""
-        if self.assets and not self.train_data:
-            return str(self.assets / options.CIFAR10_TRAIN)
-        return self.train_data
-
-    @property
     def total(self) -> int:
         """Steps of all rounds."""
         return self.steps * len(self.price)
@@ -94,9 +79,7 @@ def check_options(chosen: CodesignOptions) -> tuple[memsim.CrossbarConfig, memsi
     Raises:
       ValueError: options that do not go with each other.
     """
-    text = chosen.model in LANGUAGE_MODELS  # part of a text is for training
-    if (chosen.model or chosen.data) and not chosen.train_data and not text:
-        raise ValueError("`--train-data` is missing; give images to learn from.")
+    chosen.check_examples()
     if not chosen.price or not all(price >= 0 for price in chosen.price):
         raise ValueError(f"`--price` is {chosen.price}; give a price from 0 for every round.")
     config, policy = chosen.config(), memsim.Policy.parse(chosen.policy)

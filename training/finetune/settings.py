@@ -9,24 +9,12 @@ import typer
 
 import memsim
 from training import options, policies, runs
-from training.models.language import LANGUAGE_MODELS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FinetuneOptions(options.WritingOptions, options.ReadOptions, options.TaskOptions):
+class FinetuneOptions(options.WritingOptions, options.ReadOptions, options.LearningOptions):
     """The options of `python -m training.finetune`."""
 
-    train_data: Annotated[
-        str | None,
-        typer.Option(
-            help="images or text to fine-tune on, given as --data is; of a text by default that of "
-            "--data"
-        ),
-    ] = None
-    train_split: Annotated[
-        str | None, typer.Option(help="split of --train-data, by default its train split")
-    ] = None
-    test_batch: options.BatchSize = 250
     start: Annotated[
         Path | None, typer.Option(help="weights to go on from, as an earlier run left them")
     ] = None
@@ -84,13 +72,6 @@ class FinetuneOptions(options.WritingOptions, options.ReadOptions, options.TaskO
         one_by_one = jax.default_backend() == "cpu" and (self.model or self.assets)
         return self.chips_at_once or (1 if one_by_one else self.chips)
 
-    @property
-    def images_to_learn(self) -> str | None:
-        """Images to fine-tune on; None for those of the digits CNN."""
-        if self.assets and not self.train_data:
-            return str(self.assets / options.CIFAR10_TRAIN)
-        return self.train_data
-
     def on_record(self) -> dict[str, Any]:
         """Returns what results depend on, as JSON values; the files themselves have digests."""
         aside = ("data_dir", "test_batch", "out", "force", "dry_run")
@@ -109,9 +90,7 @@ def check_options(chosen: FinetuneOptions) -> tuple[memsim.CrossbarConfig, memsi
     Raises:
       ValueError: options that do not go together.
     """
-    text = chosen.model in LANGUAGE_MODELS  # part of a text is for training
-    if (chosen.model or chosen.data) and not chosen.train_data and not text:
-        raise ValueError("`--train-data` is missing; give images to fine-tune on.")
+    chosen.check_examples()
     chosen.readout()
     if chosen.warmup >= chosen.steps:
         raise ValueError(
