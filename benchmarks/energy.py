@@ -9,20 +9,20 @@ twos_complement. By default the arithmetic of the published model, for HfO2 and 
 
 import argparse
 
-import rich.table
-
 import memsim
-from memsim.hardware import pass_cost, read_hardware
-from memsim.hardware.passes import PART_NAMES
+from memsim.hardware import read_hardware, with_net_reduction
+from memsim.report import policy_table, to_json
+from memsim.report.documents import add_hardware
+from memsim.report.hardware_tables import energy_table
 from memsim.report.terminal import results_console
-from memsim.report.texts import quantity_text
+from memsim.summary import with_reduction
 
 _HARDWARE = ["published", "published-pcm"]
 _POLICIES = ["sws", "matched", "matched:tolerance=1"]
 
 
 def main() -> None:
-    """Prints a table for each hardware."""
+    """Prints the writes and the energy on each hardware."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint")
     parser.add_argument("--hardware", action="append", help="repeatable; of arrays of one size")
@@ -35,29 +35,21 @@ def main() -> None:
     sizes = {one.arrays for one in every}
     if len(sizes) > 1:
         parser.error("--hardware: give several of arrays of one size and number")
-    config = every[0].config()
-    unsorted = memsim.compare(source, config, {"unsorted": memsim.policies.Unsorted()})
-    before = unsorted.policies["unsorted"]
-    config = every[0].config(encoding=arguments.encoding)
-    found = memsim.compare(source, config, policies).policies
+    usual, config = every[0].config(), every[0].config(encoding=arguments.encoding)
+    unsorted = {"unsorted": memsim.policies.Unsorted()}
+    baseline = memsim.compare(source, usual, unsorted).policies["unsorted"]
+    found = memsim.compare(source, config, policies)
     console = results_console()
     for hardware in every:
-        table = rich.table.Table(title=hardware.name, title_justify="left")
-        table.add_column("policy")
-        for heading in ("writes", "with index", "net", *PART_NAMES):
-            table.add_column(heading, justify="right")
-        base = pass_cost(before, hardware)
-        for name, summary in found.items():
-            cost = pass_cost(summary, hardware)
-            with_index = cost.joules["pulses"] + cost.joules["index"]
-            saved = (
-                before.writes / summary.writes,
-                base.joules["pulses"] / with_index,
-                base.total_joules / cost.total_joules,
-            )
-            parts = (quantity_text(cost.joules[part], "J") for part in PART_NAMES)
-            table.add_row(name, *(f"{times:.2f}x" for times in saved), *parts)
-        console.print(table)
+        summaries = {
+            name: with_net_reduction(with_reduction(one, baseline), baseline, hardware)
+            for name, one in found.policies.items()
+        }
+        document = to_json(arguments.checkpoint, config, summaries, found.digital)
+        baselines = dict.fromkeys(summaries, baseline)
+        add_hardware(document, summaries, baselines, hardware, None, {})
+        console.print(policy_table(summaries))
+        console.print(energy_table(document))
 
 
 if __name__ == "__main__":
