@@ -116,8 +116,7 @@ def dequantize(
     check_array("codes", codes, "numbers")
     check_array("scale", scale, "floating numbers")
     _check_broadcast("scale", scale, codes.shape)
-    if isinstance(dtype, np.ndarray | jax.Array):
-        raise ValueError(f"`dtype` is an array of {dtype.dtype}; give `array.dtype`.")
+    check_kind("dtype", dtype, (np.dtype, type), "give the `dtype` of an array")
     wide = dtype if dtype == jnp.float64 else jnp.float32
     return (codes.astype(wide) * scale.astype(wide)).astype(dtype)
 

@@ -12,15 +12,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
 from memsim._checks import check_kind, check_number
-from memsim.codes import encode
 from memsim.config import MATCHED_BITS
 from memsim.network import check_belongs, put_back
 from memsim.planning import Plan
+from memsim.policies._recoding.walk import words_of_codes
 from memsim.selection import by_output, from_output, named_leaves, slice_of, tensor_name
 
 __all__ = ["WordChains"]
@@ -75,8 +74,8 @@ class WordChains:
         layers = {name: layer._replace(delta=None) for name, layer in plan.layers.items()}
         plan = plan._replace(layers=layers)
         self.plan = plan
-        codes = np.arange(config.min_code, config.max_code + 1, dtype=np.int32)
-        self._words = np.asarray(encode(jnp.asarray(codes), config)).astype(np.int64)
+        codes = np.arange(config.min_code, config.max_code + 1)
+        self._words = words_of_codes(config).astype(np.int64)
         self._values = np.full(1 << max(config.column_masks).bit_length(), np.inf, np.float32)
         # of the two ends of the range the nearer: what is programmed goes no further
         within = np.abs(codes) <= config.max_code
@@ -87,7 +86,8 @@ class WordChains:
         """Moves weights to the words of least squared error plus price times writes.
 
         Exact for each place through a whole pass; the pass before is taken to have left the words
-        that it would without moving. The largest weight of each scale is kept at its end.
+        that it would without moving. Afterwards the largest weight of each scale is put back at
+        its end.
 
         Args:
           params: pytree of the network that the plan was made for; weights may have moved since.
