@@ -255,3 +255,17 @@ def test_pulses_are_joined_by_policy(policies):
     np.testing.assert_allclose(np.asarray(x, float), [1_000, 2_000])
     np.testing.assert_allclose(np.asarray(y, float), [88, 89])
     assert axes.get_xscale() == "log"
+
+
+def test_a_legend_of_long_names_stays_inside_its_chart():
+    names = ("unsorted", "sws", "sws-layer", "matched", "aras", "flip-n-write")
+    policies = {name: memsim.Policy.parse(name) for name in names}
+    weights = {"kernel": np.random.default_rng(0).standard_normal((300, 8)).astype(np.float32)}
+    summaries = memsim.compare(weights, memsim.CrossbarConfig(), policies).policies
+    change = dict.fromkeys(policies, (0.0, -0.01, 0.01))
+    figure = plot.accuracy_against_reduction(policies, summaries, change, 0.9)
+    figure.draw_without_rendering()
+    (legend,), whole = figure.legends, figure.bbox
+    box, (axes,) = legend.get_window_extent(), figure.axes
+    assert whole.x0 <= box.x0 < box.x1 <= whole.x1
+    assert whole.y0 <= box.y0 < box.y1 <= axes.get_window_extent().y0

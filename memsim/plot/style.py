@@ -68,8 +68,20 @@ def tidy(axes: Axes, title: str, grid: bool = False) -> None:
 
 
 def legend_below(figure: Figure) -> None:
-    """Puts the legend of all lines below the axes, in two columns."""
-    figure.legend(fontsize=8.5, labelcolor=INK, loc="outside lower center", ncols=2, frameon=False)
+    """Puts the legend of all lines below the axes, in two columns, or one where these are wide."""
+    words: dict[str, Any] = {
+        "fontsize": 8.5,
+        "labelcolor": INK,
+        "loc": "outside lower center",
+        "frameon": False,
+    }
+    legend = figure.legend(ncols=2, **words)
+    if legend.get_window_extent().width > figure.bbox.width:
+        legend.remove()
+        legend = figure.legend(ncols=1, **words)
+        # room for the rows that there are more
+        more = len(legend.get_texts()) // 2
+        figure.set_figheight(figure.get_figheight() + 0.19 * more)
 
 
 class DashesByColour:
