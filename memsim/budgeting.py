@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PyTree
 
@@ -21,19 +20,18 @@ from memsim.intervals import Interval, accuracy_change
 from memsim.network import Programming, program, sample_chip
 from memsim.planning import Plan, plan
 from memsim.policies import Matched, Policy, Unsorted
-from memsim.selection import Select, named_leaves, select_by_name, select_layers, slice_of
+from memsim.selection import Select
+from memsim.sensitivity import layer_sensitivity
 from memsim.summary import Summary, mean_over_chips, summarize
 
-__all__ = ["Budget", "Judge", "Trial", "budget", "layer_sensitivity"]
+__all__ = ["Budget", "Judge", "Trial", "budget"]
 
 Batch: TypeAlias = PyTree  # leaves share a leading axis of examples
-# Examples whose gradients say how sensitive a layer is.
-_SENSITIVITY_EXAMPLES = 512
-# Gradients held at once, in numbers.
-_GRADIENTS = 2**26
 # The search multiplies the exchange rate until so many plans in a row are refused (accuracies are
-# measured, so they scatter), and then so often by the root of the last step.
+# measured, so they scatter); so often, the root of the last step leads to both sides of the choice.
 _STEP, _REFUSALS, _REFINEMENTS = 4.0, 2, 2
+# How often the examples are split: one half of 1,000 images takes 16x, another 63x.
+_SPLITS = 10
 _TINY = 1e-30
 # So high that any policy makes all the errors that it can.
 _ANY_PRICE = 1e12
@@ -47,8 +45,8 @@ class Trial(NamedTuple):
       policies: of each layer.
       summary: its writes and reduction, means over chips.
       value: what was to be least, of that summary.
-      change: of the accuracy, on the planning part, with its 95 % interval.
-      accepted: whether all of that interval stays within the budget.
+      change: of the accuracy, on all examples, with its 95 % interval.
+      accepted: share of the halves on which all of that interval stays within the budget.
     """
 
     exchange: float
@@ -56,18 +54,20 @@ class Trial(NamedTuple):
     summary: Summary
     value: float
     change: Interval
-    accepted: bool
+    accepted: float
 
 
 class Budget(NamedTuple):
     """The plan that `budget` found, and how it got there.
 
     Attributes:
-      plan: the one of fewest writes that was accepted, or of the least `objective`.
+      plan: that of the median of `choices`.
       chosen: how it did in the search.
-      held_out: change of the accuracy on examples that the search never saw, a share of 1.
-      float_accuracy: of the float network on these.
-      examples: (planning, held out), how many there were.
+      choices: of each half the accepted plan of fewest writes, or of the least `objective`.
+      held_out: change of the accuracy, a share of 1: on each example by the choices of the halves
+        that it is not in (cross-fitting).
+      float_accuracy: of the float network.
+      examples: how many there were.
       sensitivity: by layer, loss that a squared error of one code costs in one of its weights.
       trials: all that were tried, in turn.
       objective: what was to be least.
@@ -75,12 +75,19 @@ class Budget(NamedTuple):
 
     plan: Plan
     chosen: Trial
+    choices: list[Trial]
     held_out: Interval
     float_accuracy: float
-    examples: tuple[int, int]
+    examples: int
     sensitivity: dict[str, float]
     trials: list[Trial]
     objective: Objective = Objective()
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """The lowest and the highest reduction that a half chose: how sure the choice is."""
+        reductions = [trial.summary.reduction or 1.0 for trial in self.choices]
+        return min(reductions), max(reductions)
 
 
 class Judge(NamedTuple):
@@ -117,13 +124,13 @@ def budget(
     A squared error in a weight of a layer costs loss in proportion to the mean squared gradient
     there (the diagonal of the empirical Fisher information). One exchange rate, loss for a write,
     then gives every layer its price, and the search is for the highest rate at which the 95 %
-    interval of the accuracy's change stays within the budget on half of the examples, drawn at
-    random. The other half is looked at once, by the plan that won.
+    interval of the accuracy's change stays within the budget. One half of the examples would
+    choose by its luck. So they are split in random halves time and again, each half chooses, and
+    the median is taken; what a half chose is judged on the other one.
 
     Args:
       params: any pytree of arrays.
-      config: the crossbars.
-      judge: how good a network is.
+      config, judge: the crossbars; how good a network is.
       max_drop: of the accuracy, a share of 1, against `params` themselves.
       policy: shared out by its `at_price`: of `matched` (the default) tolerance and price, of
         others the low-order columns, at the policy's p.
@@ -131,24 +138,23 @@ def budget(
       chip: its stuck cells are met, and avoided if the policy says so; by default there are none.
       batch: examples at once.
       chips: chips that bit stucking is tried on, without a `chip`.
-      seed: of the halves and the chips, 32 bits.
+      seed: of the splits and the chips, 32 bits.
       objective: what is to be least; by default the writes.
       progress: called after every trial.
 
     Raises:
-      ValueError: as `plan`; a budget outside 0..1; too few examples; a `judge` that does not say
-        which examples are right; a policy without errors to share out; a budget that no plan keeps
-        to.
+      ValueError: as `plan`; a budget outside 0..1, or that no plan keeps to; too few examples; a
+        `judge` that does not say which are right; a policy without errors to share out.
 
     References:
-      Dong et al., HAWQ, 2019, sensitivity; Kunstner et al., 2019, the empirical Fisher information.
+      Dong et al., HAWQ, 2019, sensitivity; Kunstner et al., 2019, the empirical Fisher information;
+      Chernozhukov et al., Double/debiased machine learning, Econometrics Journal 21, 2018,
+      cross-fitting, and the median over splits.
     """
     policy = policy or Matched()
-    _check_kinds(config, judge, policy, objective)
-    _check_numbers(max_drop, batch, chips, seed)
-    planning, held_out = _halves(judge.data, seed)
-    measure = _make_measure(judge.accuracy, batch)
-    sensitivity = layer_sensitivity(params, config, judge.loss, planning, select=select)
+    _check(config, judge, policy, objective, max_drop, (batch, chips, seed))
+    data, measure = _checked(judge.data), _make_measure(judge.accuracy, batch)
+    sensitivity = layer_sensitivity(params, config, judge.loss, data, select=select)
     # bit stucking that the search itself brings in is drawn, so several chips tell more than one
     drawn = policy.at_price(_ANY_PRICE, config).stucking.drawn > policy.stucking.drawn
     keys = jax.random.split(jax.random.key(seed), chips if drawn else 1)
@@ -159,41 +165,46 @@ def budget(
         done = [program(params, made, one, wear=objective.what == "wear") for one in some]
         return _Programmed(made, [held for held, _ in done], [counted for _, counted in done])
 
+    reference = measure(params, data)
     search = _Search(
         policy, config, max_drop, objective, sensitivity, program_under,
-        lambda network: measure(network, planning), measure(params, planning), progress,
+        lambda network: measure(network, data), reference,
+        _halves(reference.size, seed), progress,
     )  # fmt: skip
     search.run()
-    kept, chosen = search.winner()
-    reference = measure(params, held_out)
-    correct = np.stack([measure(network, held_out) for network in kept.held])
+    chosen, choices = search.choose()
     return Budget(
-        plan=kept.plan,
+        plan=plan(params, config, chosen.policies, select=select, chip=chip),
         chosen=chosen,
-        held_out=accuracy_change(correct, reference),
+        choices=choices,
+        held_out=search.judged_by_others(choices),
         float_accuracy=float(reference.mean()),
-        examples=(_examples(planning), reference.size),
+        examples=reference.size,
         sensitivity=sensitivity,
         trials=search.trials,
         objective=objective,
     )
 
 
-def _check_kinds(
-    config: CrossbarConfig, judge: Judge, policy: Policy, objective: Objective
+def _check(
+    config: CrossbarConfig,
+    judge: Judge,
+    policy: Policy,
+    objective: Objective,
+    max_drop: float,
+    numbers: tuple[int, int, int],
 ) -> None:
+    """Checks the arguments of `budget`; `numbers` are its batch, chips and seed."""
+    batch, chips, seed = numbers
+    check_number("max_drop", max_drop, "a drop of accuracy is a share, 0..1", 0, 1)
+    check_whole("batch", batch, "judge at least 1 example at once", 1)
+    check_whole("chips", chips, "give at least 1", 1)
+    check_seed(seed)
     check_kind("objective", objective, Objective, "give a memsim.hardware.Objective")
     check_kind("config", config, CrossbarConfig, "give a memsim.CrossbarConfig")
     check_kind("judge", judge, Judge, "give memsim.Judge(loss, accuracy, data)")
     check_kind("policy", policy, Policy, "give a memsim.Policy")
     policy.at_price(1.0, config).check(config)
-
-
-def _check_numbers(max_drop: float, batch: int, chips: int, seed: int) -> None:
-    check_number("max_drop", max_drop, "a drop of accuracy is a share, 0..1", 0, 1)
-    check_whole("batch", batch, "judge at least 1 example at once", 1)
-    check_whole("chips", chips, "give at least 1", 1)
-    check_seed(seed)
 
 
 class _Programmed(NamedTuple):
@@ -217,14 +228,18 @@ class _Search:
         program_under: Callable[[Policy | dict[str, Policy]], _Programmed],
         measure: Callable[[PyTree], Bool[np.ndarray, " examples"]],
         reference: Bool[np.ndarray, " examples"],
+        halves: Bool[np.ndarray, "halves examples"],
         progress: Callable[[Trial], None] | None,
     ) -> None:
         self.policy, self.config, self.max_drop = policy, config, max_drop
         self.objective = objective
         self.sensitivity, self.program_under = sensitivity, program_under
         self.measure, self.reference, self.progress = measure, reference, progress
+        self.halves = halves
         self.trials: list[Trial] = []
-        self.kept: tuple[_Programmed, Trial] | None = None
+        # of each trial: which examples come out right, and which halves accept it
+        self.correct: list[Bool[np.ndarray, "chips examples"]] = []
+        self.accepting: list[Bool[np.ndarray, " halves"]] = []
         plain = program_under(Unsorted())
         self.unsorted = summarize(plain.programmings[0], plain.plan)
 
@@ -232,27 +247,32 @@ class _Search:
         """Tries ever higher exchange rates, then more closely above the highest accepted."""
         # from a rate at which hardly any error is made
         weights = sum(layer.weights for layer in self.unsorted.layers.values())
-        best, refused, exchange = None, 0, max(self.max_drop, 1e-3) / weights
+        refused, exchange = 0, max(self.max_drop, 1e-3) / weights
         while refused < _REFUSALS:
-            if self._attempt(exchange):
-                best, refused = exchange, 0
-            else:
-                refused += 1
+            refused = 0 if self._attempt(exchange) else refused + 1
             exchange *= _STEP
-        # then between the highest accepted and the lowest refused
+        # then more closely around what is chosen
         step = _STEP
         for _ in range(_REFINEMENTS):
-            step = math.sqrt(step)
-            if best is not None and self._attempt(best * step):
-                best *= step
+            step, here = math.sqrt(step), self.choose()[0].exchange
+            self._attempt(here * step)
+            self._attempt(here / step)
 
-    def winner(self) -> tuple[_Programmed, Trial]:
-        """Gives the accepted plan of the least objective.
+    def choose(self) -> tuple[Trial, list[Trial]]:
+        """Gives the median of what the halves choose, rather of more writes, and all choices.
+
+        A half that accepts none chooses the plan of the least errors.
 
         Raises:
-          ValueError: none was accepted.
+          ValueError: most halves accept none.
         """
-        if self.kept is None:
+        choices = []
+        for half in range(len(self.halves)):
+            accepted = [t for t, by in zip(self.trials, self.accepting, strict=True) if by[half]]
+            choices.append(min(accepted, key=_value, default=self.trials[0]))
+        if 2 * sum(any(by[half] for by in self.accepting) for half in range(len(choices))) <= len(
+            choices
+        ):
             change = self.trials[0].change
             raise ValueError(
                 f"`max_drop` is {self.max_drop}, but the plan of the least errors that was tried "
@@ -260,7 +280,21 @@ class _Search:
                 f"({100 * change.low:+.2f} to {100 * change.high:+.2f}); allow more, use more "
                 "`bits`, or give more `data`."
             )
-        return self.kept
+        return sorted(choices, key=_value)[len(choices) // 2], choices
+
+    def judged_by_others(self, choices: list[Trial]) -> Interval:
+        """Estimates the change of the accuracy on examples that had no say.
+
+        Args:
+          choices: of the halves.
+        """
+        numbers = [self.trials.index(choice) for choice in choices]
+        # of a split either half judges what the other one chose
+        judged = [
+            np.where(half, self.correct[other], self.correct[own])
+            for own, other, half in zip(numbers[::2], numbers[1::2], self.halves[::2], strict=True)
+        ]
+        return accuracy_change(np.concatenate(judged), self.reference)
 
     def _attempt(self, exchange: float) -> bool:
         # one rate for all: a layer that errors cost more has a higher price
@@ -280,76 +314,34 @@ class _Search:
         if hardware is not None:
             summary = with_net_reduction(summary, self.unsorted, hardware)
         # not its mean: of many plans the best looks better than it is
-        accepted = change.low >= -self.max_drop
-        trial = Trial(exchange, policies, summary, self.objective(summary), change, accepted)
+        accepting = [
+            accuracy_change(correct[:, half], self.reference[half]).low >= -self.max_drop
+            for half in self.halves
+        ]
+        share = float(np.mean(accepting))
+        trial = Trial(exchange, policies, summary, self.objective(summary), change, share)
         self.trials.append(trial)
-        if accepted and (self.kept is None or trial.value < self.kept[1].value):
-            self.kept = tried, trial
+        self.correct.append(correct)
+        self.accepting.append(np.asarray(accepting))
         if self.progress:
             self.progress(trial)
-        return accepted
+        return share > 0
 
 
-def layer_sensitivity(
-    params: PyTree,
-    config: CrossbarConfig,
-    loss_fn: Callable[[PyTree, Batch], Array],
-    data: Batch,
-    *,
-    select: Select | None = None,
-) -> dict[str, float]:
-    """Estimates the loss that a squared error of one code costs in one weight of each layer.
-
-    Half the mean squared gradient of an example's loss, times the squared scale.
-
-    Args:
-      params, config, loss_fn, data, select: as of `budget`.
-    """
-    # as many examples at once as their gradients have room
-    leaves = named_leaves(params)
-    selected = select_layers(leaves, select or select_by_name())
-    tensors = list(dict.fromkeys(tensor for tensor, _ in selected.values()))
-    structure = jax.tree.structure(params)
-    made = plan(params, config, Unsorted(), select=select)
-    weights = sum(leaves[name].size for name in tensors)
-    count = min(_examples(data), _SENSITIVITY_EXAMPLES)
-    size = max(1, min(16, _GRADIENTS // weights, count))
-    count -= count % size  # whole batches: compiled once
-
-    @jax.jit
-    def squares(leaves: dict[str, Array], examples: Batch) -> dict[str, Array]:
-        def loss(mapped: dict[str, Array], example: Batch) -> Array:
-            network = jax.tree.unflatten(structure, (leaves | mapped).values())
-            return loss_fn(network, jax.tree.map(lambda x: x[None], example))
-
-        def of_example(example: Batch) -> dict[str, Array]:
-            gradients = jax.grad(loss)({name: leaves[name] for name in tensors}, example)
-            return {
-                name: jnp.mean(jnp.square(slice_of(gradients[tensor], matrix)))
-                for name, (tensor, matrix) in selected.items()
-            }
-
-        every = jax.vmap(of_example)(examples)
-        return {name: jnp.sum(of_layer) for name, of_layer in every.items()}
-
-    # batch by batch, added up on the host
-    total = dict.fromkeys(selected, 0.0)
-    arrays = {name: jnp.asarray(leaf) for name, leaf in leaves.items()}
-    for start in range(0, count, size):
-        part = squares(arrays, jax.tree.map(lambda x, i=start: x[i : i + size], data))
-        total = {name: total[name] + float(part[name]) for name in selected}
-    return {
-        name: total[name] / count * float(np.mean(np.square(made.layers[name].scale))) / 2
-        for name in selected
-    }
+def _value(trial: Trial) -> float:
+    return trial.value
 
 
 def _examples(data: Batch) -> int:
     return len(jax.tree.leaves(data)[0])
 
 
-def _halves(data: Batch, seed: int) -> tuple[Batch, Batch]:
-    """Draws two random halves of the examples, host arrays."""
+def _checked(data: Batch) -> Batch:
+    """Gives the examples as host arrays.
+
+    Raises:
+      ValueError: leaves of other numbers of examples, or of fewer than two.
+    """
     data = jax.tree.map(np.asarray, data)
     sizes = {len(leaf) if leaf.ndim else 0 for leaf in jax.tree.leaves(data)}
     if len(sizes) != 1 or min(sizes) < 2:
@@ -357,10 +349,17 @@ def _halves(data: Batch, seed: int) -> tuple[Batch, Batch]:
             f"`data` has leaves of {sorted(sizes)} examples; give arrays that share a leading axis "
             "of at least 2, such as (images, labels)."
         )
-    order = np.random.default_rng(seed).permutation(sizes.pop())
-    parts = np.array_split(order, 2)
-    planning, held_out = (jax.tree.map(lambda x, p=part: x[np.sort(p)], data) for part in parts)
-    return planning, held_out
+    return data
+
+
+def _halves(examples: int, seed: int) -> Bool[np.ndarray, "halves examples"]:
+    """Splits the examples at random, time and again: either half of each split."""
+    draws = np.random.default_rng(seed)
+    halves = []
+    for _ in range(_SPLITS):
+        half = draws.permutation(examples) < examples // 2
+        halves += [half, ~half]
+    return np.stack(halves)
 
 
 def _make_measure(

@@ -32,15 +32,18 @@ class WordChains:
     `cheapest` as often as weights move.
 
     Args:
-      plan: of weight streaming, without flags, offsets or corrections (`unsorted`, `sws`, `matched`
-        with `correction=none`); words of at most 10 bits. A tolerance helps to place weights that
-        will move; its errors are left out.
+      plan: without flags, offsets or corrections (`unsorted`, `sws`, `matched` with
+        `correction=none`); words of at most 10 bits. A tolerance helps to place weights that will
+        move; its errors are left out.
+      old: weight stationary, the network that the crossbars hold, programmed under this plan: what
+        is chosen takes its places and its scales. Weight streaming takes none.
 
     Attributes:
       plan: the same without errors: what `cheapest` returns is held exactly under it.
 
     Raises:
-      ValueError: a plan of another kind.
+      ValueError: a plan of another kind; no `old` where nothing else is held before, or one where
+        passes follow on each other.
 
     References:
       Bai, Wang and Liberty, ProxQuant, ICLR 2019: training through a proximal operator, theirs of
@@ -50,15 +53,30 @@ class WordChains:
     >>> params = {"kernel": np.float32([[64, 60], [127, 9]])}
     >>> plan = memsim.plan(params, memsim.CrossbarConfig(rows=2), memsim.Policy.parse("unsorted"))
     >>> memsim.WordChains(plan).cheapest(params, price=20.0)["kernel"]
-    array([[ 64.,  64.],
+    array([[ 60.,  60.],
+           [127.,   9.]], dtype=float32)
+
+    A newer version over an older one, weight stationary:
+
+    >>> config = memsim.CrossbarConfig(crossbars=None)
+    >>> plan = memsim.plan(params, config, memsim.Policy.parse("sws"))
+    >>> newer = {"kernel": np.float32([[63, 52], [127, 8]])}
+    >>> memsim.WordChains(plan, params).cheapest(newer, price=20.0)["kernel"]
+    array([[ 64.,  52.],
            [127.,   9.]], dtype=float32)
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, old: PyTree | None = None) -> None:
         check_kind("plan", plan, Plan, "give what `memsim.plan` returns")
         config = plan.config
-        if config.crossbars is None:
-            raise ValueError("`plan` is weight stationary: no word follows on another; stream it.")
+        if (config.crossbars is None) != (old is not None):
+            raise ValueError(
+                "`plan` is weight stationary, where words follow on those of an older network: "
+                "give it as `old`, or stream."
+                if old is None
+                else f"`plan` streams over {config.crossbars} crossbars, where passes follow on "
+                "each other; leave out `old`, or plan for `crossbars=None`."
+            )
         if config.encoding == "differential" or config.bits > MATCHED_BITS:
             raise ValueError(
                 f"`plan` has {config.encoding} words of {config.bits} bits; take another encoding "
@@ -81,13 +99,14 @@ class WordChains:
         within = np.abs(codes) <= config.max_code
         self._values[self._words[within]] = (codes - config.min_code)[within]
         self._weights = _in_turn(plan)
+        self._old = None if old is None else self._codes(named_leaves(old))
 
     def cheapest(self, params: PyTree, price: float | Mapping[str, float]) -> PyTree:
         """Moves weights to the words of least squared error plus price times writes.
 
         Exact for each place through a whole pass; the pass before is taken to have left the words
-        that it would without moving. Afterwards the largest weight of each scale is put back at
-        its end.
+        that it would without moving, unless it is an old network that did. Afterwards the largest
+        weight of each scale is put back at its end.
 
         Args:
           params: pytree of the network that the plan was made for; weights may have moved since.
@@ -105,8 +124,9 @@ class WordChains:
 
         config, leaves = self.plan.config, named_leaves(params)
         masks = np.asarray(config.column_masks, np.int64)
-        codes = {name: self._codes_of(name, leaves) for name in self.plan.names}
-        held = self._left_by(codes)
+        codes = self._codes(leaves)
+        before = codes if self._old is None else self._old
+        held = self._left_by(before)
         moved = []
         for name, weights in self._weights.items():
             of_layer: Any = price.get(name) if isinstance(price, Mapping) else price
@@ -119,14 +139,18 @@ class WordChains:
             layer = self.plan.layers[name]
             # the largest weight of each scale stays at its end: a plan made afresh has that scale
             scales = layer.matrix.outputs if config.scale_per == "output" else 1
-            largest = np.argmax(np.abs(own).reshape(scales, -1), axis=1)
+            ends = before[name]
+            largest = np.argmax(np.abs(ends).reshape(scales, -1), axis=1)
             largest += np.arange(scales) * (own.size // scales)
-            after[largest] = np.sign(own[largest]) * config.max_code
+            after[largest] = np.sign(ends[largest]) * config.max_code
             tensor = from_output(after.astype(np.float32), layer.matrix)
             moved.append(tensor * np.asarray(layer.scale))
         layers = {name: self.plan.layers[name] for name in self._weights}
         tensors = {name: np.asarray(of) for name, of in put_back(layers, moved).items()}
         return jax.tree.unflatten(jax.tree.structure(params), (leaves | tensors).values())
+
+    def _codes(self, leaves: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        return {name: self._codes_of(name, leaves) for name in self.plan.names}
 
     def _codes_of(self, name: str, leaves: Mapping[str, Any]) -> np.ndarray:
         """Rounds the weights of a layer to codes, int32 [weights]."""

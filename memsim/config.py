@@ -49,7 +49,7 @@ class CrossbarConfig:
       ValueError: a value outside its range or choices; fewer columns than a word has cells; no bit
         left for the flag of a word.
 
-    >>> memsim.CrossbarConfig(columns=128).words_per_row
+    >>> CrossbarConfig(columns=128).words_per_row
     16
     """
 

@@ -148,7 +148,7 @@ def program(
     >>> chip = memsim.sample_chip(jax.random.key(0), plan)
     >>> held, programming = memsim.program(params, plan, chip)
     >>> bool((held["kernel"] == params["kernel"]).all()), memsim.summarize(programming, plan).writes
-    (True, 28)
+    (True, 7)
     """
     # all that can be wrong is checked before anything is compiled
     leaves = _checked_leaves(params, plan, chip, passes, writing)

@@ -154,7 +154,7 @@ def compare(
     >>> policies = {"sws": memsim.Policy.parse("sws")}
     >>> found = memsim.compare(params, memsim.CrossbarConfig(rows=2), policies)
     >>> found.policies["sws"].writes
-    37
+    31
     """
     _check_arguments(config, policies, passes, chips, steady, writing)
     shapes, load = _opened(tensors)

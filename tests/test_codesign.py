@@ -114,6 +114,42 @@ def test_a_higher_price_takes_fewer_writes(network, config, policy):
     np.testing.assert_allclose(chains.cheapest(network, 0.0)["b"]["kernel"], exact["b"]["kernel"])
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("policy", ["sws", "matched"])
+def test_a_newer_network_follows_on_an_older_one(network, policy, encoding):
+    config = memsim.CrossbarConfig(rows=16, columns=40, crossbars=None, bits=4, encoding=encoding)
+    rng = np.random.default_rng(2)
+    newer = jax.tree.map(lambda x: np.float32(x + 0.4 * rng.standard_normal(x.shape)), network)
+    plan = memsim.plan(network, config, memsim.Policy.parse(policy))
+    chains, words = memsim.WordChains(plan, network), words_by_code(config)
+    _, first = memsim.program(network, plan, memsim.sample_chip(jax.random.key(0), plan))
+    counted = []
+    for price in (0.0, 0.7, 3.0, 1e6):
+        held = chains.cheapest(newer, price)
+        _, second = memsim.program(held, plan, first.chip)
+        counted.append(memsim.summarize(second, plan).writes)
+        writes = 0
+        for name, layer in plan.layers.items():
+            old, new, chosen = (
+                np.rint(np.clip(params[name.split("/")[0]]["kernel"] / layer.scale, -7, 7)).reshape(
+                    -1
+                )
+                for params in (network, newer, held)
+            )
+            end = np.argmax(np.abs(old))
+            for k, code in enumerate(chosen.astype(int)):
+                cost = {
+                    other: (other - new[k]) ** 2
+                    + price * cells_changed(words[int(old[k])], words[other], config)
+                    for other in range(-7, 8)
+                }
+                assert code == old[k] if k == end else cost[code] <= min(cost.values()) + 1e-3
+                writes += cells_changed(words[int(old[k])], words[code], config)
+        assert counted[-1] == writes
+    assert counted == sorted(counted, reverse=True)
+    assert counted[0] > 0 == counted[-1]
+
+
 def test_the_errors_of_a_tolerance_are_left_out(network):
     policy = memsim.Policy.parse("matched:tolerance=5,correction=none")
     plan = memsim.plan(network, CONFIGS[1], policy)

@@ -41,8 +41,9 @@ def scheme_writing(
     >>> from memsim.cells import HFO2
     >>> config = CrossbarConfig(bits=4)
     >>> one = HFO2["constant"]
-    >>> scheme_writing(HFO2["write-verify"], config, low=2, low_scheme=one).set_pulses
-    (1.0, 1.0, 3.2, 3.2)
+    >>> made = scheme_writing(HFO2["write-verify"], config, low=2, low_scheme=one)
+    >>> [round(pulses, 1) for pulses in made.set_pulses]
+    [1.0, 1.0, 3.2, 3.2]
     """
     check_kind("config", config, CrossbarConfig)
     per_half = len(config.unflagged.column_masks) // len(config.halves)

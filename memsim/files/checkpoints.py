@@ -45,8 +45,10 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     checkpoint is followed exactly: a tensor is read from the shard that the index gives it, copies
     in other shards are left out. Metadata is that on which all shards agree.
 
-    >>> source = open_checkpoint("model.safetensors")
-    >>> weights = source.load("fc.weight")
+    >>> import numpy as np, memsim
+    >>> memsim.save_tensors("model.safetensors", {"fc.weight": np.eye(2, 3)})
+    >>> open_checkpoint("model.safetensors").load("fc.weight").shape
+    (2, 3)
 
     Raises:
       FileNotFoundError: there is no such file (or shard).

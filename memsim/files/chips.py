@@ -24,8 +24,12 @@ _FORMAT = 2  # 1, of memsim 0.1, holds the same and does not say so
 def save_chip(path: str | Path, chip: Chip, config: CrossbarConfig, *, force: bool = False) -> None:
     """Saves a chip as safetensors: its key, stuck cells and present state.
 
-    >>> save_chip("chip.safetensors", programming.chip, plan.config)
-    >>> chip = load_chip("chip.safetensors", plan.config)
+    >>> import jax, numpy as np, memsim
+    >>> config, policy = memsim.CrossbarConfig(rows=4), memsim.Policy.parse("sws")
+    >>> plan = memsim.plan({"kernel": np.eye(4)}, config, policy)
+    >>> save_chip("chip.safetensors", memsim.sample_chip(jax.random.key(0), plan), config)
+    >>> load_chip("chip.safetensors", config).state.shape
+    (1, 4)
 
     Args:
       path: of the file.

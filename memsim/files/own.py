@@ -99,7 +99,9 @@ def read_record(
     Every field has to be there and of its type as annotated: int, float, bool, str, None, tuple,
     list, dict, `Literal`, `|`, or another dataclass.
 
-    >>> read_record(memsim.CrossbarConfig, json.loads(text), "`settings`")
+    >>> from memsim.intervals import Interval
+    >>> read_record(Interval, {"mean": 1.0, "low": 0.5, "high": 2.0}, "`found`")
+    Interval(mean=1.0, low=0.5, high=2.0)
 
     Args:
       record: the class; what it raises of its values comes through.

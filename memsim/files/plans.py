@@ -27,8 +27,11 @@ _FORMAT = 2
 def save_plan(path: str | Path, plan: Plan, *, force: bool = False) -> None:
     """Saves a plan as safetensors: the index that a chip would follow, 4 bytes a weight and more.
 
-    >>> save_plan("index.safetensors", plan)
-    >>> plan = load_plan("index.safetensors")
+    >>> import numpy as np, memsim
+    >>> config, policy = memsim.CrossbarConfig(rows=4), memsim.Policy.parse("sws")
+    >>> save_plan("index.safetensors", memsim.plan({"kernel": np.eye(4)}, config, policy))
+    >>> load_plan("index.safetensors").names
+    ['kernel']
 
     Raises:
       OSError: as `save_tensors`.

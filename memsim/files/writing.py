@@ -85,6 +85,7 @@ def save_tensors(
     this machine's byte order, with the metadata. In an npz the names of bfloat16 and float8, which
     NumPy stores as bytes, and the metadata stand in a member `memsim.json` beside the arrays.
 
+    >>> weights = np.eye(3, dtype=np.float32)
     >>> save_tensors("out.safetensors", {"fc.weight": weights}, metadata={"format": "pt"})
 
     Args:

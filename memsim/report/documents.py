@@ -243,7 +243,7 @@ def budget_json(found: Budget) -> dict[str, Any]:
             "code_error_mean": trial.summary.code_error_mean,
             "index_bits_per_weight": trial.summary.index_bits_per_weight,
             "analog_valid": trial.summary.analog_valid,
-            "planning_change": trial.change._asdict(),
+            "change": trial.change._asdict(),
             "policies": {name: str(policy) for name, policy in trial.policies.items()},
         }
 
@@ -252,7 +252,9 @@ def budget_json(found: Budget) -> dict[str, Any]:
         "chosen": of_trial(found.chosen),
         "held_out_change": found.held_out._asdict(),
         "float_accuracy": found.float_accuracy,
-        "examples": dict(zip(("planning", "held_out"), found.examples, strict=True)),
+        "examples": found.examples,
+        "choices": [found.trials.index(choice) for choice in found.choices],
+        "spread": list(found.spread),
         "sensitivity": found.sensitivity,
         "trials": [of_trial(trial) for trial in found.trials],
     }

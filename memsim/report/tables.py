@@ -146,14 +146,16 @@ def budget_tables(found: Budget) -> "list[FittingTable]":
 
     trials = []
     for trial in found.trials:
-        verdict = "chosen" if trial is found.chosen else "" if trial.accepted else "refused"
+        accepting = round(trial.accepted * len(found.choices))
+        verdict = "chosen" if trial is found.chosen else "" if accepting else "refused"
         reduction = _times(trial.summary.reduction)
         errors = code_error_text(trial.summary.code_error_rms, trial.summary.code_error_mean)
         value = _times(trial.summary.net_reduction)
         if found.objective.what != "writes":
             value = f"{trial.value:.4g} {found.objective.unit}"
-        row = (f"{trial.exchange:.1e}", reduction, value, errors, _points(trial.change), verdict)
-        trials.append(row)
+        halves = f"{accepting} of {len(found.choices)}"
+        change = _points(trial.change)
+        trials.append((f"{trial.exchange:.1e}", reduction, value, errors, change, halves, verdict))
     layers = [
         (
             name, f"{layer.weights:,}", f"{found.sensitivity[name]:.1e}", f"{layer.writes:,}",
@@ -161,7 +163,7 @@ def budget_tables(found: Budget) -> "list[FittingTable]":
         )
         for name, layer in found.chosen.summary.layers.items()
     ]  # fmt: skip
-    summary = found.chosen.summary
+    summary, (lowest, highest) = found.chosen.summary, found.spread
     errors = code_error_text(summary.code_error_rms, summary.code_error_mean)
     result = (
         ("writes", f"{summary.writes:,}, {_times(summary.reduction)} fewer than unsorted"),
@@ -174,18 +176,18 @@ def budget_tables(found: Budget) -> "list[FittingTable]":
         ),
         (
             "accuracy",
-            f"{_points(found.held_out)} points on {count_text(found.examples[1], 'example')} held "
-            f"out, of {100 * found.float_accuracy:.2f} %",
+            f"{_points(found.held_out)} points of {100 * found.float_accuracy:.2f} %, each of "
+            f"{count_text(found.examples, 'example')} judged by halves without it",
         ),
+        ("halves", f"chose {_times(lowest)} to {_times(highest)}; the plan is the median"),
     )
     # policies are long and may fold; numbers never do
     numbers = map(Column, ("weights", "sensitivity", "writes", "index bits"))
     of_layers = [Column("layer"), *numbers, Column("policy", left=True, folds=True)]
-    change = Column("change, planning\nhalf (95 %)")
-    error = Column("code error\nrms / mean")
+    changes, error = Column("change of the\naccuracy (95 %)"), Column("code error\nrms / mean")
     least = "net energy\nreduction" if found.objective.what == "writes" else found.objective.what
     headings = map(Column, ("exchange", "reduction", least))
-    of_trials = [*headings, error, change, Column("", left=True)]
+    of_trials = [*headings, error, changes, Column("accepting\nhalves"), Column("", left=True)]
     of_plan = [Column(""), Column("", left=True, folds=True)]
     return [
         FittingTable("The layers", of_layers, layers),

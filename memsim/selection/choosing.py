@@ -34,7 +34,7 @@ class Rule:
       pattern: regular expression.
       layout: see `LAYOUTS`; or the reading itself.
 
-    >>> memsim.selection.Rule.parse("lstm.*weight=out-in")
+    >>> Rule.parse("lstm.*weight=out-in")
     Rule(pattern='lstm.*weight', layout='out-in')
     """
 
@@ -154,7 +154,7 @@ def select_by_name(
     Raises:
       ValueError: an expression that does not compile; no layout.
 
-    >>> select = memsim.select_by_name(map=["embed=digital", "lstm.*weight=out-in"])
+    >>> select = select_by_name(map=["embed=digital", "lstm.*weight=out-in"])
     """
     if isinstance(map, str | Rule):
         raise ValueError(f"`map` is {map!r}; give a sequence of rules, as in map=[...].")

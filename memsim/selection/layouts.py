@@ -51,7 +51,7 @@ def read_layout(layout: str, name: str, shape: tuple[int, ...]) -> Reading | Non
     Raises:
       ValueError: no layout, or one that does not fit the number of dimensions.
 
-    >>> memsim.selection.read_layout("out-in", "conv.weight", (16, 3, 5, 5))
+    >>> read_layout("out-in", "conv.weight", (16, 3, 5, 5))
     Reading(axes=(0,), stacked=())
     """
     if layout == "digital":
@@ -151,7 +151,7 @@ def layout_of(matrix: Matrix) -> str:
 def describe(matrix: Matrix) -> str:
     """Says how the tensor of a matrix is read, for people.
 
-    >>> memsim.selection.describe(memsim.selection.Matrix(shape=(48, 144), axes=(1,)))
+    >>> describe(Matrix(shape=(48, 144), axes=(1,)))
     '48 inputs x 144 outputs, in-out'
     """
     size = f"{_count(matrix.inputs, 'input')} x {_count(matrix.outputs, 'output')}"

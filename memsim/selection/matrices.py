@@ -34,7 +34,8 @@ class Reading:
       stacked: the axes along which independent matrices are stacked, one for each index (layers of
         a scan, experts). All other axes are inputs.
 
-    >>> memsim.selection.Reading(axes=(2,), stacked=(0,))  # six layers [6, inputs, outputs]
+    >>> Reading(axes=(2,), stacked=(0,))  # six layers [6, inputs, outputs]
+    Reading(axes=(2,), stacked=(0,))
     """
 
     axes: tuple[int, ...]
@@ -95,7 +96,7 @@ def slices(matrix: Matrix) -> list[Matrix]:
 def matrix_name(tensor: str, index: tuple[int, ...] = ()) -> str:
     """Names a matrix after its tensor: `layers/mlp/kernel[3]`; a tensor of one keeps its name.
 
-    >>> memsim.selection.matrix_name("layers/mlp/kernel", (3, 1))
+    >>> matrix_name("layers/mlp/kernel", (3, 1))
     'layers/mlp/kernel[3,1]'
     """
     return f"{tensor}[{','.join(map(str, index))}]" if index else tensor

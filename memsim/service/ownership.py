@@ -77,12 +77,13 @@ def life_in_service(
     """Works out lifetime and cost of a policy from the counts of its steady pass.
 
     Example:
+      >>> import numpy as np, memsim
       >>> config, policy = memsim.CrossbarConfig(rows=8), memsim.Policy.parse("sws")
       >>> tensors = {"w.weight": np.float32([[1, 2], [3, -4]])}
       >>> compared = memsim.compare(tensors, config, {"sws": policy}, passes=2, steady=True)
       >>> summary, writes = compared.steady["sws"]
-      >>> cycles = [wear_cycles(of_chip, config) for of_chip in writes]
-      >>> life = life_in_service(summary, make_service_inputs(), cycles=cycles)
+      >>> cycles = [memsim.service.wear_cycles(of_chip, config) for of_chip in writes]
+      >>> life = life_in_service(summary, memsim.service.make_service_inputs(), cycles=cycles)
 
     Args:
       summary: of that pass.

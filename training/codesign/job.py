@@ -14,9 +14,9 @@ import rich.progress
 from jaxtyping import Array, Key, Num, PyTree
 
 import memsim
-from memsim.budgeting import layer_sensitivity
 from memsim.hardware import with_net_reduction
 from memsim.intervals import Interval
+from memsim.sensitivity import layer_sensitivity
 from memsim.summary import with_reduction
 from training.codesign.settings import CodesignOptions
 from training.data import Batch

@@ -77,8 +77,8 @@ def open_language_model(model: str, weights: str | Path) -> LanguageModel:
       FileNotFoundError: there is no such file, and the hub did not give one.
 
     Example:
-      >>> network = open_language_model("gpt-small", "runs/gpt-small.safetensors")
-      >>> logits = network.apply(network.tensors, tokens)  # [batch, tokens, 256]
+      network = open_language_model("gpt-small", "runs/gpt-small.safetensors")
+      logits = network.apply(network.tensors, tokens)  # [batch, tokens, 256]
     """
     if model not in LANGUAGE_MODELS:
         raise ValueError(f"`model` is {model!r}; choose one of {', '.join(LANGUAGE_MODELS)}.")
