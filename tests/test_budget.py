@@ -123,6 +123,7 @@ def _chip(network, config):
     )
 
 
+@pytest.mark.slow
 def test_the_choice_is_steady_over_seeds(network, examples, config):
     judge = memsim.Judge(loss_fn, accuracy_fn, examples)
     found = [memsim.budget(network, config, judge, 0.03, seed=seed) for seed in range(4)]
