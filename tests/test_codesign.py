@@ -131,9 +131,7 @@ def test_a_newer_network_follows_on_an_older_one(network, policy, encoding):
         writes = 0
         for name, layer in plan.layers.items():
             old, new, chosen = (
-                np.rint(np.clip(params[name.split("/")[0]]["kernel"] / layer.scale, -7, 7)).reshape(
-                    -1
-                )
+                np.ravel(np.rint(np.clip(params[name[0]]["kernel"] / layer.scale, -7, 7)))
                 for params in (network, newer, held)
             )
             end = np.argmax(np.abs(old))
