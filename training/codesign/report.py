@@ -12,7 +12,7 @@ from memsim import plot
 from memsim.report.terminal import results_console
 from memsim.report.texts import index_bits_text, width_text
 from memsim.selection import named_leaves
-from training.codesign.job import Outcome, Round
+from training.codesign.measuring import Outcome, Round
 from training.finetune import complete
 from training.runs import write_results
 from training.scoring import Score
