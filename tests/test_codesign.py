@@ -210,11 +210,15 @@ def test_wrong_prices_and_networks_are_refused(network):
 def run(digits_weights):
     app = typer.Typer()
     app.command()(codesign.main)
-    small = ("--weights", digits_weights, "--price", 50, "--price", 200, "--steps", 4,
-             "--words-every", 2, "--save-every", 2, "--log-every", 2,
-         "--max-drop", 0.5)  # fmt: skip
+    small = ("--weights", digits_weights, "--steps", 4, "--words-every", 2, "--save-every", 2,
+             "--log-every", 2, "--max-drop", 0.5)  # fmt: skip
+
+    def invoke(*options, prices=(50, 200)):
+        of_rounds = (word for price in prices for word in ("--price", price))
+        return CliRunner().invoke(app, [*map(str, (*small, *of_rounds, *options))])
+
     with jax.numpy_dtype_promotion("standard"):  # optax's schedules mix int32 and float
-        yield lambda *options: CliRunner().invoke(app, [*map(str, (*small, *options))])
+        yield invoke
 
 
 def test_images_are_mixed_and_texts_are_not():
@@ -268,3 +272,57 @@ def test_a_killed_job_goes_on_to_the_same_bytes(run, tmp_path, monkeypatch):
     for name in ("codesign.json", "codesigned.safetensors", METRICS):
         whole, again = (tmp_path / x / name for x in ("whole", "killed"))
         assert whole.read_bytes() == again.read_bytes()
+
+
+def test_over_an_old_network_the_job_takes_its_places(run, digits_weights, tmp_path):
+    source = memsim.open_checkpoint(digits_weights)
+    newer = {name: source.load(name) for name in source.tensors}
+    rng = np.random.default_rng(0)
+    moved = {
+        name: x + 0.02 * x.std() * rng.standard_normal(x.shape).astype(x.dtype)
+        for name, x in newer.items()
+    }
+    old = tmp_path / "old.safetensors"
+    memsim.save_tensors(old, moved)
+    result = run("--from", old, "--out", tmp_path / "out", prices=(0.5, 1))
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "out" / "codesign.json").read_text())
+    assert report["config"]["crossbars"] is None
+    assert "placed afresh" in report["against"] or "in kept places" in report["against"]
+    assert " ".join(report["against"].split()[-7:]) in " ".join(result.output.split())
+    # by the old plan, over the old network, anybody counts the same
+    plan = memsim.load_plan(tmp_path / "out" / "plan.safetensors")
+    ours = memsim.open_checkpoint(tmp_path / "out" / "codesigned.safetensors")
+    kept = {name: ours.load(name) for name in ours.tensors}
+    chip = memsim.program(moved, plan, memsim.sample_chip(jax.random.key(1), plan))[1].chip
+    taken = report["policies"][report["kept"]]
+    counted = memsim.summarize(memsim.program(kept, plan, chip)[1], plan)
+    assert counted.writes == taken["writes"]
+    assert report["baseline"]["writes"] / counted.writes == pytest.approx(taken["reduction"])
+    # the network as it is takes the places and scales of the old one: but for these, a kept place
+    plain = memsim.compare(
+        newer, plan.config, {"sws": memsim.policies.Sws()}, old=moved, keep_placement=True
+    )
+    as_it_is = report["policies"]["untrained"]["writes"]
+    assert as_it_is == pytest.approx(plain.policies["sws"].writes, rel=0.03)
+
+
+def test_a_network_that_is_there_already_takes_no_writes(run, digits_weights, tmp_path):
+    losses = {}
+    for teacher in ("--distill", "--no-distill"):
+        out = tmp_path / teacher
+        result = run("--from", digits_weights, "--out", out, teacher, prices=(1000,))
+        assert result.exit_code == 0, result.output
+        report = json.loads((out / "codesign.json").read_text())
+        untrained, trained = report["policies"].values()
+        assert untrained["writes"] == trained["writes"] == report["baseline"]["writes"] == 0
+        assert untrained["reduction"] == 1
+        losses[teacher] = json.loads((out / METRICS).read_text().splitlines()[0])["loss"]
+    # it is as its teacher is; the labels still teach it something
+    assert losses["--distill"] < 0.5 * losses["--no-distill"]
+
+
+def test_crossbars_are_not_counted_over_an_old_network(run, digits_weights, tmp_path):
+    result = run("--from", digits_weights, "--crossbars", 4, "--out", tmp_path)
+    assert isinstance(result.exception, ValueError)
+    assert "`--crossbars` is 4" in str(result.exception)

@@ -360,10 +360,7 @@ def check_classes(argument: str, data: str, images: Images, weights: str, classe
 
 def measure_float(task: Task) -> tuple[int, float, dict[str, str]]:
     """Counts the images, scores the float network, and fingerprints its weights and the images."""
-    weights, images = hashlib.sha256(), hashlib.sha256()
-    for name, leaf in named_leaves(task.params).items():
-        weights.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
-        weights.update(np.ascontiguousarray(leaf).tobytes())
+    images = hashlib.sha256()
 
     def reading() -> Iterator[Batch]:
         for batch in task.batches():
@@ -372,5 +369,14 @@ def measure_float(task: Task) -> tuple[int, float, dict[str, str]]:
             yield batch
 
     (values,) = make_test(task.apply, task.score)([task.params], reading())
-    fingerprints = {"weights": weights.hexdigest(), "images": images.hexdigest()}
+    fingerprints = {"weights": fingerprint(task.params), "images": images.hexdigest()}
     return values.size, float(task.score.figure(values)), fingerprints
+
+
+def fingerprint(params: PyTree) -> str:
+    """Returns the SHA-256 of the names, dtypes, shapes and bytes of all tensors, hexadecimal."""
+    digest = hashlib.sha256()
+    for name, leaf in named_leaves(params).items():
+        digest.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()

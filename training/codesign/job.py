@@ -14,7 +14,7 @@ from jaxtyping import Array, Key, PyTree
 
 import memsim
 from memsim.sensitivity import layer_sensitivity
-from training.codesign.measuring import Outcome, measure_rounds
+from training.codesign.measuring import Outcome, measure_rounds, program_over
 from training.codesign.settings import CodesignOptions
 from training.data import Batch
 from training.evaluation import cross_entropy, distillation
@@ -48,31 +48,34 @@ def run_rounds(
     chosen: CodesignOptions,
     hardware: memsim.Hardware,
     bar: rich.progress.Progress,
+    old: PyTree | None = None,
 ) -> Outcome:
     """Trains a network to take few writes, round by round, and measures each.
 
     Args:
       config, policy: the crossbars, and how weights are placed.
+      old: weight stationary, the network that the crossbars hold, whose places this one takes.
       hardware: whose prices net reductions are of.
 
     Raises:
       ValueError: no round keeps to the budget.
     """
-    start = learned(task.params)
-
+    start, before = learned(task.params), None if old is None else learned(old)
     known: dict[int, memsim.WordChains] = {}
 
     def chains(number: int, ends: tuple[PyTree, ...]) -> memsim.WordChains:
-        """Plans a round on the words that the one before ended with."""
+        """Plans a round on the words that the one before ended with; over an old network once."""
+        number = number if before is None else 0
         if number not in known:
-            network = ends[number - 1] if number else start
-            known[number] = memsim.WordChains(memsim.plan(network, config, policy))
+            network = ends[number - 1] if number else start if before is None else before
+            known[number] = memsim.WordChains(memsim.plan(network, config, policy), before)
         return known[number]
 
     prices = _prices(task, start, config, chosen)
-    training = _train(task, start, chains, prices, chosen, bar)
+    training = _train(task, start, before, chains, prices, chosen, bar)
     plans = [chains(number, training.ends).plan for number in range(len(chosen.price))]
-    return measure_rounds(task, [start, *training.ends], [plans[0], *plans], chosen, hardware, bar)
+    networks, plans = [start, *training.ends], [plans[0], *plans]
+    return measure_rounds(task, networks, plans, before, chosen, hardware, bar)
 
 
 def _prices(
@@ -99,6 +102,7 @@ def _prices(
 def _train(
     task: Task,
     start: PyTree,
+    old: PyTree | None,
     chains: Callable[[int, tuple[PyTree, ...]], memsim.WordChains],
     prices: list[dict[str, float]],
     chosen: CodesignOptions,
@@ -109,7 +113,9 @@ def _train(
     training = task.training
     schedule = optax.cosine_decay_schedule(chosen.learning_rate, chosen.total)
     optimizer = optax.adam(schedule)
-    update = jax.jit(functools.partial(_update, task=task, chosen=chosen, optimizer=optimizer))
+    update = jax.jit(
+        functools.partial(_update, old=old, task=task, chosen=chosen, optimizer=optimizer)
+    )
     key = jax.random.fold_in(jax.random.key(chosen.seed), 2**31 - 1)  # of no chip tested on
 
     def step(number: int, state: Training, batch: Batch) -> tuple[Training, Mapping[str, Any]]:
@@ -147,6 +153,7 @@ def _update(
     inputs: Array,
     labels: Array,
     *,
+    old: PyTree | None,
     task: Task,
     chosen: CodesignOptions,
     optimizer: optax.GradientTransformation,
@@ -157,15 +164,17 @@ def _update(
       Beyer et al., Knowledge distillation: a good teacher is patient and consistent, CVPR 2022: of
       mixed images a teacher says more than of those that it knows by heart.
     """
-    del labels  # the float network teaches
-    writing, inputs = chosen.read_writing(plan.config), mix_images(key, inputs)
+    if chosen.distill:  # the float network teaches, of mixed images too
+        inputs = mix_images(key, inputs)
 
     def loss(params: PyTree) -> Array:
         on_chip = jax.tree.map(operator.add, params, offset)
-        if chosen.stuck_at or writing is not None:
+        if chosen.chips_differ:
             chip = memsim.sample_chip(key, plan, chosen.stuck_at / 2, chosen.stuck_at / 2)
-            on_chip, _ = memsim.program(on_chip, plan, chip, passes=2, writing=writing)
+            on_chip, _ = program_over(old, on_chip, plan, chip, chosen)
         logits = task.apply(complete(on_chip, task.params), inputs)
+        if not chosen.distill:
+            return cross_entropy(logits, labels)
         return distillation(logits, task.apply(task.params, inputs))
 
     value, gradient = jax.value_and_grad(loss)(state.params)

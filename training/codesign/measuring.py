@@ -11,12 +11,17 @@ from jaxtyping import Num, PyTree
 import memsim
 from memsim.hardware import with_net_reduction
 from memsim.intervals import Interval
+from memsim.selection import named_leaves
 from memsim.summary import with_reduction
 from training.codesign.settings import CodesignOptions
 from training.evaluation import make_test
 from training.finetune import complete
 from training.scoring import Score
 from training.tasks import Task
+
+# What a new network is programmed by over an old one, exactly: in the old one's places all policies
+# write the same cells.
+_KEPT, _AFRESH = ("unsorted",), ("sws", "flip-n-write", "aras")
 
 
 class Round(NamedTuple):
@@ -26,7 +31,7 @@ class Round(NamedTuple):
       price: squared code errors that a write less made up for; 0 before all.
       network: its weights, as they are programmed.
       plan: where they are.
-      summary: of a steady pass, against `unsorted` twos_complement before all; means over chips.
+      summary: of a steady pass, or of deploying it over an old network; means over chips.
       planning, held_out: change of the score on the examples that choose the round, and on the
         others.
     """
@@ -45,7 +50,8 @@ class Outcome(NamedTuple):
     Attributes:
       rounds: the first is the network as it was.
       kept: number of the one of fewest writes within the budget.
-      baseline: a steady pass of `unsorted` twos_complement, before all.
+      baseline: what the network as it was takes, see `measure_rounds`.
+      against: what that is, in words.
       reference: score of the float network on the examples held out, with its interval.
       examples: held out.
     """
@@ -53,6 +59,7 @@ class Outcome(NamedTuple):
     rounds: list[Round]
     kept: int
     baseline: memsim.Summary
+    against: str
     reference: Interval
     examples: int
 
@@ -61,36 +68,50 @@ def measure_rounds(
     task: Task,
     networks: list[PyTree],
     plans: list[memsim.Plan],
+    old: PyTree | None,
     chosen: CodesignOptions,
     hardware: memsim.Hardware,
     bar: rich.progress.Progress,
 ) -> Outcome:
-    """Counts a steady pass of each network, tests what chips hold, and chooses."""
+    """Counts each network, tests what chips hold of it, and chooses.
+
+    Against the network as it was: a steady pass of `unsorted` twos_complement, or, over an old
+    network, what takes fewest writes without a choice of words.
+
+    Args:
+      networks, plans: the first of them as it was.
+      old: weight stationary, the network that the chips hold before; None where each follows on
+        itself.
+    """
     start, score = networks[0], task.score
     progress = bar.add_task("measuring the rounds", total=1 + len(networks))
     test = make_test(lambda params, x: task.apply(complete(params, task.params), x), score)
-    differ = chosen.stuck_at > 0 or chosen.writing is not None
-    keys = jax.random.split(jax.random.key(chosen.seed), chosen.chips if differ else 1)
+    keys = jax.random.split(jax.random.key(chosen.seed), chosen.chips_tested)
     (reference,) = test([start], task.batches())
     planning = _planning_half(reference.size, chosen.seed)
 
-    def steady(network: PyTree, plan: memsim.Plan) -> tuple[list[PyTree], memsim.Summary]:
+    def count(network: PyTree, plan: memsim.Plan) -> tuple[list[PyTree], memsim.Summary]:
         held, summaries = [], []
         for key in keys:
             chip = memsim.sample_chip(key, plan, chosen.stuck_at / 2, chosen.stuck_at / 2)
-            writing = chosen.read_writing(plan.config)
-            _, first = memsim.program(network, plan, chip, writing=writing)
-            on_chip, second = memsim.program(network, plan, first.chip, writing=writing)
+            on_chip, programming = program_over(old, network, plan, chip, chosen)
             held.append(on_chip)
-            summaries.append(memsim.summarize(second, plan))
+            summary = memsim.summarize(programming, plan)
+            # an old network's index is there already
+            summaries.append(summary if old is None else dataclasses.replace(summary, index_bits=0))
         return held, memsim.mean_over_chips(summaries)
 
-    usual = dataclasses.replace(plans[0].config, encoding="twos_complement")
-    _, baseline = steady(start, memsim.plan(start, usual, memsim.policies.Unsorted()))
+    if old is None:
+        usual = dataclasses.replace(plans[0].config, encoding="twos_complement")
+        _, baseline = count(start, memsim.plan(start, usual, memsim.policies.Unsorted()))
+        against = "a steady pass against `unsorted` twos_complement before training"
+    else:
+        best, baseline = _best_update(start, old, plans[0].config, chosen)
+        against = f"deployed over {chosen.old}, against {best} of the network as it is"
     bar.advance(progress)
     rounds = []
     for price, network, plan in zip([0.0, *chosen.price], networks, plans, strict=True):
-        held, summary = steady(network, plan)
+        held, summary = count(network, plan)
         values = test(held, task.batches())
         summary = with_net_reduction(with_reduction(summary, baseline), baseline, hardware)
         changes = (
@@ -102,9 +123,61 @@ def measure_rounds(
         rounds,
         _fewest_within(rounds, score, chosen.max_drop),
         baseline,
+        against,
         score.interval(reference[~planning]),
         int((~planning).sum()),
     )
+
+
+def program_over(
+    old: PyTree | None,
+    network: PyTree,
+    plan: memsim.Plan,
+    chip: memsim.Chip,
+    chosen: CodesignOptions,
+) -> tuple[PyTree, memsim.Programming]:
+    """Programs a network over an old one, or in a second pass of its own; see `memsim.program`."""
+    writing = chosen.read_writing(plan.config)
+    _, before = memsim.program(network if old is None else old, plan, chip, writing=writing)
+    return memsim.program(network, plan, before.chip, writing=writing)
+
+
+def _best_update(
+    new: PyTree, old: PyTree, config: memsim.CrossbarConfig, chosen: CodesignOptions
+) -> tuple[str, memsim.Summary]:
+    """Finds what takes fewest writes of all that programs a new network exactly over an old one.
+
+    Returns:
+      Its name, and what it takes, a mean over chips.
+    """
+    tensors, before = (
+        {name: np.asarray(leaf) for name, leaf in named_leaves(params).items()}
+        for params in (new, old)
+    )
+    rates = chosen.stuck_at / 2, chosen.stuck_at / 2
+    found: dict[str, memsim.Summary] = {}
+    for encoding in dict.fromkeys((config.encoding, "twos_complement")):
+        on = dataclasses.replace(config, encoding=encoding)
+        for keep, names in ((True, _KEPT), (False, _AFRESH)):
+            policies = {name: memsim.Policy.parse(name) for name in names}
+            if encoding != "twos_complement":  # aras stores unsigned words
+                policies.pop("aras", None)
+            compared = memsim.compare(
+                tensors,
+                on,
+                policies,
+                old=before,
+                keep_placement=keep,
+                chips=memsim.Chips(chosen.chips_tested, chosen.seed, *rates),
+                writing=chosen.read_writing(on),
+            )
+            where = "in kept places" if keep else "placed afresh"
+            found |= {
+                f"`{name}` {encoding} {where}": summary
+                for name, summary in compared.policies.items()
+            }
+    best = min(found, key=lambda name: found[name].writes)
+    return best, found[best]
 
 
 def _planning_half(examples: int, seed: int) -> Num[np.ndarray, " examples"]:

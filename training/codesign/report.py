@@ -40,6 +40,7 @@ def describe(task: Task, settings: Mapping[str, Any], outcome: Outcome) -> dict[
         f"float_{score.name}": reference.mean,
         f"float_{score.name}_interval": [reference.low, reference.high],
         "baseline": dataclasses.asdict(outcome.baseline),
+        "against": outcome.against,
         "kept": list(rounds)[outcome.kept],
         "settings": dict(settings),
     }
@@ -88,7 +89,7 @@ def show(out: Path, document: Mapping[str, Any], score: Score, outcome: Outcome)
             if number
             else "untrained",
             f"{summary.writes:,}",
-            f"{summary.reduction:.2f}x",
+            "" if summary.reduction is None else f"{summary.reduction:.2f}x",
             "" if summary.net_reduction is None else f"{summary.net_reduction:.2f}x",
             score.text(score.changed(outcome.reference.mean, one.held_out.mean), 2),
             f"{change[0]} ({change[1]} to {change[2]})",
@@ -97,8 +98,7 @@ def show(out: Path, document: Mapping[str, Any], score: Score, outcome: Outcome)
     console = results_console()
     console.print(table)
     console.print(
-        f"a steady pass against `unsorted` twos_complement before training; "
-        f"{width_text(document['config'])}; results in {out}/",
+        f"{outcome.against}; {width_text(document['config'])}; results in {out}/",
         highlight=False, markup=False,
     )  # fmt: skip
 

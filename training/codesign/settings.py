@@ -11,15 +11,30 @@ import memsim
 from memsim.config import Encoding
 from training import options, runs
 
+# How the weights of passes are placed that follow on each other.
+_STREAMED = "matched:tolerance=4,correction=none"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CodesignOptions(options.WritingOptions, options.LearningOptions):
     """The options of `python -m training.codesign`."""
 
+    old: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="OLD",
+            help="an older version of the weights, which the crossbars hold, weight stationary; "
+            "the network takes its places",
+        ),
+    ] = None
     policy: Annotated[
-        str,
-        typer.Option(help="how weights are placed; a tolerance foresees that they will move"),
-    ] = "matched:tolerance=4,correction=none"
+        str | None,
+        typer.Option(
+            help="how weights are placed; a tolerance foresees that they will move",
+            show_default=f"{_STREAMED}; with --from unsorted",
+        ),
+    ] = None
     price: Annotated[
         list[float],
         typer.Option(
@@ -32,7 +47,10 @@ class CodesignOptions(options.WritingOptions, options.LearningOptions):
     ] = 4
     rows: options.Rows = 128
     columns: options.Columns = 128
-    crossbars: options.Crossbars = 16
+    crossbars: Annotated[
+        int | None,
+        typer.Option(min=1, help="number of crossbars", show_default="16; with --from all"),
+    ] = None
     bits: options.Bits = 8
     encoding: Annotated[str, typer.Option(help="encoding of a weight, see `memsim report`")] = (
         "sign_magnitude"
@@ -43,6 +61,9 @@ class CodesignOptions(options.WritingOptions, options.LearningOptions):
     ] = 4
     batch: Annotated[int, typer.Option(min=1, help="images, or windows of a text, per step")] = 64
     learning_rate: Annotated[float, typer.Option(help="learning rate of Adam at its peak")] = 1e-3
+    distill: Annotated[
+        bool, typer.Option(help="imitate the float network rather than learn the labels")
+    ] = True
     max_drop: Annotated[
         float,
         typer.Option(
@@ -55,17 +76,47 @@ class CodesignOptions(options.WritingOptions, options.LearningOptions):
     out: options.OutFolder = Path("runs/codesign")
     force: options.StartAfresh = False
 
+    def check_crossbars(self) -> None:
+        """Checks that no crossbars were counted that have to be as many as sections.
+
+        Raises:
+          ValueError: they were.
+        """
+        if self.old and self.crossbars is not None:
+            raise ValueError(
+                f"`--crossbars` is {self.crossbars}, but over the network of `--from` every "
+                "section has a crossbar of its own; leave one of them out."
+            )
+
+    @property
+    def placing(self) -> str:
+        """The policy by which weights are placed."""
+        return self.policy or (_STREAMED if self.old is None else "unsorted")
+
+    @property
+    def chips_differ(self) -> bool:
+        """Says whether cells are stuck or writes fail."""
+        return self.stuck_at > 0 or self.writing is not None
+
+    @property
+    def chips_tested(self) -> int:
+        """Chips that are tested on: one where all are alike."""
+        return self.chips if self.chips_differ else 1
+
     @property
     def total(self) -> int:
         """Steps of all rounds."""
         return self.steps * len(self.price)
 
     def config(self) -> memsim.CrossbarConfig:
-        """Returns the crossbars."""
+        """Returns the crossbars: over an old network as many as it takes."""
         return memsim.CrossbarConfig(
-            crossbars=self.crossbars, rows=self.rows, columns=self.columns, bits=self.bits,
+            crossbars=None if self.old else self.crossbars or 16,
+            rows=self.rows,
+            columns=self.columns,
+            bits=self.bits,
             encoding=cast(Encoding, self.encoding),
-        )  # fmt: skip
+        )
 
     def on_record(self) -> dict[str, Any]:
         """Returns what results depend on, as JSON values; the files themselves have digests."""
@@ -82,12 +133,12 @@ def check_options(chosen: CodesignOptions) -> tuple[memsim.CrossbarConfig, memsi
     chosen.check_examples()
     if not chosen.price or not all(price >= 0 for price in chosen.price):
         raise ValueError(f"`--price` is {chosen.price}; give a price from 0 for every round.")
-    config, policy = chosen.config(), memsim.Policy.parse(chosen.policy)
+    config, policy = chosen.config(), memsim.Policy.parse(chosen.placing)
     policy.check(policy.stored_on(config))
     chosen.read_writing(config)
     if policy.stucking.low or policy.avoids_faults or not policy.analog_valid(2):
-        raise ValueError(f"`--policy` is {chosen.policy}; give matched, sws or unsorted alone.")
+        raise ValueError(f"`--policy` is {chosen.placing}; give matched, sws or unsorted alone.")
     # what cannot be chosen for is refused at once, on a small network
-    weights = np.random.default_rng(0).laplace(size=(8, 4)).astype(np.float32)
-    memsim.WordChains(memsim.plan({"kernel": weights}, config, policy))
+    small = {"kernel": np.random.default_rng(0).laplace(size=(8, 4)).astype(np.float32)}
+    memsim.WordChains(memsim.plan(small, config, policy), small if chosen.old else None)
     return config, policy
