@@ -38,6 +38,7 @@ if typing.TYPE_CHECKING:
         save_plan,
         save_tensors,
     )
+    from memsim.floor import writes_floor
     from memsim.hardware import Hardware
     from memsim.minimising import Minimum, minimise
     from memsim.service import advise
@@ -104,6 +105,7 @@ __all__ = [
     "summary",
     "with_faults",
     "with_stucking",
+    "writes_floor",
 ]
 
 # Modules that not every program needs, imported when they are first asked for, and what the top
@@ -115,6 +117,7 @@ _LATER = {
     "minimising": ("Minimum", "minimise"),
     "cells": ("Conductance", "Readout", "read_weights"),
     "expectation": ("expected_writes",),
+    "floor": ("writes_floor",),
     "files": (
         "load_chip",
         "load_faults",

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 # Left never imports right; `_stream` and `_checks` are internal and stand where they are used.
 ORDER = """
     _checks _moved _words config codes selection placement schedule _random_cells chip writing
-    _steps policies planning programming network draws expectation codesign intervals summary
+    _steps policies planning programming network draws expectation codesign floor intervals summary
     _stream cells hardware streaming sensitivity budgeting minimising attention service
     files report plot cli
 """.split()  # noqa: SIM905

@@ -19,6 +19,7 @@ from training.codesign.settings import CodesignOptions
 from training.data import Batch
 from training.evaluation import cross_entropy, distillation
 from training.finetune import complete, learned
+from training.finetune.steps import weight_limits, within
 from training.float_training import TrainState, descend
 from training.runs import run_steps
 from training.tasks import Task
@@ -60,21 +61,25 @@ def run_rounds(
     Raises:
       ValueError: no round keeps to the budget.
     """
-    start, before = learned(task.params), None if old is None else learned(old)
+    network, before = learned(task.params), None if old is None else learned(old)
+    limits = weight_limits(network, chosen.clip) if chosen.clip else None
+    start = network
+    if limits is not None:
+        start = jax.tree.map(lambda w, limit: jnp.clip(w, -limit, limit), network, limits)
     known: dict[int, memsim.WordChains] = {}
 
     def chains(number: int, ends: tuple[PyTree, ...]) -> memsim.WordChains:
         """Plans a round on the words that the one before ended with; over an old network once."""
         number = number if before is None else 0
         if number not in known:
-            network = ends[number - 1] if number else start if before is None else before
-            known[number] = memsim.WordChains(memsim.plan(network, config, policy), before)
+            last = ends[number - 1] if number else start if before is None else before
+            known[number] = memsim.WordChains(memsim.plan(last, config, policy), before)
         return known[number]
 
     prices = _prices(task, start, config, chosen)
-    training = _train(task, start, before, chains, prices, chosen, bar)
+    training = _train(task, start, limits, before, chains, prices, chosen, bar)
     plans = [chains(number, training.ends).plan for number in range(len(chosen.price))]
-    networks, plans = [start, *training.ends], [plans[0], *plans]
+    networks, plans = [network, *training.ends], [plans[0], *plans]
     return measure_rounds(task, networks, plans, before, chosen, hardware, bar)
 
 
@@ -102,6 +107,7 @@ def _prices(
 def _train(
     task: Task,
     start: PyTree,
+    limits: PyTree | None,
     old: PyTree | None,
     chains: Callable[[int, tuple[PyTree, ...]], memsim.WordChains],
     prices: list[dict[str, float]],
@@ -113,19 +119,21 @@ def _train(
     training = task.training
     schedule = optax.cosine_decay_schedule(chosen.learning_rate, chosen.total)
     optimizer = optax.adam(schedule)
+    if limits is not None:
+        optimizer = optax.chain(optimizer, within(limits))
     update = jax.jit(
         functools.partial(_update, old=old, task=task, chosen=chosen, optimizer=optimizer)
     )
     key = jax.random.fold_in(jax.random.key(chosen.seed), 2**31 - 1)  # of no chip tested on
 
     def step(number: int, state: Training, batch: Batch) -> tuple[Training, Mapping[str, Any]]:
-        turn, within = divmod(number, chosen.steps)
+        turn, of_turn = divmod(number, chosen.steps)
         here, (train, offset, ends) = chains(turn, state.ends), state
-        if within % chosen.words_every == 0:
+        if of_turn % chosen.words_every == 0:
             held = here.cheapest(train.params, prices[turn])
             offset = jax.tree.map(operator.sub, held, train.params)
         train, loss = update(train, offset, here.plan, jax.random.fold_in(key, number), *batch)
-        if within + 1 == chosen.steps:
+        if of_turn + 1 == chosen.steps:
             held = here.cheapest(train.params, prices[turn])
             ends = (*ends[:turn], held, *ends[turn + 1 :])
         metrics = {"loss": loss, "price": chosen.price[turn], "learning_rate": schedule(number)}
