@@ -299,12 +299,27 @@ def test_over_an_old_network_the_job_takes_its_places(run, digits_weights, tmp_p
     counted = memsim.summarize(memsim.program(kept, plan, chip)[1], plan)
     assert counted.writes == taken["writes"]
     assert report["baseline"]["writes"] / counted.writes == pytest.approx(taken["reduction"])
+    pruned = [report["policies"][f"pruned to {share} %"]["writes"] for share in (30, 10, 3)]
+    assert report["policies"]["untrained"]["writes"] > pruned[0] > pruned[1] > pruned[2] > 0
     # the network as it is takes the places and scales of the old one: but for these, a kept place
     plain = memsim.compare(
         newer, plan.config, {"sws": memsim.policies.Sws()}, old=moved, keep_placement=True
     )
     as_it_is = report["policies"]["untrained"]["writes"]
     assert as_it_is == pytest.approx(plain.policies["sws"].writes, rel=0.03)
+
+
+def test_a_pruned_update_takes_over_what_moved_furthest():
+    rng = np.random.default_rng(0)
+    old = {"kernel": rng.standard_normal((20, 10)).astype(np.float32), "bias": np.zeros(10)}
+    new = {"kernel": old["kernel"].copy(), "bias": np.ones(10)}
+    new["kernel"][3:5] += 5
+    new["kernel"][5:] += 0.01
+    plan = memsim.plan(old, memsim.CrossbarConfig(), memsim.policies.Unsorted())
+    pruned = codesign.measuring.prune_update(new, old, plan, 0.1)
+    np.testing.assert_array_equal(pruned["kernel"][3:5], new["kernel"][3:5])
+    np.testing.assert_array_equal(pruned["kernel"][5:], old["kernel"][5:])
+    np.testing.assert_array_equal(pruned["bias"], new["bias"])
 
 
 def test_a_network_that_is_there_already_takes_no_writes(run, digits_weights, tmp_path):
@@ -314,7 +329,7 @@ def test_a_network_that_is_there_already_takes_no_writes(run, digits_weights, tm
         result = run("--from", digits_weights, "--out", out, teacher, prices=(1000,))
         assert result.exit_code == 0, result.output
         report = json.loads((out / "codesign.json").read_text())
-        untrained, trained = report["policies"].values()
+        untrained, trained, *_ = report["policies"].values()
         assert untrained["writes"] == trained["writes"] == report["baseline"]["writes"] == 0
         assert untrained["reduction"] == 1
         losses[teacher] = json.loads((out / METRICS).read_text().splitlines()[0])["loss"]

@@ -11,7 +11,7 @@ from jaxtyping import Num, PyTree
 import memsim
 from memsim.hardware import with_net_reduction
 from memsim.intervals import Interval
-from memsim.selection import named_leaves
+from memsim.selection import named_leaves, tensor_name
 from memsim.summary import with_reduction
 from training.codesign.settings import CodesignOptions
 from training.evaluation import make_test
@@ -22,6 +22,8 @@ from training.tasks import Task
 # What a new network is programmed by over an old one, exactly: in the old one's places all policies
 # write the same cells.
 _KEPT, _AFRESH = ("unsorted",), ("sws", "flip-n-write", "aras")
+# Of an update, the shares that pruning is tried at.
+_SHARES = (0.3, 0.1, 0.03)
 
 
 class Round(NamedTuple):
@@ -50,6 +52,8 @@ class Outcome(NamedTuple):
     Attributes:
       rounds: the first is the network as it was.
       kept: number of the one of fewest writes within the budget.
+      pruned: over an old network, what is left of its update where only the largest moves are
+        written, by the share of them.
       baseline: what the network as it was takes, see `measure_rounds`.
       against: what that is, in words.
       reference: score of the float network on the examples held out, with its interval.
@@ -58,6 +62,7 @@ class Outcome(NamedTuple):
 
     rounds: list[Round]
     kept: int
+    pruned: dict[float, Round]
     baseline: memsim.Summary
     against: str
     reference: Interval
@@ -84,7 +89,9 @@ def measure_rounds(
         itself.
     """
     start, score = networks[0], task.score
-    progress = bar.add_task("measuring the rounds", total=1 + len(networks))
+    progress = bar.add_task(
+        "measuring the rounds", total=1 + len(networks) + (len(_SHARES) if old is not None else 0)
+    )
     test = make_test(lambda params, x: task.apply(complete(params, task.params), x), score)
     keys = jax.random.split(jax.random.key(chosen.seed), chosen.chips_tested)
     (reference,) = test([start], task.batches())
@@ -109,24 +116,52 @@ def measure_rounds(
         best, baseline = _best_update(start, old, plans[0].config, chosen)
         against = f"deployed over {chosen.old}, against {best} of the network as it is"
     bar.advance(progress)
-    rounds = []
-    for price, network, plan in zip([0.0, *chosen.price], networks, plans, strict=True):
+
+    def measure(price: float, network: PyTree, plan: memsim.Plan) -> Round:
         held, summary = count(network, plan)
         values = test(held, task.batches())
         summary = with_net_reduction(with_reduction(summary, baseline), baseline, hardware)
         changes = (
             score.compare(values[:, part], reference[part]) for part in (planning, ~planning)
         )
-        rounds.append(Round(price, network, plan, summary, *changes))
         bar.advance(progress)
+        return Round(price, network, plan, summary, *changes)
+
+    rounds = list(map(measure, [0.0, *chosen.price], networks, plans))
+    pruned = {}
+    if old is not None:
+        pruned = {
+            share: measure(0.0, prune_update(start, old, plans[0], share), plans[0])
+            for share in _SHARES
+        }
     return Outcome(
         rounds,
         _fewest_within(rounds, score, chosen.max_drop),
+        pruned,
         baseline,
         against,
         score.interval(reference[~planning]),
         int((~planning).sum()),
     )
+
+
+def prune_update(new: PyTree, old: PyTree, plan: memsim.Plan, share: float) -> PyTree:
+    """Takes over the weights that moved furthest, a share of each matrix; the others stay old.
+
+    References:
+      ESSENCE: updates are pruned for the endurance of the cells; there at every step of a training
+      on the chip, here of one update.
+    """
+    mapped = {tensor_name(name, layer.matrix) for name, layer in plan.layers.items()}
+    before, merged = named_leaves(old), []
+    for name, leaf in named_leaves(new).items():
+        if name not in mapped:
+            merged.append(leaf)
+            continue
+        moved = np.abs(np.asarray(leaf) - np.asarray(before[name]))
+        far = moved >= np.quantile(moved, 1 - share)
+        merged.append(np.where(far, leaf, before[name]))
+    return jax.tree.unflatten(jax.tree.structure(new), merged)
 
 
 def program_over(

@@ -83,18 +83,10 @@ def show(out: Path, document: Mapping[str, Any], score: Score, outcome: Outcome)
     ):  # fmt: skip
         table.add_column(heading, justify="right")
     for number, one in enumerate(outcome.rounds):
-        summary, change = one.summary, [score.change_text(end, 2) for end in one.held_out]
-        table.add_row(
-            f"{one.price:g}{' (kept)' if number == outcome.kept else ''}"
-            if number
-            else "untrained",
-            f"{summary.writes:,}",
-            "" if summary.reduction is None else f"{summary.reduction:.2f}x",
-            "" if summary.net_reduction is None else f"{summary.net_reduction:.2f}x",
-            score.text(score.changed(outcome.reference.mean, one.held_out.mean), 2),
-            f"{change[0]} ({change[1]} to {change[2]})",
-            index_bits_text(summary.index_bits_per_weight),
-        )
+        kept = " (kept)" if number == outcome.kept else ""
+        _add_row(table, f"{one.price:g}{kept}" if number else "untrained", one, score, outcome)
+    for share, one in outcome.pruned.items():
+        _add_row(table, f"pruned to {100 * share:g} %", one, score, outcome)
     console = results_console()
     console.print(table)
     console.print(
@@ -103,7 +95,24 @@ def show(out: Path, document: Mapping[str, Any], score: Score, outcome: Outcome)
     )  # fmt: skip
 
 
+def _add_row(
+    table: rich.table.Table, name: str, one: Round, score: Score, outcome: Outcome
+) -> None:
+    summary, change = one.summary, [score.change_text(end, 2) for end in one.held_out]
+    table.add_row(
+        name,
+        f"{summary.writes:,}",
+        "" if summary.reduction is None else f"{summary.reduction:.2f}x",
+        "" if summary.net_reduction is None else f"{summary.net_reduction:.2f}x",
+        score.text(score.changed(outcome.reference.mean, one.held_out.mean), 2),
+        f"{change[0]} ({change[1]} to {change[2]})",
+        index_bits_text(summary.index_bits_per_weight),
+    )
+
+
 def _by_name(outcome: Outcome) -> dict[str, Round]:
     first, *others = outcome.rounds
     trained = enumerate(others, start=1)
-    return {"untrained": first} | {f"round {n}, price {one.price:g}": one for n, one in trained}
+    rounds = {"untrained": first} | {f"round {n}, price {one.price:g}": one for n, one in trained}
+    pruned = {f"pruned to {100 * share:g} %": one for share, one in outcome.pruned.items()}
+    return rounds | pruned
