@@ -373,7 +373,8 @@ def show(out: Path, task: Task, result: Result, document: Mapping[str, Any]) -> 
     if not fail:
         how = "one constant-amplitude pulse per write, taken to succeed; "
     console.print(
-        f"intervals over {over}; {how}"
+        f"reductions against `unsorted` in {document['config']['encoding']}; intervals over "
+        f"{over}; {how}"
         f"{len(result.digital)} tensors left digital; results in {out}/",
         highlight=False,
     )

@@ -227,8 +227,9 @@ def show(out: Path, combinations: Sequence[Combination], summary: Mapping[str, A
         console.print(f"FAILED {which}: {entry['error']}", highlight=False, markup=False)
     chips = summary["cells"][0]["chips"] if summary["cells"] else 0
     console.print(
-        f"{chips:,} chips each, intervals over chips (none where all are the same); a "
-        f"row for each in {out}/sweep.parquet, figures in {out}/summary.json",
+        f"{chips:,} chips each, intervals over chips (none where all are the same); reductions "
+        "against `unsorted` on the same crossbars and chips; a row for each in "
+        f"{out}/sweep.parquet, figures in {out}/summary.json",
         highlight=False,
     )
 
