@@ -189,17 +189,25 @@ def test_errors_name_the_argument(key):
         memsim.expected_writes(params, flipping, memsim.sample_chip(key, flipping))
 
 
+NARROW, WIDE = {}, {"columns": 40, "crossbars": 2, "encoding": "sign_magnitude"}
+
+
 @pytest.mark.parametrize(
-    "policy",
+    ("policy", "crossbars"),
     [
-        "unsorted", "sws", "sws-layer", "matched", "matched:tolerance=2", "aras",
-        "sws+stuck:p=0.5,low=3",
+        *((policy, NARROW) for policy in (
+            "unsorted", "sws", "sws-layer", "matched", "matched:tolerance=2", "aras",
+            "sws+stuck:p=0.5,low=3",
+        )),
+        *((policy, WIDE) for policy in ("unsorted", "sws", "matched", "matched:pool=none")),
+        ("matched", {"crossbars": 5, "schedule": "interleaved"}),
     ],
 )  # fmt: skip
-def test_at_its_defaults_the_penalty_lowers_what_any_policy_counts(key, policy):
+def test_at_its_defaults_the_penalty_lowers_what_any_policy_counts(key, policy, crossbars):
     rng = np.random.default_rng(0)
     params = {f"{i}": {"kernel": np.float32(rng.laplace(size=(64, 20)))} for i in range(2)}
-    plan = memsim.plan(params, memsim.CrossbarConfig(rows=32), memsim.Policy.parse(policy))
+    config = memsim.CrossbarConfig(rows=32, **crossbars)
+    plan = memsim.plan(params, config, memsim.Policy.parse(policy))
     chip = memsim.program(params, plan, memsim.sample_chip(key, plan))[1].chip
     scales = {name: {"kernel": plan.layers[f"{name}/kernel"].scale} for name in params}
 
