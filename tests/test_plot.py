@@ -269,3 +269,16 @@ def test_a_legend_of_long_names_stays_inside_its_chart():
     box, (axes,) = legend.get_window_extent(), figure.axes
     assert whole.x0 <= box.x0 < box.x1 <= whole.x1
     assert whole.y0 <= box.y0 < box.y1 <= axes.get_window_extent().y0
+
+
+def test_points_have_the_labels_that_are_given(summaries):
+    names = ["unsorted", "sws"]
+    figure = plot.accuracy_against_reduction(
+        dict.fromkeys(names, memsim.policies.Sws()),
+        {name: summaries[name] for name in names},
+        dict.fromkeys(names, (-0.01, -0.02, 0.0)),
+        0.9,
+        labels={"unsorted": "", "sws": "price 30"},
+    )
+    assert [text.get_text() for text in figure.axes[0].texts] == ["price 30"]
+    assert figure.axes[0].get_xlabel() == "reduction in cell writes"

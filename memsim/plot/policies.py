@@ -143,6 +143,7 @@ def accuracy_against_reduction(
     float_accuracy: float,
     title: str | None = None,
     measure: str = "accuracy",
+    labels: Mapping[str, str] | None = None,
 ) -> Figure:
     """Draws what each policy saves in writes against what it keeps of the accuracy.
 
@@ -155,6 +156,7 @@ def accuracy_against_reduction(
       float_accuracy: share of 1.
       title: of the chart; by default what is kept against what is saved.
       measure: `accuracy`; or `perplexity`: that of the float network, and changes are ratios to it.
+      labels: of the points; by default their tolerance and the low columns stucked.
     """
     lines = _lines(policies)
     figure = new_figure(8, 4.2 + 0.11 * len(lines))
@@ -181,15 +183,19 @@ def accuracy_against_reduction(
         for name, x, y in zip(names, reduction, percent, strict=True):
             stucked, tolerance = policies[name].stucking.low, _tolerance(policies[name])
             texts = [f"±{tolerance}"] * (tolerance > 0) + [f"{stucked}"] * (stucked > 0)
-            if texts:
+            text = ", ".join(texts) if labels is None else labels[name]
+            if text:
                 axes.annotate(
-                    ", ".join(texts), (x, y), xytext=(5, 4) if right else (-4, -9),
+                    text, (x, y), xytext=(5, 4) if right else (-4, -9),
                     textcoords="offset points", ha="left" if right else "right", fontsize=8,
                     color=colour,
                 )  # fmt: skip
     axes.set_xscale("log")
     reductions_on(axes.xaxis)
-    axes.set_xlabel("reduction in cell writes (at points: low columns stucked; ± tolerance)")
+    said = " (at points: low columns stucked; ± tolerance)" if labels is None else ""
+    axes.set_xlabel(f"reduction in cell writes{said}")
+    if labels is not None:  # room for words beside the first point
+        axes.margins(x=0.12)
     _scores_on(axes, float_accuracy, measure)
     legend_below(figure)
     tidy(axes, title or f"{measure.capitalize()} kept against writes saved", grid=True)

@@ -54,15 +54,17 @@ def save(
     whole = complete(kept.network, task.params)
     memsim.save_tensors(out / "codesigned.safetensors", named_leaves(whole), force=True)
     memsim.save_plan(out / "plan.safetensors", kept.plan, force=True)
-    rounds = _by_name(outcome)
+    rounds = dict(zip(_by_name(outcome), outcome.rounds, strict=False))  # pruned ones left out
     # a tolerance that only places makes no errors: the chart names none
     placed = memsim.Policy.parse(policy.name)
+    labels = {name: name.rpartition(", ")[2] for name in rounds}
     chart = plot.accuracy_against_reduction(
         dict.fromkeys(rounds, placed),
         {name: one.summary for name, one in rounds.items()},
         {name: one.held_out for name, one in rounds.items()},
         outcome.reference.mean,
         measure=score.name,
+        labels=labels,
     )
     shown = {score.name: {"float network": outcome.reference.mean}}
     figures, pictures = {"rounds": chart}, {"Rounds of co-design": "rounds"}
