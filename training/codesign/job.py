@@ -131,7 +131,9 @@ def _train(
         here, (train, offset, ends) = chains(turn, state.ends), state
         if of_turn % chosen.words_every == 0:
             held = here.cheapest(train.params, prices[turn])
-            offset = jax.tree.map(operator.sub, held, train.params)
+            # weights that stay near their words need not be moved far again
+            near = jax.tree.map(lambda w, word: w + chosen.pull * (word - w), train.params, held)
+            train, offset = train._replace(params=near), jax.tree.map(operator.sub, held, near)
         train, loss = update(train, offset, here.plan, jax.random.fold_in(key, number), *batch)
         if of_turn + 1 == chosen.steps:
             held = here.cheapest(train.params, prices[turn])

@@ -45,6 +45,10 @@ class CodesignOptions(options.WritingOptions, options.LearningOptions):
     words_every: Annotated[
         int, typer.Option(min=1, help="steps after which words are chosen afresh")
     ] = 4
+    pull: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="share of the way to its word that a weight is moved then"),
+    ] = 0.03
     rows: options.Rows = 128
     columns: options.Columns = 128
     crossbars: Annotated[
