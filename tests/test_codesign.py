@@ -337,6 +337,17 @@ def test_a_network_that_is_there_already_takes_no_writes(run, digits_weights, tm
     assert losses["--distill"] < 0.5 * losses["--no-distill"]
 
 
+def test_rounds_that_lose_too_much_are_told_and_none_is_kept(run, digits_weights, tmp_path):
+    options = ("--stuck-at", 0.5, "--chips", 1, "--steps", 1, "--max-drop", 0)
+    result = run(*options, "--out", tmp_path, prices=(9000,))
+    assert "`--max-drop` is 0, but every round loses more" in str(result.exception)
+    assert "untrained" in result.output  # the table is there, and so are the figures
+    report = json.loads((tmp_path / "codesign.json").read_text())
+    assert report["kept"] is None
+    assert len(report["policies"]) == 2
+    assert not (tmp_path / "codesigned.safetensors").exists()
+
+
 def test_crossbars_are_not_counted_over_an_old_network(run, digits_weights, tmp_path):
     result = run("--from", digits_weights, "--crossbars", 4, "--out", tmp_path)
     assert isinstance(result.exception, ValueError)

@@ -39,3 +39,8 @@ def main(chosen: CodesignOptions) -> None:
     document = describe(task, settings, outcome)
     save(out, task, policy, document, outcome)
     show(out, document, task.score, outcome)
+    if outcome.kept is None:
+        raise ValueError(
+            f"`--max-drop` is {chosen.max_drop:g}, but every round loses more on the examples that "
+            "choose: no network is kept. Lower the prices, train for more steps, or allow more."
+        )

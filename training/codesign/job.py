@@ -57,9 +57,6 @@ def run_rounds(
       config, policy: the crossbars, and how weights are placed.
       old: weight stationary, the network that the crossbars hold, whose places this one takes.
       hardware: whose prices net reductions are of.
-
-    Raises:
-      ValueError: no round keeps to the budget.
     """
     network, before = learned(task.params), None if old is None else learned(old)
     limits = weight_limits(network, chosen.clip) if chosen.clip else None

@@ -41,7 +41,7 @@ def describe(task: Task, settings: Mapping[str, Any], outcome: Outcome) -> dict[
         f"float_{score.name}_interval": [reference.low, reference.high],
         "baseline": dataclasses.asdict(outcome.baseline),
         "against": outcome.against,
-        "kept": list(rounds)[outcome.kept],
+        "kept": None if outcome.kept is None else list(rounds)[outcome.kept],
         "settings": dict(settings),
     }
 
@@ -50,10 +50,12 @@ def save(
     out: Path, task: Task, policy: memsim.Policy, document: dict[str, Any], outcome: Outcome
 ) -> None:
     """Writes the network that is kept, its plan, the chart, the page, and `codesign.json` last."""
-    kept, score = outcome.rounds[outcome.kept], task.score
-    whole = complete(kept.network, task.params)
-    memsim.save_tensors(out / "codesigned.safetensors", named_leaves(whole), force=True)
-    memsim.save_plan(out / "plan.safetensors", kept.plan, force=True)
+    score = task.score
+    if outcome.kept is not None:
+        kept = outcome.rounds[outcome.kept]
+        whole = complete(kept.network, task.params)
+        memsim.save_tensors(out / "codesigned.safetensors", named_leaves(whole), force=True)
+        memsim.save_plan(out / "plan.safetensors", kept.plan, force=True)
     rounds = dict(zip(_by_name(outcome), outcome.rounds, strict=False))  # pruned ones left out
     # a tolerance that only places makes no errors: the chart names none
     placed = memsim.Policy.parse(policy.name)
