@@ -94,7 +94,11 @@ CALLS = {
     draws.success_words: {"plan": PLAN, "chip": CHIP, "writing": WRITING},
     cells.parse_writing: {"text": "write-verify:low=2", "config": CONFIG},
     cells.scheme_writing: {"scheme": SCHEME, "config": CONFIG, "low": 1, "low_scheme": SCHEME},
-    memsim.writes_floor: {"params": PARAMS, "config": CONFIG, "squared_error": 1.0},
+    memsim.writes_floor: {
+        "params": PARAMS,
+        "config": memsim.CrossbarConfig(rows=8, bits=4),
+        "squared_error": 1.0,
+    },
     memsim.expected_writes: {"params": PARAMS, "plan": PLAN, "chip": CHIP, "width": 1.0},
     memsim.WordChains: {"plan": PLAN},
     CHAINS.cheapest: {"params": PARAMS, "price": 3.0},
