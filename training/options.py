@@ -167,6 +167,12 @@ class LearningOptions(TaskOptions):
         str | None, typer.Option(help="split of --train-data, by default its train split")
     ] = None
     test_batch: BatchSize = 250
+    clip: Annotated[
+        float, typer.Option(min=0, help="limit of weights, in deviations of their tensor; 0: none")
+    ] = 0.0
+    distill: Annotated[
+        bool, typer.Option(help="imitate the float network rather than learn the labels")
+    ] = True
 
     @property
     def images_to_learn(self) -> str | None:

@@ -19,7 +19,7 @@ from training.codesign.settings import CodesignOptions
 from training.data import Batch
 from training.evaluation import cross_entropy, distillation
 from training.finetune import complete, learned
-from training.finetune.steps import weight_limits, within
+from training.finetune.steps import clipped, weight_limits, within
 from training.float_training import TrainState, descend
 from training.runs import run_steps
 from training.tasks import Task
@@ -60,9 +60,7 @@ def run_rounds(
     """
     network, before = learned(task.params), None if old is None else learned(old)
     limits = weight_limits(network, chosen.clip) if chosen.clip else None
-    start = network
-    if limits is not None:
-        start = jax.tree.map(lambda w, limit: jnp.clip(w, -limit, limit), network, limits)
+    start = network if limits is None else clipped(network, limits)
     known: dict[int, memsim.WordChains] = {}
 
     def chains(number: int, ends: tuple[PyTree, ...]) -> memsim.WordChains:

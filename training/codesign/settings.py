@@ -65,12 +65,6 @@ class CodesignOptions(options.WritingOptions, options.LearningOptions):
     ] = 4
     batch: Annotated[int, typer.Option(min=1, help="images, or windows of a text, per step")] = 64
     learning_rate: Annotated[float, typer.Option(help="learning rate of Adam at its peak")] = 1e-3
-    clip: Annotated[
-        float, typer.Option(min=0, help="limit of weights, in deviations of their tensor; 0: none")
-    ] = 0.0
-    distill: Annotated[
-        bool, typer.Option(help="imitate the float network rather than learn the labels")
-    ] = True
     max_drop: Annotated[
         float,
         typer.Option(

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import rich.progress
@@ -16,7 +15,7 @@ from memsim.selection import is_floating, leaf_name, named_leaves
 from training.evaluation import Apply, make_test, program_chips, unstack
 from training.finetune.report import Evaluation, Outcome
 from training.finetune.settings import FinetuneOptions
-from training.finetune.steps import Objective, weight_limits, within
+from training.finetune.steps import Objective, clipped, weight_limits, within
 from training.finetune.tuning import Descent, Replan, Step, Tuning, tune_each, tune_robust
 from training.runs import run_steps
 from training.tasks import Task, load_like
@@ -132,7 +131,7 @@ def make_descent(bench: Bench, chosen: FinetuneOptions) -> Descent:
         params = load_like("start", str(chosen.start), bench.start)
     if chosen.clip:
         limits = weight_limits(bench.start, chosen.clip)
-        params = jax.tree.map(lambda w, limit: jnp.clip(w, -limit, limit), params, limits)
+        params = clipped(params, limits)
         optimizer = optax.chain(optimizer, within(limits))
     return Descent(params, bench.replan, optimizer, schedule, chosen.refresh)
 

@@ -45,12 +45,6 @@ class FinetuneOptions(options.WritingOptions, options.ReadOptions, options.Learn
     refresh: Annotated[
         int, typer.Option(min=0, help="plan afresh every so many steps; 0: never")
     ] = 0
-    clip: Annotated[
-        float, typer.Option(min=0, help="limit of weights, in deviations of their tensor; 0: none")
-    ] = 0.0
-    distill: Annotated[
-        bool, typer.Option(help="imitate the float network rather than learn the labels")
-    ] = True
     write_price: Annotated[
         float, typer.Option(min=0, help="loss that one write per weight counts as")
     ] = 0.0

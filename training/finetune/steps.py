@@ -152,6 +152,11 @@ def weight_limits(params: PyTree, deviations: float) -> PyTree:
     return jax.tree.map(limit, params)
 
 
+def clipped(params: PyTree, limits: PyTree) -> PyTree:
+    """Returns the weights, none of them past its limit."""
+    return jax.tree.map(lambda w, limit: jnp.clip(w, -limit, limit), params, limits)
+
+
 def within(limits: PyTree) -> optax.GradientTransformation:
     """Keeps weights between `-limits` and `limits`: the last transformation of a chain."""
 
