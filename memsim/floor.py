@@ -27,7 +27,8 @@ __all__ = ["writes_floor"]
 
 # Prices of a write, in squared code errors, at which errors are traded; each gives a bound.
 _PRICES = 2.0 ** np.arange(-2, 13)
-# Steps of the ascent to the best 1-tree, and the share of the bound that the first ones move by.
+# Steps of the ascent to the best 1-tree; the share of the longest distance that the first one moves
+# stops by, and what is left of it from each to the next.
 _ASCENT, _STEP, _SHRINK = 150, 0.05, 0.95
 # Sums of distances are not exact.
 _ROUNDING = 1e-4

@@ -52,8 +52,7 @@ class Outcome(NamedTuple):
     Attributes:
       rounds: the first is the network as it was.
       kept: number of the one of fewest writes within the budget; None if none keeps to it.
-      pruned: over an old network, what is left of its update where only the largest moves are
-        written, by the share of them.
+      pruned: over an old network, updates of which only the largest moves are written, by name.
       baseline: what the network as it was takes, see `measure_rounds`.
       against: what that is, in words.
       reference: score of the float network on the examples held out, with its interval.
@@ -62,7 +61,7 @@ class Outcome(NamedTuple):
 
     rounds: list[Round]
     kept: int | None
-    pruned: dict[float, Round]
+    pruned: dict[str, Round]
     baseline: memsim.Summary
     against: str
     reference: Interval
@@ -89,9 +88,8 @@ def measure_rounds(
         itself.
     """
     start, score = networks[0], task.score
-    progress = bar.add_task(
-        "measuring the rounds", total=1 + len(networks) + (len(_SHARES) if old is not None else 0)
-    )
+    shares = () if old is None else _SHARES
+    progress = bar.add_task("measuring the rounds", total=1 + len(networks) + len(shares))
     test = make_test(lambda params, x: task.apply(complete(params, task.params), x), score)
     keys = jax.random.split(jax.random.key(chosen.seed), chosen.chips_tested)
     (reference,) = test([start], task.batches())
@@ -128,12 +126,12 @@ def measure_rounds(
         return Round(price, network, plan, summary, *changes)
 
     rounds = list(map(measure, [0.0, *chosen.price], networks, plans))
-    pruned = {}
-    if old is not None:
-        pruned = {
-            share: measure(0.0, prune_update(start, old, plans[0], share), plans[0])
-            for share in _SHARES
-        }
+    pruned = {
+        f"pruned to {100 * share:g} %": measure(
+            0.0, prune_update(start, old, plans[0], share), plans[0]
+        )
+        for share in shares
+    }
     return Outcome(
         rounds,
         _fewest_within(rounds, score, chosen.max_drop),

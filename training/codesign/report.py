@@ -21,7 +21,7 @@ from training.tasks import Task
 
 def describe(task: Task, settings: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
     """Puts the figures down as `codesign.json` holds them."""
-    rounds = _by_name(outcome)
+    rounds = _by_name(outcome) | outcome.pruned
     summaries = {name: one.summary for name, one in rounds.items()}
     config = outcome.rounds[0].plan.config
     mapped = outcome.baseline.layers
@@ -56,7 +56,7 @@ def save(
         whole = complete(kept.network, task.params)
         memsim.save_tensors(out / "codesigned.safetensors", named_leaves(whole), force=True)
         memsim.save_plan(out / "plan.safetensors", kept.plan, force=True)
-    rounds = dict(zip(_by_name(outcome), outcome.rounds, strict=False))  # pruned ones left out
+    rounds = _by_name(outcome)
     # a tolerance that only places makes no errors: the chart names none
     placed = memsim.Policy.parse(policy.name)
     labels = {name: name.rpartition(", ")[2] for name in rounds}
@@ -89,8 +89,8 @@ def show(out: Path, document: Mapping[str, Any], score: Score, outcome: Outcome)
     for number, one in enumerate(outcome.rounds):
         kept = " (kept)" if number == outcome.kept else ""
         _add_row(table, f"{one.price:g}{kept}" if number else "untrained", one, score, outcome)
-    for share, one in outcome.pruned.items():
-        _add_row(table, f"pruned to {100 * share:g} %", one, score, outcome)
+    for name, one in outcome.pruned.items():
+        _add_row(table, name, one, score, outcome)
     console = results_console()
     console.print(table)
     console.print(
@@ -117,6 +117,4 @@ def _add_row(
 def _by_name(outcome: Outcome) -> dict[str, Round]:
     first, *others = outcome.rounds
     trained = enumerate(others, start=1)
-    rounds = {"untrained": first} | {f"round {n}, price {one.price:g}": one for n, one in trained}
-    pruned = {f"pruned to {100 * share:g} %": one for share, one in outcome.pruned.items()}
-    return rounds | pruned
+    return {"untrained": first} | {f"round {n}, price {one.price:g}": one for n, one in trained}
