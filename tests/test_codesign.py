@@ -251,6 +251,9 @@ def test_the_job_leaves_a_network_that_programs_as_reported(run, tmp_path):
     assert memsim.summarize(programming, plan).writes_per_pass[-1] == kept["writes"]
     assert report["baseline"]["writes"] / kept["writes"] == pytest.approx(kept["reduction"])
     assert "250 images held out" in result.output
+    halves = kept["planning_accuracy_change"], kept["accuracy_change"]
+    assert kept["everywhere_accuracy_change"] == pytest.approx(sum(halves) / 2)
+    assert f"kept: {100 * kept['everywhere_accuracy_change']:+.2f} (" in result.output
     assert (tmp_path / "rounds.png").is_file()
     assert "Rounds of co-design" in (tmp_path / "report.html").read_text()
     assert isinstance(run("--out", tmp_path).exception, FileExistsError)

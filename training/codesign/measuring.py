@@ -34,8 +34,8 @@ class Round(NamedTuple):
       network: its weights, as they are programmed.
       plan: where they are.
       summary: of a steady pass, or of deploying it over an old network; means over chips.
-      planning, held_out: change of the score on the examples that choose the round, and on the
-        others.
+      planning, held_out, everywhere: change of the score on the examples that choose the round, on
+        the others, and on all.
     """
 
     price: float
@@ -44,6 +44,7 @@ class Round(NamedTuple):
     summary: memsim.Summary
     planning: Interval
     held_out: Interval
+    everywhere: Interval
 
 
 class Outcome(NamedTuple):
@@ -120,7 +121,8 @@ def measure_rounds(
         values = test(held, task.batches())
         summary = with_net_reduction(with_reduction(summary, baseline), baseline, hardware)
         changes = (
-            score.compare(values[:, part], reference[part]) for part in (planning, ~planning)
+            score.compare(values[:, part], reference[part])
+            for part in (planning, ~planning, planning | ~planning)
         )
         bar.advance(progress)
         return Round(price, network, plan, summary, *changes)

@@ -35,6 +35,8 @@ def describe(task: Task, settings: Mapping[str, Any], outcome: Outcome) -> dict[
             score.change: one.held_out.mean,
             f"{score.change}_interval": [one.held_out.low, one.held_out.high],
             f"planning_{score.change}": one.planning.mean,
+            f"everywhere_{score.change}": one.everywhere.mean,
+            f"everywhere_{score.change}_interval": [one.everywhere.low, one.everywhere.high],
         }
     return document | {
         f"float_{score.name}": reference.mean,
@@ -93,6 +95,12 @@ def show(out: Path, document: Mapping[str, Any], score: Score, outcome: Outcome)
         _add_row(table, name, one, score, outcome)
     console = results_console()
     console.print(table)
+    if outcome.kept is not None:
+        ends = [score.change_text(end, 2) for end in outcome.rounds[outcome.kept].everywhere]
+        console.print(
+            f"kept: {ends[0]} ({ends[1]} to {ends[2]}) on all {score.examples}, those that chose "
+            "it included", highlight=False,
+        )  # fmt: skip
     console.print(
         f"{outcome.against}; {width_text(document['config'])}; results in {out}/",
         highlight=False, markup=False,
