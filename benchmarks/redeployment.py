@@ -5,7 +5,7 @@
 `DIR` holds ResNet-20 and images of CIFAR-10, as `python -m training.reproduce --assets DIR` takes
 them. The images are made dull and noisy, as of a camera at dusk, and the network is fine-tuned for
 them: both are left in `runs/redeployment/`. Then `python -m training.codesign --from` deploys it,
-16 words a row, weight stationary. About ten minutes on two cores.
+16 words a row, weight stationary.
 """
 
 import argparse
