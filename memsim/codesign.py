@@ -12,12 +12,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
 from memsim._checks import check_kind, check_number
+from memsim.chip import Chip, Stuck
+from memsim.codes import decode
 from memsim.config import MATCHED_BITS
-from memsim.network import check_belongs, put_back
+from memsim.network import check_belongs, check_chip, put_back
 from memsim.planning import Plan
 from memsim.policies._recoding.walk import words_of_codes
 from memsim.selection import by_output, from_output, named_leaves, slice_of, tensor_name
@@ -92,57 +95,78 @@ class WordChains:
         layers = {name: layer._replace(delta=None) for name, layer in plan.layers.items()}
         plan = plan._replace(layers=layers)
         self.plan = plan
-        codes = np.arange(config.min_code, config.max_code + 1)
-        self._words = words_of_codes(config).astype(np.int64)
-        self._values = np.full(1 << max(config.column_masks).bit_length(), np.inf, np.float32)
         # of the two ends of the range the nearer: what is programmed goes no further
-        within = np.abs(codes) <= config.max_code
-        self._values[self._words[within]] = (codes - config.min_code)[within]
+        codes = np.arange(config.min_code, config.max_code + 1)
+        programmed = np.maximum(codes, -config.max_code) - config.min_code
+        self._words = words_of_codes(config)[programmed]
+        every = jnp.arange(1 << max(config.column_masks).bit_length(), dtype=config.word_dtype)
+        self._values = np.asarray(decode(every, config)).astype(np.int32) - config.min_code
         self._weights = _in_turn(plan)
         self._old = None if old is None else self._codes(named_leaves(old))
 
-    def cheapest(self, params: PyTree, price: float | Mapping[str, float]) -> PyTree:
+    def cheapest(
+        self, params: PyTree, price: float | Mapping[str, float], chip: Chip | None = None
+    ) -> PyTree:
         """Moves weights to the words of least squared error plus price times writes.
 
         Exact for each place through a whole pass; the pass before is taken to have left the words
         that it would without moving, unless it is an old network that did. Afterwards the largest
-        weight of each scale is put back at its end.
+        weight of each scale is put back at its end, unless the words are of one chip.
 
         Args:
           params: pytree of the network that the plan was made for; weights may have moved since.
           price: what a write less makes up for, in squared code errors; of each layer by name, or
             of all.
+          chip: whose stuck cells are known: each weight goes to a word that its place can hold.
 
         Returns:
-          The same pytree, every mapped tensor float32 on the grid of its codes, NumPy.
+          The same pytree, every mapped tensor float32 on the grid of its codes, NumPy: what to
+          program, and what is held then.
 
         Raises:
-          ValueError: another network; weights that are NaN, infinite or traced; a price that is
-            negative or missing.
+          ValueError: another network or a chip of another; weights that are NaN, infinite or
+            traced; a price that is negative or missing.
+
+        With a cell that is stuck in its highest bit a weight of 60 becomes 64, not 124:
+
+        >>> import jax, jax.numpy as jnp, numpy as np, memsim
+        >>> params = {"kernel": np.float32([[60], [127]])}
+        >>> config = memsim.CrossbarConfig(rows=2, encoding="sign_magnitude")
+        >>> plan = memsim.plan(params, config, memsim.Policy.parse("unsorted"))
+        >>> stuck = jnp.uint8([[64, 0]])
+        >>> chip = memsim.with_faults(jax.random.key(0), 0 * stuck, stuck)
+        >>> memsim.program(params, plan, chip)[0]["kernel"].ravel().tolist()
+        [124.0, 127.0]
+        >>> held = memsim.WordChains(plan).cheapest(params, 0.0, chip)
+        >>> memsim.program(held, plan, chip)[0]["kernel"].ravel().tolist()
+        [64.0, 127.0]
         """
         from memsim.policies._matching.chains import follow_cheaply  # compiles: slow to import
 
         config, leaves = self.plan.config, named_leaves(params)
-        masks = np.asarray(config.column_masks, np.int64)
+        masks = np.asarray(config.column_masks, np.int32)
         codes = self._codes(leaves)
         before = codes if self._old is None else self._old
-        held = self._left_by(before)
+        stuck = self._stuck(chip)
+        held = self._left_by(before) & ~(stuck.at_0 | stuck.at_1) | stuck.at_1
         moved = []
         for name, weights in self._weights.items():
             of_layer: Any = price.get(name) if isinstance(price, Mapping) else price
             check_number(f"price of {name}", of_layer, "a write makes up for 0 or more", 0)
             here, own = weights >= 0, codes[name]
             asked = np.where(here, own[weights] - config.min_code, -1).astype(np.int32)
-            chosen = follow_cheaply(asked, held, of_layer, self._values, self._words, masks)
+            chosen = follow_cheaply(asked, held, of_layer, self._values, self._words, masks, stuck)
             after = own.copy()
-            after[weights[here]] = chosen[here] + config.min_code
+            after[weights[here]] = np.maximum(chosen[here] + config.min_code, -config.max_code)
             layer = self.plan.layers[name]
-            # the largest weight of each scale stays at its end: a plan made afresh has that scale
-            scales = layer.matrix.outputs if config.scale_per == "output" else 1
-            ends = before[name]
-            largest = np.argmax(np.abs(ends).reshape(scales, -1), axis=1)
-            largest += np.arange(scales) * (own.size // scales)
-            after[largest] = np.sign(ends[largest]) * config.max_code
+            if chip is None:
+                # the largest weight of each scale stays at its end: a plan made afresh has that
+                # scale
+                scales = layer.matrix.outputs if config.scale_per == "output" else 1
+                ends = before[name]
+                largest = np.argmax(np.abs(ends).reshape(scales, -1), axis=1)
+                largest += np.arange(scales) * (own.size // scales)
+                after[largest] = np.sign(ends[largest]) * config.max_code
             tensor = from_output(after.astype(np.float32), layer.matrix)
             moved.append(tensor * np.asarray(layer.scale))
         layers = {name: self.plan.layers[name] for name in self._weights}
@@ -166,10 +190,19 @@ class WordChains:
         codes: np.ndarray = by_output(rounded, layer.matrix.slice_axes).reshape(-1)
         return codes
 
+    def _stuck(self, chip: Chip | None) -> Stuck:
+        """Gives the stuck bits of each place, int32 [places]."""
+        if chip is None:
+            none = np.zeros(next(iter(self._weights.values())).shape[1], np.int32)
+            return Stuck(none, none)
+        check_chip(self.plan, chip)
+        words = (np.asarray(of, np.int32) for of in (chip.stuck_at_0, chip.stuck_at_1))
+        return Stuck(*(of.reshape(-1) for of in words))
+
     def _left_by(self, codes: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Gives what a pass leaves in each place, int64 words; erased ones where it writes none."""
+        """Gives what a pass leaves in each place, int32 words; erased ones where it writes none."""
         places = next(iter(self._weights.values())).shape[1]
-        held = np.zeros(places, np.int64)
+        held = np.zeros(places, np.int32)
         for name, weights in self._weights.items():
             words = self._words[codes[name] - self.plan.config.min_code]
             for step in weights:

@@ -62,6 +62,41 @@ def test_no_other_words_cost_less(encoding, cell_bits):
         assert cost == pytest.approx(least, abs=1e-4)
 
 
+@pytest.mark.parametrize("cell_bits", [1, 2])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_around_stuck_cells_no_other_words_cost_less(encoding, cell_bits):
+    config = memsim.CrossbarConfig(rows=3, bits=3, encoding=encoding, cell_bits=cell_bits)
+    rng = np.random.default_rng(1)
+    params = {"kernel": rng.standard_normal((3, 3)).astype(np.float32)}
+    plan = memsim.plan(params, config, memsim.policies.Unsorted())
+    chains, words = memsim.WordChains(plan), words_by_code(config)
+    scale = float(plan.layers["kernel"].scale)
+    codes = range(-config.max_code, config.max_code + 1)
+    asked = np.rint(params["kernel"] / scale)
+    every = jnp.arange(1 << config.bits, dtype=config.word_dtype)
+    read = memsim.codes.decode(every, config).tolist()
+    for seed, price in itertools.product(range(5), (0.0, 0.7, 5.0)):
+        chip = memsim.sample_chip(jax.random.key(seed), plan, 0.25, 0.25)
+        chosen = np.rint(chains.cheapest(params, price, chip)["kernel"] / scale).astype(int)
+        for row in range(3):
+            at_0, at_1 = int(chip.stuck_at_0[0, row]), int(chip.stuck_at_1[0, row])
+
+            def left(code, at_0=at_0, at_1=at_1):
+                return words[code] & ~at_0 | at_1
+
+            def cost(codes, row=row, left=left, price=price):
+                """Squared errors of what is read, and writes, of codes programmed in turn."""
+                last, total = left(int(asked[row, -1])), 0.0
+                for code, wanted in zip(codes, asked[row], strict=True):
+                    total += (read[left(code)] - wanted) ** 2
+                    total += price * cells_changed(last, left(code), config)
+                    last = left(code)
+                return total
+
+            least = min(map(cost, itertools.product(codes, repeat=3)))
+            assert cost(chosen[row]) == pytest.approx(least, abs=1e-4)
+
+
 @pytest.fixture
 def network():
     rng = np.random.default_rng(1)
@@ -257,6 +292,27 @@ def test_the_job_leaves_a_network_that_programs_as_reported(run, tmp_path):
     assert (tmp_path / "rounds.png").is_file()
     assert "Rounds of co-design" in (tmp_path / "report.html").read_text()
     assert isinstance(run("--out", tmp_path).exception, FileExistsError)
+
+
+def test_on_chips_with_stuck_cells_words_go_around_them(run, tmp_path):
+    options = ("--stuck-at", 0.02, "--chips", 2, "--writing", "write-verify")
+    result = run(*options, "--out", tmp_path, prices=(50,))
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "codesign.json").read_text())
+    plan = memsim.load_plan(tmp_path / "plan.safetensors")
+    source = memsim.open_checkpoint(tmp_path / "codesigned.safetensors")
+    params = {name: source.load(name) for name in source.tensors}
+    chip = memsim.sample_chip(jax.random.key(7), plan, 0.01, 0.01)
+    words = memsim.WordChains(plan).cheapest(params, 1.0, chip)
+    for name, layer in plan.layers.items():
+        tensor = name.split("[")[0]
+        scale = np.asarray(layer.scale)
+        error, nearest = (
+            np.abs(memsim.program(one, plan, chip)[0][tensor] - params[tensor]).mean() / scale
+            for one in (params, words)
+        )
+        assert nearest < 0.8 * error
+    assert report["policies"]["untrained"]["accuracy"] > 0.9
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from jaxtyping import Array, Key, PyTree
 
 import memsim
 from memsim.sensitivity import layer_sensitivity
-from training.codesign.measuring import Outcome, measure_rounds, program_over
+from training.codesign.measuring import Outcome, for_chip, measure_rounds, program_over
 from training.codesign.settings import CodesignOptions
 from training.data import Batch
 from training.evaluation import cross_entropy, distillation
@@ -73,9 +73,9 @@ def run_rounds(
 
     prices = _prices(task, start, config, chosen)
     training = _train(task, start, limits, before, chains, prices, chosen, bar)
-    plans = [chains(number, training.ends).plan for number in range(len(chosen.price))]
-    networks, plans = [network, *training.ends], [plans[0], *plans]
-    return measure_rounds(task, networks, plans, before, chosen, hardware, bar)
+    used = [chains(number, training.ends) for number in range(len(chosen.price))]
+    networks, used = [network, *training.ends], [used[0], *used]
+    return measure_rounds(task, networks, used, before, chosen, hardware, bar)
 
 
 def _prices(
@@ -124,12 +124,16 @@ def _train(
     def step(number: int, state: Training, batch: Batch) -> tuple[Training, Mapping[str, Any]]:
         turn, of_turn = divmod(number, chosen.steps)
         here, (train, offset, ends) = chains(turn, state.ends), state
+        # a chip for every choice of words
+        of_chip = jax.random.fold_in(key, number - of_turn % chosen.words_every)
         if of_turn % chosen.words_every == 0:
-            held = here.cheapest(train.params, prices[turn])
+            words = here.cheapest(train.params, prices[turn])
             # weights that stay near their words need not be moved far again
-            near = jax.tree.map(lambda w, word: w + chosen.pull * (word - w), train.params, held)
+            near = jax.tree.map(lambda w, word: w + chosen.pull * (word - w), train.params, words)
+            _, held = for_chip(of_chip, words, here, chosen)
             train, offset = train._replace(params=near), jax.tree.map(operator.sub, held, near)
-        train, loss = update(train, offset, here.plan, jax.random.fold_in(key, number), *batch)
+        of_step = jax.random.fold_in(key, number)
+        train, loss = update(train, offset, here.plan, of_chip, of_step, *batch)
         if of_turn + 1 == chosen.steps:
             held = here.cheapest(train.params, prices[turn])
             ends = (*ends[:turn], held, *ends[turn + 1 :])
@@ -154,7 +158,8 @@ def _update(
     state: TrainState,
     offset: PyTree,
     plan: memsim.Plan,
-    key: Key[Array, ""],
+    of_chip: Key[Array, ""],
+    of_step: Key[Array, ""],
     inputs: Array,
     labels: Array,
     *,
@@ -163,19 +168,22 @@ def _update(
     chosen: CodesignOptions,
     optimizer: optax.GradientTransformation,
 ) -> tuple[TrainState, Array]:
-    """Takes a step: the loss is of the words chosen, on another chip each time if chips differ.
+    """Takes a step: the loss is of the words chosen, as they are written if writes fail.
+
+    Args:
+      of_chip, of_step: keys of the chip that the words were chosen for, and of mixtures.
 
     References:
       Beyer et al., Knowledge distillation: a good teacher is patient and consistent, CVPR 2022: of
       mixed images a teacher says more than of those that it knows by heart.
     """
     if chosen.distill:  # the float network teaches, of mixed images too
-        inputs = mix_images(key, inputs)
+        inputs = mix_images(of_step, inputs)
 
     def loss(params: PyTree) -> Array:
         on_chip = jax.tree.map(operator.add, params, offset)
-        if chosen.chips_differ:
-            chip = memsim.sample_chip(key, plan, chosen.stuck_at / 2, chosen.stuck_at / 2)
+        if chosen.writing is not None:
+            chip = memsim.sample_chip(of_chip, plan, chosen.stuck_at / 2, chosen.stuck_at / 2)
             on_chip, _ = program_over(old, on_chip, plan, chip, chosen)
         logits = task.apply(complete(on_chip, task.params), inputs)
         if not chosen.distill:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import rich.progress
-from jaxtyping import Num, PyTree
+from jaxtyping import Array, Key, Num, PyTree
 
 import memsim
 from memsim.hardware import with_net_reduction
@@ -22,6 +22,9 @@ from training.tasks import Task
 # What a new network is programmed by over an old one, exactly: in the old one's places all policies
 # write the same cells.
 _KEPT, _AFRESH = ("unsorted",), ("sws", "flip-n-write", "aras")
+# What a write makes up for, in squared code errors, where words go around stuck cells: the nearest
+# words, of those that are as near the ones of fewest writes.
+_AROUND = 1.0
 # Of an update, the shares that pruning is tried at.
 _SHARES = (0.3, 0.1, 0.03)
 
@@ -72,7 +75,7 @@ class Outcome(NamedTuple):
 def measure_rounds(
     task: Task,
     networks: list[PyTree],
-    plans: list[memsim.Plan],
+    chains: list[memsim.WordChains],
     old: PyTree | None,
     chosen: CodesignOptions,
     hardware: memsim.Hardware,
@@ -84,11 +87,11 @@ def measure_rounds(
     network, what takes fewest writes without a choice of words.
 
     Args:
-      networks, plans: the first of them as it was.
+      networks, chains: the first of them as it was.
       old: weight stationary, the network that the chips hold before; None where each follows on
         itself.
     """
-    start, score = networks[0], task.score
+    start, score, config = networks[0], task.score, chains[0].plan.config
     shares = () if old is None else _SHARES
     progress = bar.add_task("measuring the rounds", total=1 + len(networks) + len(shares))
     test = make_test(lambda params, x: task.apply(complete(params, task.params), x), score)
@@ -96,11 +99,11 @@ def measure_rounds(
     (reference,) = test([start], task.batches())
     planning = _planning_half(reference.size, chosen.seed)
 
-    def count(network: PyTree, plan: memsim.Plan) -> tuple[list[PyTree], memsim.Summary]:
-        held, summaries = [], []
+    def count(network: PyTree, of: memsim.WordChains) -> tuple[list[PyTree], memsim.Summary]:
+        held, summaries, plan = [], [], of.plan
         for key in keys:
-            chip = memsim.sample_chip(key, plan, chosen.stuck_at / 2, chosen.stuck_at / 2)
-            on_chip, programming = program_over(old, network, plan, chip, chosen)
+            chip, words = for_chip(key, network, of, chosen)
+            on_chip, programming = program_over(old, words, plan, chip, chosen)
             held.append(on_chip)
             summary = memsim.summarize(programming, plan)
             # an old network's index is there already
@@ -108,16 +111,17 @@ def measure_rounds(
         return held, memsim.mean_over_chips(summaries)
 
     if old is None:
-        usual = dataclasses.replace(plans[0].config, encoding="twos_complement")
-        _, baseline = count(start, memsim.plan(start, usual, memsim.policies.Unsorted()))
+        usual = dataclasses.replace(config, encoding="twos_complement")
+        plan = memsim.plan(start, usual, memsim.policies.Unsorted())
+        _, baseline = count(start, memsim.WordChains(plan))
         against = "a steady pass against `unsorted` twos_complement before training"
     else:
-        best, baseline = _best_update(start, old, plans[0].config, chosen)
+        best, baseline = _best_update(start, old, config, chosen)
         against = f"deployed over {chosen.old}, against {best} of the network as it is"
     bar.advance(progress)
 
-    def measure(price: float, network: PyTree, plan: memsim.Plan) -> Round:
-        held, summary = count(network, plan)
+    def measure(price: float, network: PyTree, of: memsim.WordChains) -> Round:
+        held, summary = count(network, of)
         values = test(held, task.batches())
         summary = with_net_reduction(with_reduction(summary, baseline), baseline, hardware)
         changes = (
@@ -125,12 +129,12 @@ def measure_rounds(
             for part in (planning, ~planning, planning | ~planning)
         )
         bar.advance(progress)
-        return Round(price, network, plan, summary, *changes)
+        return Round(price, network, of.plan, summary, *changes)
 
-    rounds = list(map(measure, [0.0, *chosen.price], networks, plans))
+    rounds = list(map(measure, [0.0, *chosen.price], networks, chains))
     pruned = {
         f"pruned to {100 * share:g} %": measure(
-            0.0, prune_update(start, old, plans[0], share), plans[0]
+            0.0, prune_update(start, old, chains[0].plan, share), chains[0]
         )
         for share in shares
     }
@@ -162,6 +166,14 @@ def prune_update(new: PyTree, old: PyTree, plan: memsim.Plan, share: float) -> P
         far = moved >= np.quantile(moved, 1 - share)
         merged.append(np.where(far, leaf, before[name]))
     return jax.tree.unflatten(jax.tree.structure(new), merged)
+
+
+def for_chip(
+    key: Key[Array, ""], network: PyTree, chains: memsim.WordChains, chosen: CodesignOptions
+) -> tuple[memsim.Chip, PyTree]:
+    """Draws a chip, and gives the words that a network has on it: around its known stuck cells."""
+    chip = memsim.sample_chip(key, chains.plan, chosen.stuck_at / 2, chosen.stuck_at / 2)
+    return chip, chains.cheapest(network, _AROUND, chip) if chosen.stuck_at else network
 
 
 def program_over(

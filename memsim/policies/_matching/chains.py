@@ -5,6 +5,8 @@ import math
 import numba
 import numpy as np
 
+from memsim.chip import Stuck
+
 __all__ = ["follow_cheaply"]
 
 # Places looked at side by side, one in each lane of a vector instruction.
@@ -18,6 +20,7 @@ def follow_cheaply(
     values: np.ndarray,
     words: np.ndarray,
     masks: np.ndarray,
+    stuck: Stuck,
 ) -> np.ndarray:
     """Finds, for every place, the codes of least squared error plus price times cell changes.
 
@@ -26,31 +29,35 @@ def follow_cheaply(
 
     Args:
       codes: int32 [steps, places], from the lowest code; -1 where a place is not programmed.
-      held: int64 [places], the word before; returned: the word afterwards.
+      held: int32 [places], the word before; returned: the word afterwards.
       price: what a cell that changes costs, in squared code errors.
-      values: float32 [words], the code of a word, infinite for a word that stands for none.
-      words: int64 [codes], the word of a code.
-      masks: int64 [cells], the bits of each cell.
+      values: int32 [words], the code that a word is read as.
+      words: int32 [codes], the word that a code is programmed with.
+      masks: int32 [cells], the bits of each cell.
+      stuck: int32 [places], bits that cannot change, and how they are.
 
     Returns:
-      int32 [steps, places], the codes chosen; -1 where there are none.
+      int32 [steps, places], the codes held then, and to program; -1 where there are none.
     """
     chosen = np.full(codes.shape, -1, np.int32)
     used = np.flatnonzero((codes >= 0).any(axis=0))
+    at_1 = stuck.at_1[used]
+    frozen = stuck.at_0[used] | at_1
     here = np.full((len(codes), used.size), -1, np.int32)
-    _follow(codes[:, used], held[used], np.float32(price), values, masks, here)
-    chosen[:, used] = here
+    _follow(codes[:, used], held[used], np.float32(price), values, words, masks, frozen, at_1, here)
     last = len(codes) - 1 - np.argmax(here[::-1] >= 0, axis=0)
-    held[used] = words[here[last, np.arange(used.size)]]
+    held[used] = here[last, np.arange(used.size)]
+    chosen[:, used] = np.where(here >= 0, values[here], -1)
     return chosen
 
 
 @numba.njit(cache=True, nogil=True, parallel=True)
-def _follow(codes, held, price, values, masks, chosen):  # type: ignore[no-untyped-def]
+def _follow(codes, held, price, values, words, masks, frozen, at_1, chosen):  # type: ignore[no-untyped-def]
     steps, places = codes.shape
     for block in numba.prange((places + _LANES - 1) // _LANES):
         first, lanes = block * _LANES, min(_LANES, places - block * _LANES)
-        here = codes[:, first : first + lanes]
+        side_by_side = slice(first, first + lanes)
+        here = codes[:, side_by_side]
         cost = np.full((values.size, lanes), np.float32(math.inf))
         for lane in range(lanes):
             cost[held[first + lane], lane] = 0
@@ -66,13 +73,13 @@ def _follow(codes, held, price, values, masks, chosen):  # type: ignore[no-untyp
             # each word is reached from the cheapest before it, at a price for every cell
             for mask in masks:
                 _spread(cost, origin[k], mask, prices)
-            _add_errors(cost, values, wanted)
+            _add_errors(cost, values, words, wanted, frozen[side_by_side], at_1[side_by_side])
         # from the best end back to the start
         for lane in range(lanes):
             word = int(np.argmin(cost[:, lane]))
             for k in range(steps - 1, -1, -1):
                 if here[k, lane] >= 0:
-                    chosen[k, first + lane] = np.int32(values[word])
+                    chosen[k, first + lane] = word
                 word = int(origin[k, word, lane])
 
 
@@ -109,18 +116,24 @@ def _spread(cost, origin, mask, prices):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _add_errors(cost, values, wanted):  # type: ignore[no-untyped-def]
+def _add_errors(cost, values, words, wanted, frozen, at_1):  # type: ignore[no-untyped-def]
     """Adds what each word is off by, where one is programmed; the least is 0 again.
 
     Args:
       cost: float32 [words, lanes]; changed.
-      values: float32 [words], the code of a word.
+      values: int32 [words], the code that a word is read as.
+      words: int32 [codes], the word that a code is programmed with.
       wanted: float32 [lanes], the code that is programmed; -1 for none.
+      frozen, at_1: int32 [lanes], bits of stuck cells, and those of them that are 1.
     """
     least = np.full(wanted.size, np.float32(math.inf))
     for word in range(values.size):
+        value, programmed = np.float32(values[word]), words[values[word]]
         for lane in range(wanted.size):
-            error = values[word] - wanted[lane]
+            error = value - wanted[lane]
+            # a word that is not what its code leaves is infinitely off
+            left = programmed & ~frozen[lane] | at_1[lane]
+            error = error if left == word else np.float32(math.inf)
             here = cost[word, lane] + (error * error if wanted[lane] >= 0 else np.float32(0))
             cost[word, lane] = here
             least[lane] = here if here < least[lane] else least[lane]
