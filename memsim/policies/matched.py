@@ -30,8 +30,7 @@ class Matched(Stuckable):
       tolerance: codes that a weight may be off by (0 to 15). It saves writes on crossbars that are
         reprogrammed; weight stationary there are none to save.
       price: what one write less makes up for, in squared code errors; by default so much that
-      only the
-        tolerance counts.
+        only the tolerance counts.
       pool: weights move within their `output`, or within their `section` of it, or, at `none`,
         inputs keep their order and only outputs take places.
       index: tells of every row its input (`rows`), or of every input the word that it has

@@ -1,8 +1,8 @@
-"""Rounds of co-design: place the weights, and train through the words that follow cheaply."""
+"""Co-design: place the weights, and train through the words that follow cheaply, round by round."""
 
 import functools
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -61,21 +61,12 @@ def run_rounds(
     network, before = learned(task.params), None if old is None else learned(old)
     limits = weight_limits(network, chosen.clip) if chosen.clip else None
     start = network if limits is None else clipped(network, limits)
-    known: dict[int, memsim.WordChains] = {}
-
-    def chains(number: int, ends: tuple[PyTree, ...]) -> memsim.WordChains:
-        """Plans a round on the words that the one before ended with; over an old network once."""
-        number = number if before is None else 0
-        if number not in known:
-            last = ends[number - 1] if number else start if before is None else before
-            known[number] = memsim.WordChains(memsim.plan(last, config, policy), before)
-        return known[number]
-
+    # words are trained for their places: a plan made afresh would lose what rounds have won
+    plan = memsim.plan(start if before is None else before, config, policy)
+    chains = memsim.WordChains(plan, before)
     prices = _prices(task, start, config, chosen)
     training = _train(task, start, limits, before, chains, prices, chosen, bar)
-    used = [chains(number, training.ends) for number in range(len(chosen.price))]
-    networks, used = [network, *training.ends], [used[0], *used]
-    return measure_rounds(task, networks, used, before, chosen, hardware, bar)
+    return measure_rounds(task, [network, *training.ends], chains, before, chosen, hardware, bar)
 
 
 def _prices(
@@ -104,7 +95,7 @@ def _train(
     start: PyTree,
     limits: PyTree | None,
     old: PyTree | None,
-    chains: Callable[[int, tuple[PyTree, ...]], memsim.WordChains],
+    chains: memsim.WordChains,
     prices: list[dict[str, float]],
     chosen: CodesignOptions,
     bar: rich.progress.Progress,
@@ -123,19 +114,19 @@ def _train(
 
     def step(number: int, state: Training, batch: Batch) -> tuple[Training, Mapping[str, Any]]:
         turn, of_turn = divmod(number, chosen.steps)
-        here, (train, offset, ends) = chains(turn, state.ends), state
+        train, offset, ends = state
         # a chip for every choice of words
         of_chip = jax.random.fold_in(key, number - of_turn % chosen.words_every)
         if of_turn % chosen.words_every == 0:
-            words = here.cheapest(train.params, prices[turn])
+            words = chains.cheapest(train.params, prices[turn])
             # weights that stay near their words need not be moved far again
             near = jax.tree.map(lambda w, word: w + chosen.pull * (word - w), train.params, words)
-            _, held = for_chip(of_chip, words, here, chosen)
+            _, held = for_chip(of_chip, words, chains, chosen)
             train, offset = train._replace(params=near), jax.tree.map(operator.sub, held, near)
         of_step = jax.random.fold_in(key, number)
-        train, loss = update(train, offset, here.plan, of_chip, of_step, *batch)
+        train, loss = update(train, offset, chains.plan, of_chip, of_step, *batch)
         if of_turn + 1 == chosen.steps:
-            held = here.cheapest(train.params, prices[turn])
+            held = chains.cheapest(train.params, prices[turn])
             ends = (*ends[:turn], held, *ends[turn + 1 :])
         metrics = {"loss": loss, "price": chosen.price[turn], "learning_rate": schedule(number)}
         return Training(train, offset, ends), metrics

@@ -35,7 +35,6 @@ class Round(NamedTuple):
     Attributes:
       price: squared code errors that a write less made up for; 0 before all.
       network: its weights, as they are programmed.
-      plan: where they are.
       summary: of a steady pass, or of deploying it over an old network; means over chips.
       planning, held_out, everywhere: change of the score on the examples that choose the round, on
         the others, and on all.
@@ -43,7 +42,6 @@ class Round(NamedTuple):
 
     price: float
     network: PyTree
-    plan: memsim.Plan
     summary: memsim.Summary
     planning: Interval
     held_out: Interval
@@ -54,6 +52,7 @@ class Outcome(NamedTuple):
     """All rounds, and the one that is kept.
 
     Attributes:
+      plan: where weights are, in all rounds.
       rounds: the first is the network as it was.
       kept: number of the one of fewest writes within the budget; None if none keeps to it.
       pruned: over an old network, updates of which only the largest moves are written, by name.
@@ -63,6 +62,7 @@ class Outcome(NamedTuple):
       examples: held out.
     """
 
+    plan: memsim.Plan
     rounds: list[Round]
     kept: int | None
     pruned: dict[str, Round]
@@ -75,7 +75,7 @@ class Outcome(NamedTuple):
 def measure_rounds(
     task: Task,
     networks: list[PyTree],
-    chains: list[memsim.WordChains],
+    chains: memsim.WordChains,
     old: PyTree | None,
     chosen: CodesignOptions,
     hardware: memsim.Hardware,
@@ -87,11 +87,12 @@ def measure_rounds(
     network, what takes fewest writes without a choice of words.
 
     Args:
-      networks, chains: the first of them as it was.
+      networks: the first of them as it was.
+      chains: of the plan that they share.
       old: weight stationary, the network that the chips hold before; None where each follows on
         itself.
     """
-    start, score, config = networks[0], task.score, chains[0].plan.config
+    start, score, config = networks[0], task.score, chains.plan.config
     shares = () if old is None else _SHARES
     progress = bar.add_task("measuring the rounds", total=1 + len(networks) + len(shares))
     test = make_test(lambda params, x: task.apply(complete(params, task.params), x), score)
@@ -120,8 +121,8 @@ def measure_rounds(
         against = f"deployed over {chosen.old}, against {best} of the network as it is"
     bar.advance(progress)
 
-    def measure(price: float, network: PyTree, of: memsim.WordChains) -> Round:
-        held, summary = count(network, of)
+    def measure(price: float, network: PyTree) -> Round:
+        held, summary = count(network, chains)
         values = test(held, task.batches())
         summary = with_net_reduction(with_reduction(summary, baseline), baseline, hardware)
         changes = (
@@ -129,16 +130,15 @@ def measure_rounds(
             for part in (planning, ~planning, planning | ~planning)
         )
         bar.advance(progress)
-        return Round(price, network, of.plan, summary, *changes)
+        return Round(price, network, summary, *changes)
 
-    rounds = list(map(measure, [0.0, *chosen.price], networks, chains))
+    rounds = list(map(measure, [0.0, *chosen.price], networks))
     pruned = {
-        f"pruned to {100 * share:g} %": measure(
-            0.0, prune_update(start, old, chains[0].plan, share), chains[0]
-        )
+        f"pruned to {100 * share:g} %": measure(0.0, prune_update(start, old, chains.plan, share))
         for share in shares
     }
     return Outcome(
+        chains.plan,
         rounds,
         _fewest_within(rounds, score, chosen.max_drop),
         pruned,

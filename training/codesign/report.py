@@ -23,7 +23,7 @@ def describe(task: Task, settings: Mapping[str, Any], outcome: Outcome) -> dict[
     """Puts the figures down as `codesign.json` holds them."""
     rounds = _by_name(outcome) | outcome.pruned
     summaries = {name: one.summary for name, one in rounds.items()}
-    config = outcome.rounds[0].plan.config
+    config = outcome.plan.config
     mapped = outcome.baseline.layers
     digital = [name for name in named_leaves(task.params) if name not in mapped]
     document = memsim.report.to_json(task.name, config, summaries, digital)
@@ -57,7 +57,7 @@ def save(
         kept = outcome.rounds[outcome.kept]
         whole = complete(kept.network, task.params)
         memsim.save_tensors(out / "codesigned.safetensors", named_leaves(whole), force=True)
-        memsim.save_plan(out / "plan.safetensors", kept.plan, force=True)
+        memsim.save_plan(out / "plan.safetensors", outcome.plan, force=True)
     rounds = _by_name(outcome)
     # a tolerance that only places makes no errors: the chart names none
     placed = memsim.Policy.parse(policy.name)

@@ -11,8 +11,8 @@ import memsim
 from memsim.config import Encoding
 from training import options, runs
 
-# How the weights of passes are placed that follow on each other.
-_STREAMED = "matched:tolerance=4,correction=none"
+# How far words may be off where places are chosen, in codes, and what a write may make up for.
+_TOLERANCE, _MOST_PRICE = 15, 10_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,8 +31,9 @@ class CodesignOptions(options.WritingOptions, options.LearningOptions):
     policy: Annotated[
         str | None,
         typer.Option(
-            help="how weights are placed; a tolerance foresees that they will move",
-            show_default=f"{_STREAMED}; with --from unsorted",
+            help="how weights are placed; a tolerance and a price foresee that they will move",
+            show_default=f"matched:tolerance={_TOLERANCE},correction=none at the highest price; "
+            "with --from unsorted",
         ),
     ] = None
     price: Annotated[
@@ -92,7 +93,10 @@ class CodesignOptions(options.WritingOptions, options.LearningOptions):
     @property
     def placing(self) -> str:
         """The policy by which weights are placed."""
-        return self.policy or (_STREAMED if self.old is None else "unsorted")
+        if self.policy or self.old:
+            return self.policy or "unsorted"
+        price = min(max(1, round(max(self.price))), _MOST_PRICE)
+        return f"matched:tolerance={_TOLERANCE},price={price},correction=none"
 
     @property
     def chips_differ(self) -> bool:
