@@ -14,7 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+import scipy.optimize
+from jaxtyping import Array, Int32, PyTree
 
 from memsim._checks import check_kind, check_number
 from memsim.chip import Chip, Stuck
@@ -22,6 +23,7 @@ from memsim.codes import decode
 from memsim.config import MATCHED_BITS
 from memsim.network import check_belongs, check_chip, put_back
 from memsim.planning import Plan
+from memsim.policies._matching.faulty_rows import word_kinds
 from memsim.policies._recoding.walk import words_of_codes
 from memsim.selection import by_output, from_output, named_leaves, slice_of, tensor_name
 
@@ -189,6 +191,65 @@ class WordChains:
         rounded = np.clip(np.rint(weights), -config.max_code, config.max_code).astype(np.int32)
         codes: np.ndarray = by_output(rounded, layer.matrix.slice_axes).reshape(-1)
         return codes
+
+    def match_rows(
+        self, params: PyTree, chip: Chip
+    ) -> tuple[Chip, Int32[np.ndarray, "crossbars rows"]]:
+        """Exchanges the rows of each crossbar so that its stuck cells meet words that have them.
+
+        An assignment for each crossbar, of least squared errors that stuck cells force on the words
+        of a whole pass. Rows change places as wholes: what follows on what stays, and so do writes.
+
+        Args:
+          params: pytree of the network that the plan was made for.
+          chip: whose stuck cells are known.
+
+        Returns:
+          The chip with its rows in the order of the plan, which stands for it in `cheapest` and
+          `memsim.program`; and the row of the chip that each of them is, to be kept by what drives
+          the rows.
+
+        Raises:
+          ValueError: another network or a chip of another; weights that are NaN or infinite.
+
+        >>> import jax, jax.numpy as jnp, numpy as np, memsim
+        >>> params = {"kernel": np.float32([[60], [127]])}
+        >>> config = memsim.CrossbarConfig(rows=2, encoding="sign_magnitude")
+        >>> plan = memsim.plan(params, config, memsim.Policy.parse("unsorted"))
+        >>> stuck = jnp.uint8([[64, 0]])
+        >>> chip = memsim.with_faults(jax.random.key(0), 0 * stuck, stuck)
+        >>> chip, rows = memsim.WordChains(plan).match_rows(params, chip)
+        >>> rows.tolist(), memsim.program(params, plan, chip)[0]["kernel"].ravel().tolist()
+        ([[1, 0]], [60.0, 127.0])
+        """
+        check_kind("chip", chip, Chip, "give one that `memsim.sample_chip` drew")
+        check_chip(self.plan, chip)
+        config, leaves = self.plan.config, named_leaves(params)
+        kinds = word_kinds(Stuck(chip.stuck_at_0, chip.stuck_at_1), config)
+        # nothing is forced where a place is not programmed: the last column
+        forced = np.pad(kinds.least.astype(np.float32) ** 2, ((0, 0), (0, 1)))
+        codes = self._codes(leaves)
+        in_turn = np.concatenate(
+            [
+                np.where(weights >= 0, codes[name][weights] - config.min_code, -1)
+                for name, weights in self._weights.items()
+            ]
+        ).reshape(-1, *kinds.of.shape)
+        rows = np.empty(kinds.of.shape[:2], np.int32)
+        for crossbar, of in enumerate(kinds.of):
+            cost = np.zeros((config.rows, config.rows), np.float32)
+            for row, slot in np.argwhere(of > 0):
+                cost[:, row] += forced[of[row, slot]][in_turn[:, crossbar, :, slot]].sum(axis=0)
+            _, rows[crossbar] = scipy.optimize.linear_sum_assignment(cost)
+
+        def in_order(words: Array | None) -> Array | None:
+            if words is None:
+                return None
+            by_row = words.reshape(kinds.of.shape)
+            return jnp.take_along_axis(by_row, rows[..., None], axis=1).reshape(words.shape)
+
+        moved = map(in_order, (chip.stuck_at_0, chip.stuck_at_1, chip.state, chip.planned))
+        return Chip(chip.key, chip.passes, *moved), rows
 
     def _stuck(self, chip: Chip | None) -> Stuck:
         """Gives the stuck bits of each place, int32 [places]."""

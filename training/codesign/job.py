@@ -34,11 +34,13 @@ class Training(NamedTuple):
     Attributes:
       train: the weights that are trained, and the optimizer's state.
       offset: what is added to them to make them the words that were chosen last.
+      stuck: masks of the stuck cells of the chip that those were chosen for.
       ends: the networks at the ends of rounds; of those to come, the one at the start.
     """
 
     train: TrainState
     offset: PyTree
+    stuck: tuple[Array, Array]
     ends: tuple[PyTree, ...]
 
 
@@ -114,27 +116,33 @@ def _train(
 
     def step(number: int, state: Training, batch: Batch) -> tuple[Training, Mapping[str, Any]]:
         turn, of_turn = divmod(number, chosen.steps)
-        train, offset, ends = state
-        # a chip for every choice of words
-        of_chip = jax.random.fold_in(key, number - of_turn % chosen.words_every)
+        train, offset, stuck, ends = state
         if of_turn % chosen.words_every == 0:
             words = chains.cheapest(train.params, prices[turn])
             # weights that stay near their words need not be moved far again
             near = jax.tree.map(lambda w, word: w + chosen.pull * (word - w), train.params, words)
-            _, held = for_chip(of_chip, words, chains, chosen)
+            # another chip each time
+            chip, held = for_chip(jax.random.fold_in(key, number), words, chains, chosen)
+            stuck = chip.stuck_at_0, chip.stuck_at_1
             train, offset = train._replace(params=near), jax.tree.map(operator.sub, held, near)
         of_step = jax.random.fold_in(key, number)
-        train, loss = update(train, offset, chains.plan, of_chip, of_step, *batch)
+        train, loss = update(train, offset, stuck, chains.plan, of_step, *batch)
         if of_turn + 1 == chosen.steps:
             held = chains.cheapest(train.params, prices[turn])
             ends = (*ends[:turn], held, *ends[turn + 1 :])
         metrics = {"loss": loss, "price": chosen.price[turn], "learning_rate": schedule(number)}
-        return Training(train, offset, ends), metrics
+        return Training(train, offset, stuck, ends), metrics
 
-    first = TrainState(start, optimizer.init(start))
+    whole = memsim.sample_chip(key, chains.plan)
+    first = Training(
+        TrainState(start, optimizer.init(start)),
+        jax.tree.map(np.zeros_like, start),
+        (whole.stuck_at_0, whole.stuck_at_1),
+        (start,) * len(chosen.price),
+    )
     return run_steps(
         step,
-        Training(first, jax.tree.map(np.zeros_like, start), (start,) * len(chosen.price)),
+        first,
         lambda number: training(chosen.batch, chosen.seed + 1, number),
         chosen.total,
         folder=chosen.out,
@@ -148,9 +156,9 @@ def _train(
 def _update(
     state: TrainState,
     offset: PyTree,
+    stuck: tuple[Array, Array],
     plan: memsim.Plan,
-    of_chip: Key[Array, ""],
-    of_step: Key[Array, ""],
+    key: Key[Array, ""],
     inputs: Array,
     labels: Array,
     *,
@@ -162,19 +170,20 @@ def _update(
     """Takes a step: the loss is of the words chosen, as they are written if writes fail.
 
     Args:
-      of_chip, of_step: keys of the chip that the words were chosen for, and of mixtures.
+      stuck: cells of the chip that the words were chosen for.
+      key: of mixtures, and of the writes that fail.
 
     References:
       Beyer et al., Knowledge distillation: a good teacher is patient and consistent, CVPR 2022: of
       mixed images a teacher says more than of those that it knows by heart.
     """
     if chosen.distill:  # the float network teaches, of mixed images too
-        inputs = mix_images(of_step, inputs)
+        inputs = mix_images(key, inputs)
 
     def loss(params: PyTree) -> Array:
         on_chip = jax.tree.map(operator.add, params, offset)
         if chosen.writing is not None:
-            chip = memsim.sample_chip(of_chip, plan, chosen.stuck_at / 2, chosen.stuck_at / 2)
+            chip = memsim.with_faults(key, *stuck)
             on_chip, _ = program_over(old, on_chip, plan, chip, chosen)
         logits = task.apply(complete(on_chip, task.params), inputs)
         if not chosen.distill:

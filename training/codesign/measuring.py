@@ -171,9 +171,15 @@ def prune_update(new: PyTree, old: PyTree, plan: memsim.Plan, share: float) -> P
 def for_chip(
     key: Key[Array, ""], network: PyTree, chains: memsim.WordChains, chosen: CodesignOptions
 ) -> tuple[memsim.Chip, PyTree]:
-    """Draws a chip, and gives the words that a network has on it: around its known stuck cells."""
+    """Draws a chip, and gives the words that a network has on it.
+
+    Its stuck cells are known: rows change places, and words go around them.
+    """
     chip = memsim.sample_chip(key, chains.plan, chosen.stuck_at / 2, chosen.stuck_at / 2)
-    return chip, chains.cheapest(network, _AROUND, chip) if chosen.stuck_at else network
+    if not chosen.stuck_at:
+        return chip, network
+    chip, _ = chains.match_rows(network, chip)
+    return chip, chains.cheapest(network, _AROUND, chip)
 
 
 def program_over(
