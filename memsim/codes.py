@@ -30,6 +30,7 @@ __all__ = [
 
 # What is planned on the host goes to the device as it is.
 AnyArray = Array | np.ndarray
+"""An array of JAX or of NumPy."""
 
 
 def quantization_scale(
