@@ -54,7 +54,7 @@ def commands_page() -> str:
 
 def jobs_page() -> str:
     """Writes the reference of the jobs of `training/` from their own options."""
-    parts = ["# Jobs\n\nThey are in a clone of the repository, and are started as `python -m NAME`."]
+    parts = ["# Jobs\n\nThey are in a clone of the repository; `python -m NAME` starts one."]
     for name, module in JOBS.items():
         app = typer.Typer(add_completion=False)
         app.command()(importlib.import_module(module).main)
@@ -67,7 +67,8 @@ def help_of(command: object, name: str) -> str:
     """Writes what `--help` of a command tells, as Markdown."""
     context = typer.Context(command, info_name=name)
     told = get_docs_for_click(obj=command, ctx=context, name=name)
-    return re.sub(r"(?m)^\* `--(install|show)-completion`.*\n", "", told)
+    # a list of commands that cuts off what each one does
+    return re.sub(r"\*\*Commands\*\*:\n\n(\* .*\n)+", "", told)
 
 
 def pages_of_notebook(path: Path) -> Iterator[tuple[str, str | bytes]]:
@@ -81,5 +82,6 @@ def pages_of_notebook(path: Path) -> Iterator[tuple[str, str | bytes]]:
         notebook, {"unique_key": path.stem, "output_files_dir": path.stem}
     )
     body = re.sub(r"\]\(\.\./docs/", "](../", re.sub(r"\]\((\w+)\.ipynb\)", r"](\1.md)", body))
-    yield f"{path.stem}.md", f"{body}\n\nThis page is `notebooks/{path.name}`, which the tests run.\n"
+    body += f"\n\nThis page is `notebooks/{path.name}`, which the tests run.\n"
+    yield f"{path.stem}.md", body
     yield from resources["outputs"].items()

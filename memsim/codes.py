@@ -36,7 +36,7 @@ AnyArray = Array | np.ndarray
 def quantization_scale(
     weights: np.ndarray, bits: int, output_axes: tuple[int, ...] = ()
 ) -> np.ndarray:
-    """Computes the scale of design: `max|w| / (2**(bits - 1) - 1)` in float32; 1 where that is
+    """Computes the scale: `max|w| / (2**(bits - 1) - 1)` in float32; 1 where that is
     zero.
 
     Args:
