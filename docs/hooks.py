@@ -1,4 +1,4 @@
-"""Pages of the site that are made of other files: notebooks, commands, changelog, contributing."""
+"""Pages of the site that are made of other files, and links from public names to the reference."""
 
 import importlib
 import re
@@ -10,6 +10,7 @@ import nbformat
 import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 from typer.cli import get_docs_for_click
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,6 +43,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for name, content in pages_of_notebook(path):
             files.append(File.generated(config, f"examples/{name}", content=content))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """Links the public names of a page, where they stand as inline code, to the reference."""
+    folder = Path(__file__).parent / "reference"
+    texts = [path.read_text() for path in folder.glob("*.md")]
+    known = {name for text in texts for name in re.findall(r"(?m)^::: (\S+)", text)}
+
+    def link(name: re.Match[str]) -> str:
+        return f"[{name[0]}][{name[1]}]" if name[1] in known else name[0]
+
+    parts = re.split(r"(?ms)(^```.*?^```$)", markdown)  # every other one is code
+    parts[::2] = [re.sub(r"(?<!\[)`(memsim\.[\w.]+)`", link, part) for part in parts[::2]]
+    return "".join(parts)
 
 
 def commands_page() -> str:

@@ -1,5 +1,6 @@
 """The README runs; it and the pages of docs have commands that parse, links, names, a whole map."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -78,11 +79,11 @@ def test_the_file_of_hardware_is_read(tmp_path):
     assert (hardware.arrays.number, hardware.cells.kind) == (16, "pcm")
 
 
-def commands_of(page):
-    """Every call of `memsim` in a page, its comment dropped and its lines joined."""
-    text = "\n".join(re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL))
+def commands_of(page, start="memsim "):
+    """Every call of a command in a page, its comment dropped and its lines joined."""
+    text = "\n".join(re.findall(r"```(?:sh|bash)\n(.*?)```", page.read_text(), re.DOTALL))
     lines = text.replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True) for line in lines if line.startswith("memsim ")]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith(start)]
 
 
 @every_page
@@ -92,6 +93,16 @@ def test_its_commands_have_these_options(page):
         if arguments != ["--help"]:
             command = program.commands[name]
             command.make_parser(click.Context(command)).parse_args(arguments)
+
+
+@every_page
+def test_its_jobs_have_these_options(page):
+    for _, _, name, *arguments in commands_of(page, "python -m training."):
+        folder = (ROOT / name.replace(".", "/")).is_dir()
+        job = typer.Typer(add_completion=False)
+        job.command()(importlib.import_module(f"{name}.command" if folder else name).main)
+        command = typer.main.get_command(job)
+        command.make_parser(click.Context(command)).parse_args(arguments)
 
 
 @every_page
