@@ -17,7 +17,7 @@ test-all: .venv/installed  ## everything, compiled as users compile it
 	$(BIN)/pytest -n auto --dist worksteal
 
 docs: .venv/installed  ## the documentation: site/, opened from a folder or served
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: .venv/installed
 	$(BIN)/ruff check .
