@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-language test test-all lint clean
+.PHONY: demo demo-language docs test test-all lint clean
 
 demo: .venv/installed  ## train, program, fine-tune 32 chips: runs/demo/
 	$(BIN)/python -m training.finetune --out runs/demo --force
@@ -16,6 +16,9 @@ test: .venv/installed  ## everything but the slow tests, compiled in a hurry
 test-all: .venv/installed  ## everything, compiled as users compile it
 	$(BIN)/pytest -n auto --dist worksteal
 
+docs: .venv/installed  ## the documentation: site/, opened from a folder or served
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -24,8 +27,8 @@ lint: .venv/installed
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "memsim needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[train,plot,notebooks,test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[train,plot,notebooks,docs,test]'
 	touch $@
 
 clean:
-	rm -rf .venv runs dist
+	rm -rf .venv runs dist site

@@ -30,12 +30,13 @@ __all__ = [
 
 # What is planned on the host goes to the device as it is.
 AnyArray = Array | np.ndarray
+"""An array of JAX or of NumPy."""
 
 
 def quantization_scale(
     weights: np.ndarray, bits: int, output_axes: tuple[int, ...] = ()
 ) -> np.ndarray:
-    """Computes the scale of design: `max|w| / (2**(bits - 1) - 1)` in float32; 1 where that is
+    """Computes the scale: `max|w| / (2**(bits - 1) - 1)` in float32; 1 where that is
     zero.
 
     Args:

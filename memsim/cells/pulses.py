@@ -247,6 +247,7 @@ class RampedPulses(WriteVerify):
 
 
 Scheme = ConstantPulses | WriteVerify | RampedPulses
+"""How a cell is pulsed."""
 
 # HfO2 RRAM (1T1R). A single pulse succeeds in 41 to 69 % (SET) and 37 to 75 % (RESET) of all tries,
 # 10.1109/TED.2021.3097975; for the rest see the defaults of each scheme.
@@ -257,6 +258,7 @@ HFO2: Mapping[str, Scheme] = MappingProxyType(
         "ramp": RampedPulses(),
     }
 )
+"""Schemes of HfO2 RRAM, by name."""
 
 # Phase change memory, pulses of 150 uA (SET) and 300 uA (RESET): NVSim; Lee et al., ISCA 2009. Over
 # 99 % of the cells of HERMES are within their band after 30 pulses. No ramp: nobody publishes how
@@ -286,6 +288,7 @@ PCM: Mapping[str, Scheme] = MappingProxyType(
         ),
     }
 )
+"""Schemes of phase change memory, by name."""
 
 
 # The kinds of cells that have schemes, by name.

@@ -19,6 +19,7 @@ __all__ = ["COMPONENTS", "with_components"]
 
 # The parts of hardware that a component may stand for.
 COMPONENTS = ("array", "converter", "driver", "shift_add", "buffer", "memory")
+"""Parts that a table of components may name."""
 
 
 class _Role(NamedTuple):

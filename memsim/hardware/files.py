@@ -18,6 +18,7 @@ __all__ = ["PRESETS", "default_hardware", "read_hardware"]
 
 # Files in `presets/`, by name.
 PRESETS = ("published", "array-128", "isaac", "published-pcm", "array-128-pcm", "isaac-pcm")
+"""Names of the hardware that the library brings."""
 
 # What a file says of its numbers without a line of their own in [sources].
 _OF_FILE = "your file"

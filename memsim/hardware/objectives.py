@@ -14,6 +14,7 @@ __all__ = ["OBJECTIVES", "Objective"]
 
 # What may be minimised, and its unit.
 OBJECTIVES = {"writes": "", "energy": "J", "time": "s", "wear": "writes of one cell"}
+"""What may be least, and its unit."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

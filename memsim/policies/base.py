@@ -118,11 +118,11 @@ class Arrangement(NamedTuple):
     index_bits: float | None = None
 
 
-# What the layers so far left on each pool of crossbars, in a form of the policy's own; a pool that
-# is missing is erased.
 Held = dict[str, np.ndarray]
-# The rest of the work on a layer, once it is known what the layers before it left.
+"""What the layers so far left on each pool of crossbars, in a form of the policy's own; a pool that
+is missing is erased."""
 Follow = Callable[[Held], tuple[Arrangement, Held]]
+"""The rest of the work on a layer, once it is known what the layers before it left."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ __all__ = [
 # (name, tensor) -> None: stays digital; n: number of output axes (the first n of a tensor whose
 # name ends in `weight`, else the last n); the output axes themselves; or a reading.
 Select = Callable[[str, Any], int | tuple[int, ...] | Reading | None]
+"""Says of a tensor, by name and leaf, which axes are outputs; None leaves it digital."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ Word = Literal[
     "window",  # inputs: one axis or more, as many as the tensor has beyond the other words
     "stacked",  # independent matrices, one for each index
 ]
+"""What one axis of a tensor is."""
 
 LAYOUTS: dict[str, str] = {
     "out-in": "torch linear and convolutional layers [out, in, ...]",
@@ -35,6 +36,7 @@ LAYOUTS: dict[str, str] = {
     "torch [channels, 1, ...], Flax [..., 1, channels]",
     "digital": "no weight matrix",
 }
+"""Layouts and what has them; others follow from the words."""
 
 
 def read_layout(layout: str, name: str, shape: tuple[int, ...]) -> Reading | None:

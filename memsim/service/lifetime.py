@@ -109,6 +109,7 @@ class Weibull:
 
 
 Endurance = Lognormal | Weibull
+"""A law of endurance."""
 
 
 class CellLives(NamedTuple):

@@ -27,6 +27,7 @@ from memsim.summary import Summary
 __all__ = ["LEVELLING", "Levelling", "ServiceLife", "life_in_service", "quantiles"]
 
 Levelling = Literal["none", "rows", "crossbars", "both"]
+"""What is rotated so that cells wear alike."""
 
 # Axes of the wear that each way of levelling rotates over.
 LEVELLING: dict[str, tuple[int, ...]] = {

@@ -147,7 +147,7 @@ def levelled_wear(
     """
     check_array("wear", wear, "numbers", "[crossbars, rows, columns]", axes=3)
     check_choice("axes", axes, ((0,), (1,), (0, 1)))
-    mean = np.mean(wear, axis=axes, dtype=np.float64, keepdims=True)
+    mean = np.mean(np.asarray(wear), axis=axes, dtype=np.float64, keepdims=True)
     return np.broadcast_to(mean.astype(np.float32), wear.shape)
 
 
