@@ -48,7 +48,12 @@ class CodesignOptions(options.WritingOptions, options.LearningOptions):
     ] = 4
     pull: Annotated[
         float,
-        typer.Option(min=0, max=1, help="share of the way to its word that a weight is moved then"),
+        typer.Option(
+            min=0,
+            max=1,
+            help="share of the way to its word that a weight is moved then, at the peak of the "
+            "learning rate",
+        ),
     ] = 0.03
     rows: options.Rows = 128
     columns: options.Columns = 128
