@@ -119,8 +119,8 @@ def _train(
         train, offset, stuck, ends = state
         if of_turn % chosen.words_every == 0:
             words = chains.cheapest(train.params, prices[turn])
-            # weights that stay near their words need not be moved far again; as they learn less they
-            # are drawn less, or in the end nothing else would move them
+            # weights near their words need not be moved far again; as they learn less they are
+            # drawn less, or in the end nothing else would move them
             pull = chosen.pull * float(schedule(number)) / chosen.learning_rate
             near = jax.tree.map(lambda w, word: w + pull * (word - w), train.params, words)
             # another chip each time
