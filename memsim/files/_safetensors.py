@@ -8,6 +8,7 @@ References:
 """
 
 import os
+import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -187,7 +188,9 @@ def code_of(tensor: np.ndarray | RawTensor) -> str | None:
     """Finds the dtype of safetensors that holds a tensor exactly; None if there is none."""
     if not isinstance(tensor, RawTensor):
         return safetensors_code(tensor.dtype)
-    return None if tensor.stored[:1] in "<>=|" else tensor.stored
+    # what other kinds of file call their numbers (`gguf:Q4_K`) is no dtype of this one
+    other = tensor.stored[:1] in "<>=|" or re.search(r"[:.]", tensor.stored)
+    return None if other else tensor.stored
 
 
 def _rank(code: str | None) -> int:
