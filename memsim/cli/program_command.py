@@ -118,7 +118,9 @@ def run_program(chosen: ProgramOptions) -> None:
     with jax.enable_x64(double), progress_bar() as bar:
         bar.add_task(f"programming {printable(chosen.checkpoint.name)}", total=None)
         made, chip = _plan_and_chip(chosen, policy, source, tensors)
-        mapped = {name: jnp.asarray(tensors[name]) for name in made.names if name in tensors}
+        # a stacked tensor has a layer for each of its matrices
+        read = {tensor_name(name, layer.matrix) for name, layer in made.layers.items()}
+        mapped = {name: jnp.asarray(tensors[name]) for name in tensors if name in read}
         writing = chosen.read_writing(made.config.unflagged)
         effective, programming = program(mapped, made, chip, passes=chosen.passes, writing=writing)
     held = {name: np.asarray(tensor) for name, tensor in effective.items()}

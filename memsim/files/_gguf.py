@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from memsim.files._dtypes import dtype_named
-from memsim.files._opened import (
+from memsim.files._kinds import (
     Checkpoint,
     Stored,
     as_checkpoint,
@@ -126,11 +126,11 @@ def open_file(path: Path) -> Checkpoint:
                 f"quantized ({place.kind}): its blocks share scales; use a file of F32, F16 or BF16"
             )
         elif len(place.shape) > 1:
-            layouts[name] = _layout(name, place.shape)
+            layouts[name] = _read_as(name, place.shape)
     return as_checkpoint(stored, reasons=reasons, layouts=layouts)
 
 
-def _layout(name: str, shape: tuple[int, ...]) -> str:
+def _read_as(name: str, shape: tuple[int, ...]) -> str:
     """Says how llama.cpp multiplies by a tensor, as its names go."""
     if _TABLE.search(name) and not name.endswith("patch_embd.weight"):
         return "digital"

@@ -15,7 +15,7 @@ import numpy as np
 from memsim.files._dtypes import dtype_named
 from memsim.files._json import parse_json
 from memsim.files._keras import Layers, layers_of
-from memsim.files._opened import (
+from memsim.files._kinds import (
     Checkpoint,
     Stored,
     as_checkpoint,
@@ -53,7 +53,7 @@ def _open(path: Path, suffix: str) -> Checkpoint:
     h5py = need_library("h5py", path)
     place = path.absolute()
     metadata: dict[str, str] = {}
-    with refusing(path, f"a {suffix} file of HDF5"), _opened(h5py, path, suffix) as (file, config):
+    with refusing(path, f"a {suffix} file of HDF5"), _file_of(h5py, path, suffix) as (file, config):
         layers = layers_of(config if config is not None else _config_of(file))
         stored: dict[str, Stored] = {}
         reasons: dict[str, str] = {}
@@ -89,7 +89,7 @@ def _read_layer(
 
 
 @contextlib.contextmanager
-def _opened(h5py: Any, path: Path, suffix: str) -> Iterator[tuple[Any, object]]:
+def _file_of(h5py: Any, path: Path, suffix: str) -> Iterator[tuple[Any, object]]:
     """Opens the file of HDF5, with the configuration that lies beside it in an archive."""
     if suffix != ".keras":
         with h5py.File(path, "r") as file:
@@ -194,7 +194,7 @@ def _dtype(dataset: Any) -> np.dtype | None:
 
 
 def _load(h5py: Any, path: Path, suffix: str, name: str, dtype: np.dtype) -> np.ndarray:
-    with refusing(path, f"a {suffix} file of HDF5"), _opened(h5py, path, suffix) as (file, _):
+    with refusing(path, f"a {suffix} file of HDF5"), _file_of(h5py, path, suffix) as (file, _):
         array = np.asarray(file[name][()])
         same_bits = array.dtype.kind == "V" and array.dtype.itemsize == dtype.itemsize
         return array.view(dtype) if same_bits else array.astype(dtype, copy=False)

@@ -49,9 +49,9 @@ class Layers:
         if path[-1:] == ["vars"] and role.isdecimal():
             classes, at = self._newer(path[:-1], called), int(role)
         elif role in _ROLES:
-            # the layer, or the sub-layer of a layer, that is nearest
-            known = [self.classes[part] for part in reversed(path) if part in self.classes]
-            classes, at = known[:1], _ROLES[role]
+            # the layer, or the layer within a layer, that is nearest
+            called = next((part for part in reversed(path) if part in self.classes), "")
+            classes, at = [self.classes.get(called, "")], _ROLES[role]
         else:
             return None
         for kind in classes:

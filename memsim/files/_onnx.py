@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from memsim.files._opened import (
+from memsim.files._kinds import (
     Checkpoint,
     Stored,
     as_checkpoint,
@@ -49,7 +49,7 @@ def open_file(path: Path) -> Checkpoint:
             check_shape(name, shape, 1, 4 * (tensor.ByteSize() + beside))
             load = functools.partial(_load, onnx, path.absolute(), tensor)
             stored[name] = Stored(shape, dtype, load)
-        layouts, reasons = _layouts(model, {name: len(x.shape) for name, x in stored.items()})
+        layouts, reasons = _read_graph(model, {name: len(x.shape) for name, x in stored.items()})
     return as_checkpoint(stored, layouts=layouts, reasons=reasons)
 
 
@@ -144,7 +144,7 @@ def _load(onnx: Any, path: Path, tensor: Any) -> np.ndarray:
 # --- what the graph multiplies by them ----------------------------------------------------------
 
 
-def _layouts(model: Any, axes: Mapping[str, int]) -> tuple[dict[str, str], dict[str, str]]:
+def _read_graph(model: Any, axes: Mapping[str, int]) -> tuple[dict[str, str], dict[str, str]]:
     """Finds (layouts, reasons) of the constants of a model, by name.
 
     Args:
@@ -166,7 +166,7 @@ def _layouts(model: Any, axes: Mapping[str, int]) -> tuple[dict[str, str], dict[
                 name, order = values.get(given, ("", ()))
                 if name not in read:
                     continue
-                words = _words(node, at, len(order), len(node.input))
+                words = _words_of(node, at, len(order), len(node.input))
                 if words is None:
                     others[name].append(node.op_type)
                 else:
@@ -182,7 +182,7 @@ def _layouts(model: Any, axes: Mapping[str, int]) -> tuple[dict[str, str], dict[
     return layouts, reasons
 
 
-def _words(node: Any, at: int, axes: int, inputs: int) -> list[str] | None:
+def _words_of(node: Any, at: int, axes: int, inputs: int) -> list[str] | None:
     """Gives a word for each axis of what a node takes as an operand; None if it is no weights."""
     if node.domain not in _OWN:
         return None

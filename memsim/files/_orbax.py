@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from memsim.files._flax import OPTIMIZERS
-from memsim.files._opened import (
+from memsim.files._kinds import (
     Checkpoint,
     Stored,
     as_checkpoint,
@@ -40,15 +40,13 @@ def open_folder(path: Path) -> Checkpoint:
         size = sum(file.lstat().st_size for file in folder.rglob("*"))
         if (folder / _METADATA).stat().st_size > min(_LONGEST_METADATA, size):
             raise ValueError(f"its {_METADATA} is too long")
-        tree = library.PyTreeCheckpointer().metadata(folder)
-        tree = getattr(tree, "item_metadata", tree)
+        tree = library.PyTreeCheckpointHandler().metadata(folder)
         tree = getattr(tree, "tree", tree)
-        if isinstance(tree, dict):
-            tree = {key: value for key, value in tree.items() if key not in OPTIMIZERS}
         stored: dict[str, Stored] = {}
         for name, leaf in named_leaves(tree).items():
             shape, dtype = getattr(leaf, "shape", None), getattr(leaf, "dtype", None)
-            if shape is None or dtype is None:  # a text, or nothing
+            # a text or nothing, or what an optimizer keeps
+            if shape is None or dtype is None or name.split("/")[0] in OPTIMIZERS:
                 continue
             check_shape(name, shape, np.dtype(dtype).itemsize, most_bytes(size))
             load = functools.partial(_load, library, folder, tree, name)
@@ -90,8 +88,7 @@ def _load(library: Any, folder: Path, tree: Any, name: str) -> np.ndarray:
     asked = jax.tree.map(lambda leaf: leaf if next(names) == name else library.PLACEHOLDER, tree)
     how = jax.tree.map(lambda _: library.RestoreArgs(restore_type=np.ndarray), tree)
     with refusing(folder, "a checkpoint of Orbax"):
-        restored = library.PyTreeCheckpointer().restore(
-            folder,
-            args=library.args.PyTreeRestore(item=asked, restore_args=how, partial_restore=True),
+        restored = library.PyTreeCheckpointHandler().restore(
+            folder, args=library.args.PyTreeRestore(item=asked, restore_args=how)
         )
         return np.asarray(named_leaves(restored)[name])

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from memsim.files._dtypes import dtype_named
-from memsim.files._opened import (
+from memsim.files._kinds import (
     Checkpoint,
     Stored,
     as_checkpoint,
@@ -87,12 +88,14 @@ def load_file(path: Path, *, lazily: bool) -> Any:
             raise ValueError("it begins as no such file does")
         if zipped:
             with zipfile.ZipFile(path) as archive:
-                check_members(path, archive)
                 _check_no_program(path, archive)
+                check_members(path, archive)
         try:
-            return torch.load(
-                str(path), map_location="cpu", weights_only=True, mmap=zipped and lazily
-            )
+            with warnings.catch_warnings():  # of the library about itself, which users cannot mend
+                warnings.simplefilter("ignore")
+                return torch.load(
+                    str(path), map_location="cpu", weights_only=True, mmap=zipped and lazily
+                )
         except Exception as error:
             # the library's words take a page; the name of the object is in them
             if found := _OBJECT.search(str(error)):

@@ -18,7 +18,7 @@ from memsim.files import (
 )
 from memsim.files._dtypes import numpy_dtype
 from memsim.files._json import parse_json
-from memsim.files._opened import Checkpoint, Stored, as_checkpoint
+from memsim.files._kinds import Checkpoint, Stored, as_checkpoint
 
 __all__ = ["KINDS", "Checkpoint", "open_checkpoint"]
 

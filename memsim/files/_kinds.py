@@ -1,4 +1,4 @@
-"""What every kind of checkpoint is opened as, and what all kinds refuse alike."""
+"""An open checkpoint of any kind, and what files of every kind are refused for."""
 
 import contextlib
 import importlib
@@ -84,8 +84,9 @@ def as_checkpoint(
     for name, tensor in stored.items():
         raw = isinstance(tensor.dtype, str)
         tensors[name] = _shape_of(tensor.shape, np.dtype("V1") if raw else tensor.dtype)
-        if reason := why_digital(tensor.dtype):
-            why.setdefault(name, reason)
+        # a dtype of NumPy is the plainest reason, one of the file's own may have a better
+        if (reason := why_digital(tensor.dtype)) and not (raw and name in why):
+            why[name] = reason
     return Checkpoint(
         tensors, lambda name: stored[name].load(), dict(metadata or {}), why, dict(layouts or {})
     )
