@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from memsim.files._kinds import Checkpoint, as_checkpoint, in_memory, need_library, refusing
+from memsim.files._opening import Checkpoint, as_checkpoint, in_memory, need_library, refusing
 
 OPTIMIZERS = ("opt_state", "optimizer", "opt")  # states of one, beside the parameters
 _REMEDY = 'pip install "memsim[files]"'

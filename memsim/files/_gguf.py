@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from memsim.files._dtypes import dtype_named
-from memsim.files._kinds import (
+from memsim.files._opening import (
     Checkpoint,
     Stored,
     as_checkpoint,

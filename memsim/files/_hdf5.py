@@ -15,7 +15,7 @@ import numpy as np
 from memsim.files._dtypes import dtype_named
 from memsim.files._json import parse_json
 from memsim.files._keras import Layers, layers_of
-from memsim.files._kinds import (
+from memsim.files._opening import (
     Checkpoint,
     Stored,
     as_checkpoint,
@@ -28,6 +28,7 @@ from memsim.files._kinds import (
 
 SUFFIXES = (".h5", ".hdf5")
 _WEIGHTS, _CONFIG = "model.weights.h5", "config.json"
+_KINDS = {".h5": "an HDF5 file", ".keras": "a .keras archive"}
 _DEEPEST = 64  # groups within groups
 _OPTIMIZERS = ("optimizer", "optimizer_weights")  # states of one, at the top of a file
 
@@ -53,7 +54,7 @@ def _open(path: Path, suffix: str) -> Checkpoint:
     h5py = need_library("h5py", path)
     place = path.absolute()
     metadata: dict[str, str] = {}
-    with refusing(path, f"a {suffix} file of HDF5"), _file_of(h5py, path, suffix) as (file, config):
+    with refusing(path, _KINDS[suffix]), _file_of(h5py, path, suffix) as (file, config):
         layers = layers_of(config if config is not None else _config_of(file))
         stored: dict[str, Stored] = {}
         reasons: dict[str, str] = {}
@@ -194,7 +195,7 @@ def _dtype(dataset: Any) -> np.dtype | None:
 
 
 def _load(h5py: Any, path: Path, suffix: str, name: str, dtype: np.dtype) -> np.ndarray:
-    with refusing(path, f"a {suffix} file of HDF5"), _file_of(h5py, path, suffix) as (file, _):
+    with refusing(path, _KINDS[suffix]), _file_of(h5py, path, suffix) as (file, _):
         array = np.asarray(file[name][()])
         same_bits = array.dtype.kind == "V" and array.dtype.itemsize == dtype.itemsize
         return array.view(dtype) if same_bits else array.astype(dtype, copy=False)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from memsim.files._json import parse_json
-from memsim.files._kinds import need_library
+from memsim.files._opening import need_library
 
 PREFIX = "hf:"
 _FORM = re.compile(r"[\w.-]+/[\w.-]+")

@@ -17,7 +17,7 @@ from numpy.lib import format as npy
 
 from memsim.files._dtypes import EXTENDED, dtype_named
 from memsim.files._json import compact_json, parse_json
-from memsim.files._kinds import Checkpoint, as_checkpoint, check_members, in_memory
+from memsim.files._opening import Checkpoint, as_checkpoint, check_members, in_memory
 from memsim.files.raw import RawTensor
 
 _BESIDE = "memsim.json"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from memsim.files._kinds import (
+from memsim.files._opening import (
     Checkpoint,
     Stored,
     as_checkpoint,

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from memsim.files._flax import OPTIMIZERS
-from memsim.files._kinds import (
+from memsim.files._opening import (
     Checkpoint,
     Stored,
     as_checkpoint,

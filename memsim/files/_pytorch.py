@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from memsim.files._dtypes import dtype_named
-from memsim.files._kinds import (
+from memsim.files._opening import (
     Checkpoint,
     Stored,
     as_checkpoint,
@@ -24,6 +24,7 @@ from memsim.files.raw import RawTensor
 
 SUFFIXES = (".pth", ".pt", ".bin")
 _REMEDY = "pip install torch"
+_LONGEST_PICKLE = 2**24  # bytes, of names and shapes: numbers of tensors lie elsewhere
 _OLDEST = (2, 6)  # before it, `weights_only` could be made to run code (CVE-2025-32434)
 
 # where training scripts put the state dict, beside the optimizer and counts of epochs
@@ -90,6 +91,9 @@ def load_file(path: Path, *, lazily: bool) -> Any:
             with zipfile.ZipFile(path) as archive:
                 _check_no_program(path, archive)
                 check_members(path, archive)
+                for info in archive.infolist():
+                    if info.filename.endswith(".pkl") and info.file_size > _LONGEST_PICKLE:
+                        raise ValueError(f"its pickle of {info.file_size} bytes is too long")
         try:
             with warnings.catch_warnings():  # of the library about itself, which users cannot mend
                 warnings.simplefilter("ignore")
@@ -114,6 +118,7 @@ def _check_no_program(path: Path, archive: zipfile.ZipFile) -> None:
 
 
 def _holds_objects(path: Path, name: str) -> ValueError:
+    name = "in another protocol" if name.isdecimal() else name  # an operation that torch lacks
     return ValueError(
         f"`checkpoint` {path} holds pickled objects ({name[:80]}), which memsim never unpickles; "
         "save its tensors alone: torch.save(model.state_dict(), PATH)."
@@ -170,8 +175,8 @@ def _flatten(path: Path, found: Any, prefix: str, seen: set[int]) -> Iterator[tu
     # a dictionary may hold itself, or one that is held twice may double at every level
     if id(found) in seen:
         raise ValueError(
-            f"`checkpoint` {path} has a dictionary {prefix.rstrip('.')!r} that it holds elsewhere "
-            "too; save one flat state dict."
+            f"`checkpoint` {path} has a dictionary {prefix.split('.')[-2]!r} that it holds "
+            "elsewhere too; save one flat state dict."
         )
     seen.add(id(found))
     for key, value in found.items():

@@ -20,7 +20,8 @@ from memsim.files._dtypes import SORTED, bytes_of, numpy_dtype, safetensors_code
 from memsim.files._json import compact_json, parse_json
 from memsim.files.raw import RawTensor
 
-_LONGEST_HEADER = 100_000_000  # bytes, the limit of the format
+# bytes; the format allows 100 MB, which takes a gigabyte to parse; a hundred thousand tensors need 8
+_LONGEST_HEADER = 2**23
 _MOST_AXES = 32  # arrays of more have no use, and JAX none of more than 64
 
 

@@ -18,7 +18,7 @@ from memsim.files import (
 )
 from memsim.files._dtypes import numpy_dtype
 from memsim.files._json import parse_json
-from memsim.files._kinds import Checkpoint, Stored, as_checkpoint
+from memsim.files._opening import Checkpoint, Stored, as_checkpoint
 
 __all__ = ["KINDS", "Checkpoint", "open_checkpoint"]
 
@@ -94,6 +94,8 @@ _OPENERS: dict[str, Callable[[Path], Checkpoint]] = {
     ".gguf": _gguf.open_file,
 }
 
+_LONGEST_INDEX = 2**24  # bytes: a hundred thousand tensors
+
 KINDS = (*_OPENERS, ".index.json of .safetensors or .bin", "a folder of Orbax", "hf:owner/name")
 
 
@@ -146,6 +148,8 @@ def _open_shards(index: Path) -> Checkpoint:
 def _weight_map(index: Path) -> dict[str, str]:
     """Reads the shard of every tensor, as the index gives it."""
     try:
+        if (size := index.stat().st_size) > _LONGEST_INDEX:
+            raise ValueError(f"{size} bytes are too many")
         document = parse_json(index.read_bytes())
         weight_map = document["weight_map"] if isinstance(document, dict) else None
         if not isinstance(weight_map, dict) or not weight_map:

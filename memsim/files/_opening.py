@@ -128,7 +128,7 @@ def refusing(path: Path, kind: str, remedy: str = "fetch or save it again") -> I
             raise
         said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ValueError(
-            f"`checkpoint` {path} is truncated or not {kind}: {said}; {remedy}."
+            f"`checkpoint` {path} cannot be read as {kind}: {said}; {remedy}."
         ) from error
 
 
