@@ -79,7 +79,7 @@ def arrays(state):
     return {name: tensor.detach().numpy() for name, tensor in state.items()}
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".ckpt"])
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 def test_a_state_dict_of_torch(tmp_path, torch, network, run, suffix, legacy):
     path = tmp_path / f"model{suffix}"
@@ -737,9 +737,9 @@ def test_libraries_are_imported_when_such_a_file_is_opened():
 
 
 def test_a_name_of_no_kind_lists_the_kinds(tmp_path):
-    (tmp_path / "x.ckpt").write_bytes(b"")
+    (tmp_path / "x.pb").write_bytes(b"")
     with pytest.raises(ValueError, match=r"memsim reads \(\.safetensors, \.npz, \.pth, .*hf:owner"):
-        memsim.open_checkpoint(tmp_path / "x.ckpt")
+        memsim.open_checkpoint(tmp_path / "x.pb")
 
 
 def test_a_layout_of_a_file_is_one_that_there_is(tmp_path):

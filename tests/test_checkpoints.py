@@ -85,7 +85,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, tensors):
     text.write_text("hello")
     with pytest.raises(ValueError, match="truncated or not a safetensors file"):
         memsim.open_checkpoint(text)
-    other = tmp_path / "weights.ckpt"
+    other = tmp_path / "weights.pb"
     other.write_bytes(b"PK")
     with pytest.raises(ValueError, match=r"not a checkpoint that memsim reads \(.safetensors"):
         memsim.open_checkpoint(other)

@@ -220,10 +220,21 @@ def test_tensors_that_do_not_fit_are_named(small, tmp_path):
         assert text in str(error.value)
     with pytest.raises(ValueError, match="`model` is 'resnet19'; choose one of resnet20, "):
         open_network("resnet19", path)
-    with pytest.raises(ValueError, match=r"weights/resnet20\.pth is a PyTorch file"):
-        open_network("resnet20", "weights/resnet20.pth")
-    with pytest.raises(FileNotFoundError, match=r"runs/x\.safetensors is not a file"):
-        open_network("resnet20", "runs/x.safetensors")
+    for name in ("runs/x.safetensors", "weights/resnet20.pth"):
+        with pytest.raises(FileNotFoundError, match=f"{re.escape(name)} is not a file"):
+            open_network("resnet20", name)
+
+
+def test_a_file_of_torch_is_a_network(small, tmp_path):
+    torch = pytest.importorskip("torch", reason="files of PyTorch take torch: pip install torch")
+    tensors, path = small
+    state = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "small.th")
+    images = np.arange(2 * 32 * 32 * 3).reshape(2, 32, 32, 3).astype(np.uint8)
+    one, other = (open_network("resnet20", file) for file in (path, tmp_path / "small.th"))
+    np.testing.assert_array_equal(
+        one.apply(one.tensors, images), other.apply(other.tensors, images)
+    )
 
 
 def torchvision_vit(depth):

@@ -50,6 +50,12 @@ def test_the_page_on_policies_runs(monkeypatch, tmp_path):
     sys.modules.pop("gray", None)
 
 
+def test_the_page_on_files_runs(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("python", "docs/files.md")
+    assert execute(code, "docs/files.md")["plan"].names == ["fc.weight"]
+
+
 def test_the_page_on_cells_runs(monkeypatch):
     for code in blocks("python", "docs/your-own-cells.md"):
         execute(code, "builtins")

@@ -5,6 +5,7 @@ import functools
 import io
 import os
 import shutil
+import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -55,7 +56,8 @@ def _open(path: Path, suffix: str) -> Checkpoint:
     place = path.absolute()
     metadata: dict[str, str] = {}
     with refusing(path, _KINDS[suffix]), _file_of(h5py, path, suffix) as (file, config):
-        layers = layers_of(config if config is not None else _config_of(file))
+        text = config if config is not None else file.attrs.get("model_config")
+        layers = layers_of(parse_json(text) if isinstance(text, str | bytes) else None)
         stored: dict[str, Stored] = {}
         reasons: dict[str, str] = {}
         layouts: dict[str, str] = {}
@@ -90,7 +92,7 @@ def _read_layer(
 
 
 @contextlib.contextmanager
-def _file_of(h5py: Any, path: Path, suffix: str) -> Iterator[tuple[Any, object]]:
+def _file_of(h5py: Any, path: Path, suffix: str) -> Iterator[tuple[Any, bytes | None]]:
     """Opens the file of HDF5, with the configuration that lies beside it in an archive."""
     if suffix != ".keras":
         with h5py.File(path, "r") as file:
@@ -100,10 +102,11 @@ def _file_of(h5py: Any, path: Path, suffix: str) -> Iterator[tuple[Any, object]]
         check_members(path, archive)
         if not {_WEIGHTS, _CONFIG} <= set(archive.namelist()):
             raise ValueError(f"it has no {_WEIGHTS} or no {_CONFIG}")
-        config = parse_json(archive.read(_CONFIG))
+        config = archive.read(_CONFIG)
         member = archive.getinfo(_WEIGHTS)
-        with archive.open(member):  # which finds where its bytes begin
-            begin = raw.tell()
+        # its bytes follow 30 others, its name and what is said beside it
+        raw.seek(member.header_offset + 26)
+        begin = member.header_offset + 30 + sum(struct.unpack("<HH", raw.read(4)))
         with h5py.File(_Window(raw, begin, member.file_size), "r") as file:
             yield file, config
 
@@ -133,12 +136,6 @@ class _Window(io.RawIOBase):
         buffer[: len(data)] = data
         self.at += len(data)
         return len(data)
-
-
-def _config_of(file: Any) -> object:
-    """Gives the configuration of the model that older files have beside the weights."""
-    text = file.attrs.get("model_config")
-    return parse_json(text) if isinstance(text, str | bytes) else None
 
 
 def _datasets(h5py: Any, group: Any, prefix: str, above: set[Any]) -> Iterator[tuple[str, Any]]:

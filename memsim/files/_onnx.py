@@ -17,6 +17,7 @@ from memsim.files._opening import (
 )
 
 _OWN = ("", "ai.onnx")  # whose operators mean what the standard says
+_SAME = ("Transpose", "Identity", "Cast")
 _RECURRENT = ("LSTM", "GRU", "RNN")
 _DEEPEST = 32  # graphs within graphs
 
@@ -156,8 +157,8 @@ def _read_graph(model: Any, axes: Mapping[str, int]) -> tuple[dict[str, str], di
     for graph in _graphs(model.graph):
         for node in graph.node:
             source = values.get(node.input[0]) if node.input else None
-            # a constant that is only turned, or renamed, is still that constant
-            if source and node.op_type in ("Transpose", "Identity") and node.domain in _OWN:
+            # a constant that is only turned, renamed or widened is still that constant
+            if source and node.op_type in _SAME and node.domain in _OWN:
                 turned = _attribute(node, "perm", range(len(source[1]))[::-1])
                 order = turned if node.op_type == "Transpose" else range(len(source[1]))
                 values[node.output[0]] = (source[0], tuple(source[1][axis] for axis in order))

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from memsim.files._dtypes import why_digital
+from memsim.files._json import is_text
 from memsim.files.raw import RawTensor
 
 # with a type, which JAX does not give it
@@ -78,10 +79,15 @@ def as_checkpoint(
       stored: by name.
       metadata, layouts: see `Checkpoint`.
       reasons: why tensors stay digital, beside those whose dtype tells.
+
+    Raises:
+      ValueError: a name that is no text.
     """
     tensors: dict[str, jax.ShapeDtypeStruct] = {}
     why = dict(reasons or {})
     for name, tensor in stored.items():
+        if not isinstance(name, str) or not is_text(name):
+            raise ValueError(f"`checkpoint` has a tensor called {name!a}, no text; rename it.")
         raw = isinstance(tensor.dtype, str)
         tensors[name] = _shape_of(tensor.shape, np.dtype("V1") if raw else tensor.dtype)
         # a dtype of NumPy is the plainest reason, one of the file's own may have a better

@@ -23,11 +23,6 @@ _METADATA = "_METADATA"
 _LONGEST_METADATA = 2**26  # bytes
 
 
-def is_folder(path: Path) -> bool:
-    """Says whether a path is a folder, which no other kind of checkpoint is."""
-    return path.is_dir()
-
-
 def open_folder(path: Path) -> Checkpoint:
     """Opens a checkpoint of Orbax, or the only one in a folder; arrays are read when asked for.
 

@@ -22,7 +22,7 @@ from memsim.files._opening import (
 )
 from memsim.files.raw import RawTensor
 
-SUFFIXES = (".pth", ".pt", ".bin")
+SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".th")
 _REMEDY = "pip install torch"
 _LONGEST_PICKLE = 2**24  # bytes, of names and shapes: numbers of tensors lie elsewhere
 _OLDEST = (2, 6)  # before it, `weights_only` could be made to run code (CVE-2025-32434)

@@ -20,7 +20,7 @@ from memsim.files._dtypes import SORTED, bytes_of, numpy_dtype, safetensors_code
 from memsim.files._json import compact_json, parse_json
 from memsim.files.raw import RawTensor
 
-# bytes; the format allows 100 MB, which takes a gigabyte to parse; a hundred thousand tensors need 8
+# bytes, of a hundred thousand tensors; the 100 MB of the format take a gigabyte to parse
 _LONGEST_HEADER = 2**23
 _MOST_AXES = 32  # arrays of more have no use, and JAX none of more than 64
 

@@ -48,7 +48,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     if str(path).startswith(_hub.PREFIX):
         path = _hub.fetch(str(path))
     path = Path(path)
-    if _orbax.is_folder(path):
+    if path.is_dir():
         return _orbax.open_folder(path)
     if not path.is_file():
         raise FileNotFoundError(f"`checkpoint` {path} is not a file; check the path.")

@@ -24,11 +24,11 @@ _WRITERS: dict[str, _Writer] = {
 def same_kind(path: Path, source: Path) -> bool:
     """Says whether `replace_tensors` writes `path` from a checkpoint.
 
-    >>> same_kind(Path("held.pt"), Path("model.pth")), same_kind(Path("a.npz"), Path("b.onnx"))
-    (True, False)
+    >>> same_kind(Path("held.onnx"), Path("hf:owner/name/model.onnx"))  # which is no file here
+    False
     """
     writer = _WRITERS.get(path.suffix)
-    alike = writer is not None and writer is _WRITERS.get(source.suffix)
+    alike = writer is not None and writer is _WRITERS.get(source.suffix) and source.is_file()
     # a .keras archive is no file of HDF5
     return alike and (path.suffix == ".keras") == (source.suffix == ".keras")
 
