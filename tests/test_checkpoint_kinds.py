@@ -371,6 +371,21 @@ def test_narrow_numbers_of_onnx_stay_digital(tmp_path, onnx, run):
     assert not np.array_equal(onnx.numpy_helper.to_array(held.graph.initializer[1]), weights)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, ml_dtypes.bfloat16])
+def test_weights_of_onnx_are_replaced_in_their_own_dtype(tmp_path, onnx, run, dtype):
+    weights = {"w": numbers(6, 5, dtype=dtype), "v": numbers(5, 4)}
+    nodes = [("MatMul", ["x", "w"], "1", {}), ("MatMul", ["1", "v"], "2", {})]
+    save_graph(onnx, tmp_path / "x.onnx", nodes, weights)
+    program(run, tmp_path / "x.onnx", tmp_path / "held.onnx")
+    program(run, tmp_path / "x.onnx", tmp_path / "held.safetensors")
+    held, same = (
+        memsim.open_checkpoint(tmp_path / f"held.{kind}") for kind in ("onnx", "safetensors")
+    )
+    assert holds(held, {name: same.load(name) for name in weights})
+    assert held.layouts == {"w": "in-out", "v": "in-out"}
+    assert held.load("w").tobytes() != weights["w"].tobytes()
+
+
 # --- HDF5, Keras --------------------------------------------------------------------------------
 
 
