@@ -38,7 +38,7 @@ _TEXT, _ARRAY, _UINT32 = 8, 9, 4
 _PLAIN = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64",
           "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64"}  # fmt: skip
 
-_TABLE = re.compile(r"(token_embd|position_embd|token_types|_embd)(_norm)?\.weight$|(^|[._])rope_")
+_TABLE = re.compile(r"(?<!patch)_embd(_norm)?\.weight$|token_types\.weight$|(^|[._])rope_")
 
 
 class Place(NamedTuple):
@@ -132,7 +132,7 @@ def open_file(path: Path) -> Checkpoint:
 
 def _read_as(name: str, shape: tuple[int, ...]) -> str:
     """Says how llama.cpp multiplies by a tensor, as its names go."""
-    if _TABLE.search(name) and not name.endswith("patch_embd.weight"):
+    if _TABLE.search(name):
         return "digital"
     if "ssm_conv1d" in name or not name.endswith(".weight"):
         return "digital"  # a window for each channel; numbers beside matrices
