@@ -509,6 +509,31 @@ def test_a_model_of_keras_within_a_model_and_of_attributes(tmp_path, keras_model
     assert "--map 'RE=LAYOUT' does" in source.reasons["another/vars/0"]
 
 
+def test_narrow_floats_of_keras(tmp_path, keras_model, h5py, run):
+    import keras
+
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        layers = [keras.layers.Dense(6, dtype="bfloat16"), keras.layers.Dense(3, dtype="float16")]
+        model = keras.Sequential([keras.Input((5,)), *layers])
+    model.save(tmp_path / "x.keras")
+    source = memsim.open_checkpoint(tmp_path / "x.keras")
+    expected = {
+        f"layers/{layer}/vars/{at}": np.asarray(layers[number].weights[at].value)
+        for number, layer in enumerate(("dense", "dense_1"))
+        for at in (0, 1)
+    }
+    assert expected["layers/dense/vars/0"].dtype == ml_dtypes.bfloat16
+    assert holds(source, expected)
+    program(run, tmp_path / "x.keras", tmp_path / "held.keras")
+    held = memsim.open_checkpoint(tmp_path / "held.keras")
+    assert {name: held.load(name).dtype for name in expected} == {
+        name: array.dtype for name, array in expected.items()
+    }
+    assert (
+        held.load("layers/dense/vars/0").tobytes() != source.load("layers/dense/vars/0").tobytes()
+    )
+
+
 def test_datasets_of_hdf5(tmp_path, h5py, run):
     tensors = {
         "dense/kernel": numbers(20, 6), "half/kernel": numbers(6, 4, dtype=np.float16),

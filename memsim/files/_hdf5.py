@@ -185,9 +185,9 @@ def _check_dataset(name: str, dataset: Any, limit: int) -> None:
 
 def _dtype(dataset: Any) -> np.dtype | None:
     """Finds the dtype of a dataset; None where it holds texts or references."""
-    if dataset.attrs.get("dtype") == "bfloat16":  # which Keras says beside it
-        return dtype_named("bfloat16")
     dtype: np.dtype = dataset.dtype
+    if dtype == np.dtype("V2") and dataset.attrs.get("dtype") == "bfloat16":  # as Keras says it
+        return dtype_named("bfloat16")
     return None if dtype.hasobject else dtype.newbyteorder("=")
 
 
