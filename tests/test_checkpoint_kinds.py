@@ -15,6 +15,7 @@ import pytest
 from hub import Hub, running
 
 import memsim
+from memsim.files._keras import layers_of
 from memsim.selection import LAYOUTS, layout_of, select_layers
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -507,6 +508,21 @@ def test_a_model_of_keras_within_a_model_and_of_attributes(tmp_path, keras_model
     # the name that Keras made for a layer tells its class, that of an attribute does not
     assert read_as(source) == {"conv2d/vars/0": "in-out"}
     assert "--map 'RE=LAYOUT' does" in source.reasons["another/vars/0"]
+
+
+def test_names_of_keras_that_mislead_are_no_classes():
+    plain = layers_of(None)
+    assert plain.layout("head/vars/0", "dense_2", (4, 5)) == "in-out"
+    assert plain.layout("head/vars/0", "dense", (3, 3, 4, 5)) is None  # of a convolution called so
+    assert plain.layout("head/vars/0", "conv2d", (4, 5)) is None
+    assert plain.layout("head/vars/0", "", (4, 5)) is None
+    # two layers of one name, which may be either
+    of = {"class_name": "EinsumDense", "config": {"name": "sums", "equation": "ab,bc->ac"}}
+    other = {"class_name": "EinsumDense", "config": {"name": "sums", "equation": "ab,cb->ac"}}
+    path = "model_weights/sums/sums/kernel"
+    assert layers_of([of]).layout(path, "", (4, 5)) == "in-out"
+    assert layers_of([other]).layout(path, "", (4, 5)) == "out-in"
+    assert layers_of([of, other]).layout(path, "", (4, 5)) is None
 
 
 def test_narrow_floats_of_keras(tmp_path, keras_model, h5py, run):

@@ -60,7 +60,7 @@ class Layers:
             for pattern, layouts in _CLASSES:
                 if re.fullmatch(pattern, kind):
                     fitting = layouts[at] if at < len(layouts) else "digital"
-                    return fitting if _fits(fitting, len(shape)) else None
+                    return fitting if _fits(kind, fitting, len(shape)) else None
         return None
 
     def _newer(self, path: list[str], called: str) -> list[str]:
@@ -79,10 +79,13 @@ class Layers:
         return made + ([re.sub(r"_\d+$", "", called)] if called else [])
 
 
-def _fits(layout: str, axes: int) -> bool:
-    """Says whether a tensor of so many axes can be read so."""
-    least = {"digital": 0, "in-out": 2}.get(layout, 3)
-    return axes == 3 if "heads" in layout else axes >= least
+def _fits(kind: str, layout: str, axes: int) -> bool:
+    """Says whether layers of a class have a variable of so many axes: a name may mislead."""
+    if layout == "digital":
+        return True
+    if window := re.search("([123])d", kind):
+        return axes == int(window.group(1)) + 2
+    return axes == (3 if "heads" in layout else 2)
 
 
 def layers_of(config: object) -> Layers:
@@ -100,10 +103,13 @@ def layers_of(config: object) -> Layers:
         if classes.setdefault(name, _snake(kind)) != _snake(kind):
             twice.add(name)
         equation = settings.get("equation")
-        if isinstance(equation, str):
-            equations[name] = equation
-    # a name of two layers of different classes tells neither
-    return Layers({n: c for n, c in classes.items() if n not in twice}, equations)
+        if isinstance(equation, str) and equations.setdefault(name, equation) != equation:
+            twice.add(name)
+    # a name of two layers that differ tells neither
+    for name in twice:
+        classes.pop(name)
+        equations.pop(name, None)
+    return Layers(classes, equations)
 
 
 def _entries(config: object) -> Iterator[tuple[str, Mapping[str, object]]]:
