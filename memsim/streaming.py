@@ -31,7 +31,7 @@ from memsim.hardware.passes import with_net_reduction
 from memsim.planning import sections_by_output, stuck_cells
 from memsim.policies import Policy, Unsorted, chips_differ
 from memsim.policies.base import Held
-from memsim.selection import Matrix, Select, Selected, select_by_name, select_layers
+from memsim.selection import Matrix, Select, Selected, select_layers, with_layouts
 from memsim.summary import LayerSummary, Summary, mean_over_chips, with_reduction
 from memsim.writing import Writing, check_writing
 
@@ -158,7 +158,9 @@ def compare(
     """
     _check_arguments(config, policies, passes, chips, steady, writing)
     shapes, load = _opened(tensors)
-    selected = select_layers(shapes, select_by_name() if select is None else select)
+    # a file may tell more of its tensors than their names do
+    select = with_layouts(select, getattr(tensors, "layouts", {}))
+    selected = select_layers(shapes, select)
     if old is None and keep_placement:
         raise ValueError("`keep_placement` keeps the places of an older version; give `old` too.")
     rounds = [Round(load, load)] * passes

@@ -1,11 +1,9 @@
-import http.server
 import json
 import math
 import os
 import re
 import subprocess
 import sys
-import threading
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -14,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from hub import Hub, running
 
 import memsim
 from memsim.planning import select_layers
@@ -221,10 +220,21 @@ def test_tensors_that_do_not_fit_are_named(small, tmp_path):
         assert text in str(error.value)
     with pytest.raises(ValueError, match="`model` is 'resnet19'; choose one of resnet20, "):
         open_network("resnet19", path)
-    with pytest.raises(ValueError, match=r"weights/resnet20\.pth is a PyTorch file"):
-        open_network("resnet20", "weights/resnet20.pth")
-    with pytest.raises(FileNotFoundError, match=r"runs/x\.safetensors is not a file"):
-        open_network("resnet20", "runs/x.safetensors")
+    for name in ("runs/x.safetensors", "weights/resnet20.pth"):
+        with pytest.raises(FileNotFoundError, match=f"{re.escape(name)} is not a file"):
+            open_network("resnet20", name)
+
+
+def test_a_file_of_torch_is_a_network(small, tmp_path):
+    torch = pytest.importorskip("torch", reason="files of PyTorch take torch: pip install torch")
+    tensors, path = small
+    state = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "small.th")
+    images = np.arange(2 * 32 * 32 * 3).reshape(2, 32, 32, 3).astype(np.uint8)
+    one, other = (open_network("resnet20", file) for file in (path, tmp_path / "small.th"))
+    np.testing.assert_array_equal(
+        one.apply(one.tensors, images), other.apply(other.tensors, images)
+    )
 
 
 def torchvision_vit(depth):
@@ -297,35 +307,6 @@ def test_imagenet_shortcuts_project_and_cifar_shortcuts_pad():
     np.testing.assert_array_equal(block(images), expected)
 
 
-class Hub(http.server.BaseHTTPRequestHandler):
-    """Answers as the Hugging Face hub does, from `files`."""
-
-    files: dict[str, bytes]
-
-    def do_HEAD(self):
-        self.answer(body=False)
-
-    def do_GET(self):
-        self.answer(body=True)
-
-    def answer(self, body):
-        content = self.files.get(self.path)
-        broken = self.path in self.files and content is None
-        self.send_response(400 if broken else 200 if content is not None else 404)
-        if content is None and not broken:
-            known = any(self.path.rsplit("/", 1)[0] in path for path in self.files)
-            self.send_header("X-Error-Code", "EntryNotFound" if known else "RepoNotFound")
-        self.send_header("X-Repo-Commit", "0" * 40)
-        self.send_header("ETag", f'"{zlib.crc32(content or b"")}"')
-        self.send_header("Content-Length", str(len(content or b"")))
-        self.end_headers()
-        if body and content:
-            self.wfile.write(content)
-
-    def log_message(self, *arguments):
-        pass
-
-
 FETCH = """
 import sys
 from training.models.loading import fetch
@@ -342,22 +323,18 @@ for repository in sys.argv[1:]:
 @pytest.fixture
 def fetched(tmp_path):
     """`(files, *repositories, **environment) -> lines`: a hub of its own, a process of its own."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path)}
+    with running(tmp_path) as address:
 
-    def run(files, *repositories, **environment):
-        Hub.files = files
-        done = subprocess.run(
-            [sys.executable, "-c", FETCH, *repositories],
-            env=os.environ | address | environment, cwd=Path(__file__).parents[1],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        return done.stdout.splitlines()
+        def run(files, *repositories, **environment):
+            Hub.files = files
+            done = subprocess.run(
+                [sys.executable, "-c", FETCH, *repositories],
+                env=os.environ | address | environment, cwd=Path(__file__).parents[1],
+                capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            return done.stdout.splitlines()
 
-    yield run
-    server.shutdown()
-    server.server_close()
+        yield run
 
 
 @pytest.mark.slow

@@ -83,7 +83,8 @@ def run_advise(chosen: AdviseOptions) -> None:
         else make_service_inputs(cells=kind),
     )
     # all that can be wrong, before anything long
-    source, select = chosen.open(), chosen.select()
+    source = chosen.open()
+    select = chosen.select(source)
     positions = chosen.read_positions(list(options.read_as(source, select)))
     if positions is None:
         raise ValueError(

@@ -15,7 +15,7 @@ from jaxtyping import Array, Key
 from memsim.cells.schemes import parse_writing
 from memsim.chip import Chip, fault_words, with_faults
 from memsim.config import ENCODINGS, SCALES, SCHEDULES, CrossbarConfig
-from memsim.files.checkpoints import Checkpoint, open_checkpoint
+from memsim.files.checkpoints import KINDS, Checkpoint, open_checkpoint
 from memsim.files.chips import load_chip, load_faults
 from memsim.files.writing import check_output
 from memsim.planning import Plan, sections_by_output
@@ -59,7 +59,8 @@ class CheckpointOptions:
     """The checkpoint that a command reads."""
 
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="CKPT", help=".safetensors, its .index.json, or .npz")
+        Path,
+        typer.Argument(metavar="CKPT", help=f"{', '.join(KINDS)}"),
     ]
 
     def open(self) -> Checkpoint:
@@ -153,9 +154,11 @@ class SelectionOptions:
         ),
     ] = dataclasses.field(default_factory=list)
 
-    def select(self) -> Select:
-        """Gives the choice of `plan` and `compare`."""
-        return select_by_name(include=self.include, exclude=self.exclude, map=self.maps)
+    def select(self, source: Checkpoint) -> Select:
+        """Gives the choice of `plan` and `compare`, for a checkpoint."""
+        return select_by_name(
+            include=self.include, exclude=self.exclude, map=self.maps, layouts=source.layouts
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

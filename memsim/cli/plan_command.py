@@ -101,9 +101,10 @@ def run_plan(chosen: PlanOptions) -> None:
             "`--chip` and `--faults` are of matched:faults=avoid; leave them out, or give that "
             "--policy."
         )
-    config, select = chosen.config(), chosen.select()
+    config = chosen.config()
     options.check_outputs({"--out": chosen.out, "--json": chosen.json_out}, chosen.force)
     source = chosen.open()
+    select = chosen.select(source)
     options.check_memory(options.read_as(source, select), config)
     tensors = {name: source.load(name) for name in source.tensors}
     chip = None

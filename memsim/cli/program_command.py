@@ -20,6 +20,7 @@ from memsim.files.checkpoints import Checkpoint
 from memsim.files.chips import save_chip
 from memsim.files.plans import load_plan
 from memsim.files.raw import RawTensor
+from memsim.files.replacing import replace_tensors, same_kind
 from memsim.files.writing import check_tensors, save_tensors
 from memsim.network import program, sample_chip
 from memsim.planning import Plan, plan
@@ -51,7 +52,11 @@ class ProgramOptions(
     ] = None
     out: Annotated[
         Path,
-        typer.Option(metavar="OUT", help=".safetensors or .npz", rich_help_panel=options.FILES),
+        typer.Option(
+            metavar="OUT",
+            help=".safetensors, .npz, or the kind of CKPT",
+            rich_help_panel=options.FILES,
+        ),
     ]
     plan_file: Annotated[
         Path | None,
@@ -96,23 +101,33 @@ def run_program(chosen: ProgramOptions) -> None:
     check_rules(PROGRAM_RULES, given_options())
     chosen = on_hardware(chosen)
     policy = options.parse_policy(chosen.policy) if chosen.policy is not None else None
-    if chosen.out.suffix not in (".safetensors", ".npz"):
-        raise ValueError(f"`--out` is {chosen.out}; give a name that ends in .safetensors or .npz.")
+    alike = same_kind(chosen.out, chosen.checkpoint)
+    if chosen.out.suffix not in (".safetensors", ".npz") and not alike:
+        raise ValueError(
+            f"`--out` is {chosen.out}; give a name that ends in .safetensors or .npz, or one of "
+            "the kind of CKPT where that is a file which memsim writes."
+        )
     outputs = {"--out": chosen.out, "--save-chip": chosen.save_chip_file}
     options.check_outputs(outputs, chosen.force)
     source = chosen.open()
     tensors = {name: source.load(name) for name in source.tensors}
-    check_tensors(chosen.out, tensors)
+    if not alike:
+        check_tensors(chosen.out, tensors)
     # JAX would make float32 of float64 tensors
     double = any(tensor.dtype == np.float64 for tensor in source.tensors.values())
     with jax.enable_x64(double), progress_bar() as bar:
         bar.add_task(f"programming {printable(chosen.checkpoint.name)}", total=None)
         made, chip = _plan_and_chip(chosen, policy, source, tensors)
-        mapped = {name: jnp.asarray(tensors[name]) for name in made.names if name in tensors}
+        # a stacked tensor has a layer for each of its matrices
+        read = {tensor_name(name, layer.matrix) for name, layer in made.layers.items()}
+        mapped = {name: jnp.asarray(tensors[name]) for name in tensors if name in read}
         writing = chosen.read_writing(made.config.unflagged)
         effective, programming = program(mapped, made, chip, passes=chosen.passes, writing=writing)
     held = {name: np.asarray(tensor) for name, tensor in effective.items()}
-    save_tensors(chosen.out, tensors | held, metadata=source.metadata, force=chosen.force)
+    if alike:
+        replace_tensors(chosen.out, chosen.checkpoint, held, force=chosen.force)
+    else:
+        save_tensors(chosen.out, tensors | held, metadata=source.metadata, force=chosen.force)
     if chosen.save_chip_file:
         save_chip(chosen.save_chip_file, programming.chip, made.config, force=chosen.force)
     deviation = _deviation(tensors, held, made)
@@ -133,7 +148,7 @@ def _plan_and_chip(
         options.check_memory(matrices, made.config, passes=chosen.passes)
         return made, _chip(chosen, key, made)
     assert policy is not None, "rules"  # noqa: S101
-    config, select = chosen.config(), chosen.select()
+    config, select = chosen.config(), chosen.select(source)
     matrices = options.read_as(source, select)
     options.check_memory(matrices, config, passes=chosen.passes)
     # stuck cells are avoided once there is a chip: a plain plan has as many crossbars

@@ -178,7 +178,7 @@ def run_report(chosen: ReportOptions) -> None:
     outputs = _check_outputs(chosen, streamed=config.crossbars is not None)
     source = chosen.open()
     writing = chosen.read_writing(config)
-    positions = chosen.read_positions(list(options.read_as(source, chosen.select())))
+    positions = chosen.read_positions(list(options.read_as(source, chosen.select(source))))
     if positions and hardware is None:
         raise ValueError(
             f"`--positions` is of an inference, but there are no prices of cells of "
@@ -281,7 +281,7 @@ def _check_outputs(chosen: ReportOptions, streamed: bool) -> _Outputs:
 
 def _compare(chosen: ReportOptions, source: Checkpoint, asked: Asked) -> tuple[Comparison, Asked]:
     """Counts all rows, with a bar for whoever watches; gives those that are shown."""
-    select = chosen.select()
+    select = chosen.select(source)
     before = options.naming("--from", open_checkpoint, chosen.old) if chosen.old else None
     chips = Chips(
         number=chosen.chips,

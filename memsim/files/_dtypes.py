@@ -1,6 +1,7 @@
 """The dtypes of files: which of them hold weights, and why the others stay digital."""
 
 import math
+import re
 
 import numpy as np
 
@@ -105,6 +106,13 @@ def why_digital(dtype: np.dtype | str) -> str | None:
         return f"a dtype that memsim does not know ({dtype})"
     if dtype.names is not None:
         return "records of several fields"
+    # the narrow numbers of ml_dtypes
+    if re.match(r"u?int[124]$", dtype.name):
+        return f"whole numbers ({dtype.name})"
+    if dtype.name.startswith("float") and dtype.itemsize == 1 and dtype.name not in EXTENDED:
+        return (
+            f"narrow numbers ({dtype.name}), weights only with the scales that other tensors hold"
+        )
     if dtype.kind == "V" and dtype.name not in EXTENDED:
         return f"bytes ({dtype.str}) whose dtype the file does not say; save it as .safetensors"
     kind = _DIGITAL.get(dtype.kind)

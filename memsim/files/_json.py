@@ -18,9 +18,9 @@ def parse_json(text: str | bytes) -> object:
             names = [name for name, _ in pairs]
             twice = next(name for name in names if names.count(name) > 1)
             raise ValueError(f"`{twice}` is there twice")
-        for name in found:
-            if not is_text(name):
-                raise ValueError(f"the name {name!a} is no text")
+        if not is_text("".join(found)):
+            wrong = next(name for name in found if not is_text(name))
+            raise ValueError(f"the name {wrong!a} is no text")
         return found
 
     def no_number(constant: str) -> NoReturn:

@@ -17,6 +17,7 @@ from numpy.lib import format as npy
 
 from memsim.files._dtypes import EXTENDED, dtype_named
 from memsim.files._json import compact_json, parse_json
+from memsim.files._opening import Checkpoint, as_checkpoint, check_members, in_memory
 from memsim.files.raw import RawTensor
 
 _BESIDE = "memsim.json"
@@ -38,6 +39,12 @@ class Archive(NamedTuple):
     metadata: dict[str, str]
 
 
+def open_file(path: Path) -> Checkpoint:
+    """Opens an npz: reads it at once, and checks it all."""
+    arrays, metadata = read_file(path)
+    return as_checkpoint({name: in_memory(x) for name, x in arrays.items()}, metadata=metadata)
+
+
 def read_file(path: Path) -> Archive:
     """Reads an npz at once; numbers of either byte order come as this machine has them.
 
@@ -47,6 +54,7 @@ def read_file(path: Path) -> Archive:
     """
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            check_members(path, archive, stored=False)
             return _read_archive(archive)
     except _BROKEN as error:
         with path.open("rb") as file:
@@ -64,12 +72,8 @@ def read_file(path: Path) -> Archive:
 def _read_archive(archive: zipfile.ZipFile) -> Archive:
     tensors: dict[str, np.ndarray | RawTensor] = {}
     beside: object = {}
-    seen: set[str] = set()
     # member by member: numpy.load would take one of two members of a name
     for info in archive.infolist():
-        if info.filename in seen:
-            raise ValueError(f"{info.filename!r} is there twice")
-        seen.add(info.filename)
         with archive.open(info) as member:
             if info.filename == _BESIDE:
                 beside = parse_json(member.read())

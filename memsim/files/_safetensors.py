@@ -8,6 +8,7 @@ References:
 """
 
 import os
+import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,8 @@ from memsim.files._dtypes import SORTED, bytes_of, numpy_dtype, safetensors_code
 from memsim.files._json import compact_json, parse_json
 from memsim.files.raw import RawTensor
 
-_LONGEST_HEADER = 100_000_000  # bytes, the limit of the format
+# bytes, of a hundred thousand tensors; the 100 MB of the format take a gigabyte to parse
+_LONGEST_HEADER = 2**23
 _MOST_AXES = 32  # arrays of more have no use, and JAX none of more than 64
 
 
@@ -187,7 +189,9 @@ def code_of(tensor: np.ndarray | RawTensor) -> str | None:
     """Finds the dtype of safetensors that holds a tensor exactly; None if there is none."""
     if not isinstance(tensor, RawTensor):
         return safetensors_code(tensor.dtype)
-    return None if tensor.stored[:1] in "<>=|" else tensor.stored
+    # what other kinds of file call their numbers (`gguf:Q4_K`) is no dtype of this one
+    other = tensor.stored[:1] in "<>=|" or re.search(r"[:.]", tensor.stored)
+    return None if other else tensor.stored
 
 
 def _rank(code: str | None) -> int:

@@ -1,49 +1,37 @@
-"""Checkpoints of other tools: `.safetensors`, sharded ones, `.npz`. Nothing is ever unpickled."""
+"""Checkpoints of other tools, of every kind that `KINDS` lists. Nothing is unpickled freely."""
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
-
-import jax
-import numpy as np
 
 from memsim._checks import check_path
-from memsim.files import _npz, _safetensors
-from memsim.files._dtypes import numpy_dtype, why_digital
+from memsim.files import (
+    _flax,
+    _gguf,
+    _hdf5,
+    _hub,
+    _npz,
+    _onnx,
+    _orbax,
+    _pytorch,
+    _safetensors,
+)
+from memsim.files._dtypes import numpy_dtype
 from memsim.files._json import parse_json
-from memsim.files.raw import RawTensor
+from memsim.files._opening import Checkpoint, Stored, as_checkpoint
 
-__all__ = ["Checkpoint", "open_checkpoint"]
-
-
-# with a type, which JAX does not give it
-_shape_of: Callable[..., jax.ShapeDtypeStruct] = jax.ShapeDtypeStruct
-
-
-class Checkpoint(NamedTuple):
-    """An open checkpoint.
-
-    Attributes:
-      tensors: shape and dtype of every tensor, by name; `|V1` where `load` gives a `RawTensor`.
-      load: reads the tensor of a name, exactly: an array in this machine's byte order, or a
-        `RawTensor` of a dtype that NumPy cannot compute with.
-      metadata: texts that the file carries (`format: pt`), for `save_tensors`.
-      reasons: why a tensor cannot be a weight matrix, by name, for all whose dtype is the reason:
-        `{"head.scale": "powers of two (F8_E8M0), which scale other tensors"}`.
-    """
-
-    tensors: dict[str, jax.ShapeDtypeStruct]
-    load: Callable[[str], np.ndarray | RawTensor]
-    metadata: dict[str, str]
-    reasons: dict[str, str]
+__all__ = ["KINDS", "Checkpoint", "open_checkpoint"]
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
-    """Opens a `.safetensors` file, the `.index.json` of a sharded one, or an `.npz`.
+    """Opens a checkpoint: a file or folder of any kind that `KINDS` lists, or what the hub has.
 
-    Reads a tensor of safetensors when it is asked for, and an npz at once. The index of a sharded
+    The libraries that read a kind are imported when such a file is opened. Tensors are read when
+    they are asked for, except those of an npz, an ONNX or a Flax file. The index of a sharded
     checkpoint is followed exactly: a tensor is read from the shard that the index gives it, copies
-    in other shards are left out. Metadata is that on which all shards agree.
+    in other shards are left out. Metadata is that on which all shards agree. The states of an
+    optimizer are no tensors of the network. `hf:owner/name` is the repository of that name on the
+    Hugging Face hub, `hf:owner/name/FILE` one of its files.
 
     >>> import numpy as np, memsim
     >>> memsim.save_tensors("model.safetensors", {"fc.weight": np.eye(2, 3)})
@@ -51,71 +39,64 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     (2, 3)
 
     Raises:
-      FileNotFoundError: there is no such file (or shard).
-      ValueError: it is truncated, another kind of file, or holds pickled objects; an index names
-        tensors that are not where it says, leaves some out, or names shards that are no plain
-        `.safetensors` files beside it.
+      FileNotFoundError: there is no such file (or shard), or the hub did not give it.
+      ValueError: it is truncated, another kind of file, or holds pickled objects; a library that
+        reads it is not installed; an index names tensors that are not where it says, leaves some
+        out, or names shards that are no plain `.safetensors` or `.bin` files beside it.
     """
     check_path("path", path)
+    if str(path).startswith(_hub.PREFIX):
+        path = _hub.fetch(str(path))
     path = Path(path)
+    if path.is_dir():
+        return _orbax.open_folder(path)
     if not path.is_file():
         raise FileNotFoundError(f"`checkpoint` {path} is not a file; check the path.")
-    if path.suffix == ".safetensors":
-        header = _header(path)
-        return _lazy(dict.fromkeys(header.entries, path), {path: header})
     if path.name.endswith(".index.json"):
         return _open_shards(path)
-    if path.suffix == ".npz":
-        arrays, metadata = _npz.read_file(path)
-        shapes = {name: _shape_of(x.shape, x.dtype) for name, x in arrays.items()}
-        return Checkpoint(shapes, arrays.__getitem__, metadata, _reasons(arrays))
-    raise ValueError(
-        f"`checkpoint` {path} is not a checkpoint that memsim reads (.safetensors, its "
-        ".index.json, or .npz); save the weights as safetensors first."
-    )
+    if path.suffix not in _OPENERS:
+        raise ValueError(
+            f"`checkpoint` {path} is not a checkpoint that memsim reads ({', '.join(KINDS)}); "
+            "save the weights as safetensors first."
+        )
+    return _OPENERS[path.suffix](path)
 
 
-def _reasons(tensors: Mapping[str, np.ndarray | RawTensor]) -> dict[str, str]:
-    why = {
-        name: why_digital(x.stored if isinstance(x, RawTensor) else x.dtype)
-        for name, x in tensors.items()
-    }
-    return {name: reason for name, reason in why.items() if reason}
-
-
-def _header(path: Path) -> _safetensors.Header:
+def _open_safetensors(path: Path) -> Checkpoint:
     try:
         with path.open("rb") as file:
-            return _safetensors.read_header(file)
+            header = _safetensors.read_header(file)
     except ValueError as error:
         raise ValueError(
             f"`checkpoint` {path} is truncated or not a safetensors file: {error}; fetch or "
             "save it again."
         ) from error
+    # wherever the process goes meanwhile
+    load = functools.partial(_safetensors.load_tensor, path.absolute(), header)
+    stored = {
+        name: Stored(
+            entry.shape, numpy_dtype(entry.stored) or entry.stored, functools.partial(load, name)
+        )
+        for name, entry in header.entries.items()
+    }
+    return as_checkpoint(stored, metadata=header.metadata)
 
 
-def _lazy(files: Mapping[str, Path], headers: Mapping[Path, _safetensors.Header]) -> Checkpoint:
-    """Opens a checkpoint of which each tensor is read when it is asked for.
+# What opens a file, by how its name ends.
+_OPENERS: dict[str, Callable[[Path], Checkpoint]] = {
+    ".safetensors": _open_safetensors,
+    ".npz": _npz.open_file,
+    **dict.fromkeys(_pytorch.SUFFIXES, _pytorch.open_file),
+    ".onnx": _onnx.open_file,
+    **dict.fromkeys(_hdf5.SUFFIXES, _hdf5.open_file),
+    ".keras": _hdf5.open_keras,
+    ".msgpack": _flax.open_file,
+    ".gguf": _gguf.open_file,
+}
 
-    Args:
-      files: of each tensor, by name.
-      headers: of each file.
-    """
-    tensors: dict[str, jax.ShapeDtypeStruct] = {}
-    reasons: dict[str, str] = {}
-    for name, path in files.items():
-        entry = headers[path].entries[name]
-        dtype = numpy_dtype(entry.stored)
-        reason = why_digital(entry.stored if dtype is None else dtype)
-        tensors[name] = _shape_of(entry.shape, np.dtype("V1") if dtype is None else dtype)
-        if reason:
-            reasons[name] = reason
-    places = {name: path.absolute() for name, path in files.items()}
+_LONGEST_INDEX = 2**24  # bytes: a hundred thousand tensors
 
-    def load(name: str) -> np.ndarray | RawTensor:
-        return _safetensors.load_tensor(places[name], headers[files[name]], name)
-
-    return Checkpoint(tensors, load, _agreed([h.metadata for h in headers.values()]), reasons)
+KINDS = (*_OPENERS, ".index.json of .safetensors or .bin", "a folder of Orbax", "hf:owner/name")
 
 
 def _agreed(metadata: list[dict[str, str]]) -> dict[str, str]:
@@ -134,10 +115,10 @@ def _open_shards(index: Path) -> Checkpoint:
       FileNotFoundError, ValueError: see `open_checkpoint`.
     """
     assigned = _weight_map(index)
-    shards = {shard: _shard(index, shard) for shard in sorted(set(assigned.values()))}
-    headers = {path: _header(path) for path in shards.values()}
+    paths = {shard: _shard(index, shard) for shard in sorted(set(assigned.values()))}
+    opened = {shard: _OPENERS[path.suffix](path) for shard, path in paths.items()}
     # the index and the shards must tell the same: first all that the index names
-    found = {shard: headers[path].entries for shard, path in shards.items()}
+    found = {shard: source.tensors for shard, source in opened.items()}
     for name, shard in assigned.items():
         if name not in found[shard]:
             others = [other for other, entries in found.items() if name in entries]
@@ -155,13 +136,20 @@ def _open_shards(index: Path) -> Checkpoint:
             "such tensors); fetch the shards and their index again, or mend its `weight_map`."
         )
     # shard after shard, as they are read from the disk
-    files = {name: shards[s] for s in found for name in found[s] if assigned[name] == s}
-    return _lazy(files, headers)
+    places = {name: shard for shard in found for name in found[shard] if assigned[name] == shard}
+    return Checkpoint(
+        {name: found[shard][name] for name, shard in places.items()},
+        lambda name: opened[places[name]].load(name),
+        _agreed([source.metadata for source in opened.values()]),
+        {n: opened[s].reasons[n] for n, s in places.items() if n in opened[s].reasons},
+    )
 
 
 def _weight_map(index: Path) -> dict[str, str]:
     """Reads the shard of every tensor, as the index gives it."""
     try:
+        if (size := index.stat().st_size) > _LONGEST_INDEX:
+            raise ValueError(f"{size} bytes are too many")
         document = parse_json(index.read_bytes())
         weight_map = document["weight_map"] if isinstance(document, dict) else None
         if not isinstance(weight_map, dict) or not weight_map:
@@ -181,11 +169,11 @@ def _shard(index: Path, shard: str) -> Path:
     plain = Path(shard).name == shard and shard not in ("", ".", "..")
     if not plain or not shard.isprintable() or "\\" in shard:
         raise ValueError(f"`checkpoint` {index} names the shard {shard!r}, not a plain file name.")
-    if not shard.endswith(".safetensors"):
+    if not shard.endswith((".safetensors", ".bin")):
         raise ValueError(
-            f"`checkpoint` {index} names the shard {shard}, not a .safetensors file; others may "
-            "run code when they are read: fetch the safetensors of this model, or save it so: "
-            "save_pretrained(..., safe_serialization=True)."
+            f"`checkpoint` {index} names the shard {shard}, not a .safetensors or .bin file; fetch "
+            "the safetensors of this model, or save it so: save_pretrained(..., "
+            "safe_serialization=True)."
         )
     if not (index.parent / shard).is_file():
         raise FileNotFoundError(f"`checkpoint` {index} names the shard {shard}, missing beside it.")

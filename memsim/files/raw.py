@@ -17,7 +17,8 @@ class RawTensor:
     floating one (`|V1`), so that it stays digital. A pytree takes it as one leaf.
 
     Attributes:
-      stored: the dtype as the file calls it: `F4` or `F8_E8M0` in safetensors, `<f16` in npz.
+      stored: the dtype as the file calls it: `F4` or `F8_E8M0` in safetensors, `<f16` in npz,
+        `gguf:Q4_K` in GGUF.
       shape: number of elements along each axis.
       data: uint8 [bytes], the elements as they lie in the file.
     """

@@ -8,6 +8,7 @@ from memsim.selection.choosing import (
     reading_of,
     select_by_name,
     select_layers,
+    with_layouts,
 )
 from memsim.selection.layouts import LAYOUTS, Word, describe, layout_of, read_layout
 from memsim.selection.matrices import (
@@ -56,4 +57,5 @@ __all__ = [
     "slice_of",
     "slices",
     "tensor_name",
+    "with_layouts",
 ]

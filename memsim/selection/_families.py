@@ -9,7 +9,7 @@ from memsim.selection._tensors import Tensor
 from memsim.selection.layouts import may_fit, read_layout
 from memsim.selection.matrices import Reading
 
-__all__ = ["read_by_name"]
+__all__ = ["read_by_file", "read_by_name"]
 
 
 class Doubt(NamedTuple):
@@ -74,11 +74,29 @@ def read_by_name(
     fitting = {reading for reading in readings.values() if reading and tensor.fits(reading)}
     if found.decided and len(fitting) == 1:
         return fitting.pop()
-    choices = [layout for layout in readings if layout != "digital"]
-    raise ValueError(
-        f"`{name}` of shape {tensor.shape} may be {' or '.join(readings)}: name and shape do not "
-        f"tell. Say which with `map` (command line: --map '^{re.escape(name)}$={choices[0]}'); "
-        "digital leaves it out."
+    raise _doubtful(name, tensor.shape, list(readings), "name and shape do not tell")
+
+
+def read_by_file(name: str, shape: tuple[int, ...], layout: str) -> Reading | None:
+    """Reads a tensor as its file says, which may name several layouts, joined by `|`.
+
+    Returns:
+      The reading; None for a tensor that stays digital.
+
+    Raises:
+      ValueError: there are several.
+    """
+    layouts = layout.split("|")
+    if len(layouts) > 1:
+        raise _doubtful(name, shape, layouts, "the file does not tell, or multiplies both ways")
+    return read_layout(layout, name, shape)
+
+
+def _doubtful(name: str, shape: tuple[int, ...], layouts: list[str], why: str) -> ValueError:
+    choices = [layout for layout in layouts if layout != "digital"]
+    return ValueError(
+        f"`{name}` of shape {shape} may be {' or '.join(layouts)}: {why}. Say which with `map` "
+        f"(command line: --map '^{re.escape(name)}$={choices[0]}'); digital leaves it out."
     )
 
 

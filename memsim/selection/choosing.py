@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from memsim._checks import check_kind
-from memsim.selection._families import read_by_name
+from memsim.selection._families import read_by_file, read_by_name
 from memsim.selection.layouts import check_layout, read_layout
 from memsim.selection.matrices import Matrix, Reading, matrix_name, slices
 from memsim.selection.names import in_natural_order, is_floating
@@ -19,6 +19,7 @@ __all__ = [
     "reading_of",
     "select_by_name",
     "select_layers",
+    "with_layouts",
 ]
 
 # (name, tensor) -> None: stays digital; n: number of output axes (the first n of a tensor whose
@@ -88,6 +89,7 @@ class ByName:
     include: str | None = None
     exclude: str | None = None
     rules: tuple[Rule, ...] = ()
+    layouts: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
 
     def __call__(self, name: str, leaf: Any) -> Reading | None:
         """Reads one tensor; None leaves it digital."""
@@ -100,7 +102,7 @@ class ByName:
           ValueError: name and shape leave a doubt, or a rule does not fit.
         """
         leaf = leaves[name]
-        # rules first, then what narrows the choice, then the families
+        # rules first, then what narrows the choice, then the file, then the families
         if (rule := self.rule_of(name, leaf)) is not None:
             return rule.read(name, leaf)
         if not is_floating(leaf) or leaf.ndim < 2:
@@ -109,6 +111,8 @@ class ByName:
             return None
         if self.exclude is not None and re.search(self.exclude, name):
             return None
+        if name in self.layouts:
+            return read_by_file(name, tuple(leaf.shape), self.layouts[name])
         return read_by_name(name, leaf, leaves, tables=self.include is not None)
 
     def rule_of(self, name: str, leaf: Any) -> Rule | None:
@@ -136,6 +140,7 @@ def select_by_name(
     include: str | None = None,
     exclude: str | None = None,
     map: Sequence[str | Rule] = (),
+    layouts: Mapping[str, str] | None = None,
 ) -> ByName:
     """Makes the default rule, and the command line's options on it.
 
@@ -151,6 +156,8 @@ def select_by_name(
       map: `RE=LAYOUT` each, or `Rule`; a tensor in whose name RE is found is read as LAYOUT,
         whatever it is called; the first that is found counts, before `include` and `exclude`. See
         `LAYOUTS`.
+      layouts: what a file itself tells of its tensors, by name: `Checkpoint.layouts`; it counts
+        before names and shapes. `compare` and the command line take it from the checkpoint.
 
     Raises:
       ValueError: an expression that does not compile; no layout.
@@ -166,7 +173,22 @@ def select_by_name(
     for rule in map:
         check_kind("map", rule, (str, Rule), "give rules such as 'embed=digital'")
     rules = tuple(rule if isinstance(rule, Rule) else Rule.parse(rule) for rule in map)
-    return ByName(include, exclude, rules)
+    check_kind("layouts", layouts, (Mapping, type(None)), "give layouts by name, or None")
+    return ByName(include, exclude, rules, dict(layouts or {}))
+
+
+def with_layouts(select: Select | None, layouts: Mapping[str, str]) -> Select:
+    """Gives a choice by name that also goes by what a file tells; one of another kind stays.
+
+    Args:
+      select: None for the default.
+      layouts: of the file, see `select_by_name`.
+    """
+    if select is None:
+        return select_by_name(layouts=layouts)
+    if isinstance(select, ByName) and not select.layouts:
+        return dataclasses.replace(select, layouts=dict(layouts))
+    return select
 
 
 def _compile(argument: str, expression: str | None) -> None:

@@ -15,6 +15,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from jaxtyping import Array, PyTree
 
 import memsim
+from memsim.files.checkpoints import KINDS
 from memsim.selection import leaf_name, named_leaves
 
 _NONE = r"(?!)"  # found nowhere
@@ -39,12 +40,7 @@ def fetch(weights: str | Path, beside: Sequence[str] = ("config.json",)) -> Path
       FileNotFoundError: the hub did not give it.
     """
     path, repository = Path(weights), str(weights)
-    if path.suffix in (".pth", ".pt", ".th", ".bin", ".ckpt"):
-        raise ValueError(
-            f"`weights` {path} is a PyTorch file, which may run code when it is read; save its "
-            "state dict as safetensors first: safetensors.torch.save_file(state_dict, NAME)."
-        )
-    named_file = path.suffix in (".safetensors", ".npz", ".json")
+    named_file = path.suffix in (*KINDS, ".json")
     if path.exists() or named_file or not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         return path
     try:
