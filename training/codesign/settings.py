@@ -54,7 +54,7 @@ class CodesignOptions(options.WritingOptions, options.LearningOptions):
             help="share of the way to its word that a weight is moved then, at the peak of the "
             "learning rate",
         ),
-    ] = 0.03
+    ] = 0.02
     rows: options.Rows = 128
     columns: options.Columns = 128
     crossbars: Annotated[
