@@ -374,6 +374,17 @@ def test_on_chips_with_stuck_cells_words_go_around_them(run, tmp_path):
         )
         assert nearest < 0.6 * error
     assert report["policies"]["untrained"]["accuracy"] > 0.9
+    # the chips of the report, programmed from the files; what they are against goes around nothing
+    writing = memsim.cells.parse_writing("write-verify", plan.config)
+    writes = []
+    for key in jax.random.split(jax.random.key(0), 2):
+        chip, _ = chains.match_rows(params, memsim.sample_chip(key, plan, 0.01, 0.01))
+        words = chains.cheapest(params, 1.0, chip)
+        _, programming = memsim.program(words, plan, chip, passes=2, writing=writing)
+        writes.append(memsim.summarize(programming, plan).writes_per_pass[-1])
+    kept = report["policies"][report["kept"]]
+    assert kept["writes"] == pytest.approx(np.mean(writes), abs=0.5)
+    assert report["baseline"]["writes"] > report["policies"]["untrained"]["writes"]
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from jaxtyping import Array, Key, PyTree
 
 import memsim
 from memsim.sensitivity import layer_sensitivity
-from training.codesign.measuring import Outcome, for_chip, measure_rounds, program_over
+from training.codesign.measuring import Outcome, draw_chip, go_around, measure_rounds, program_over
 from training.codesign.settings import CodesignOptions
 from training.data import Batch
 from training.evaluation import cross_entropy, distillation
@@ -124,7 +124,8 @@ def _train(
             pull = chosen.pull * float(schedule(number)) / chosen.learning_rate
             near = jax.tree.map(lambda w, word: w + pull * (word - w), train.params, words)
             # another chip each time
-            chip, held = for_chip(jax.random.fold_in(key, number), words, chains, chosen)
+            chip = draw_chip(jax.random.fold_in(key, number), chains.plan, chosen)
+            chip, held = go_around(chip, words, chains, old, chosen)
             stuck = chip.stuck_at_0, chip.stuck_at_1
             train, offset = train._replace(params=near), jax.tree.map(operator.sub, held, near)
         of_step = jax.random.fold_in(key, number)

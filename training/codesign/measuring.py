@@ -100,10 +100,14 @@ def measure_rounds(
     (reference,) = test([start], task.batches())
     planning = _planning_half(reference.size, chosen.seed)
 
-    def count(network: PyTree, of: memsim.WordChains) -> tuple[list[PyTree], memsim.Summary]:
-        held, summaries, plan = [], [], of.plan
+    def count(
+        network: PyTree, plan: memsim.Plan, goes_around: bool = True
+    ) -> tuple[list[PyTree], memsim.Summary]:
+        held, summaries = [], []
         for key in keys:
-            chip, words = for_chip(key, network, of, chosen)
+            chip, words = draw_chip(key, plan, chosen), network
+            if goes_around:
+                chip, words = go_around(chip, network, chains, old, chosen)
             on_chip, programming = program_over(old, words, plan, chip, chosen)
             held.append(on_chip)
             summary = memsim.summarize(programming, plan)
@@ -114,7 +118,7 @@ def measure_rounds(
     if old is None:
         usual = dataclasses.replace(config, encoding="twos_complement")
         plan = memsim.plan(start, usual, memsim.policies.Unsorted())
-        _, baseline = count(start, memsim.WordChains(plan))
+        _, baseline = count(start, plan, goes_around=False)
         against = "a steady pass against `unsorted` twos_complement before training"
     else:
         best, baseline = _best_update(start, old, config, chosen)
@@ -122,7 +126,7 @@ def measure_rounds(
     bar.advance(progress)
 
     def measure(price: float, network: PyTree) -> Round:
-        held, summary = count(network, chains)
+        held, summary = count(network, chains.plan)
         values = test(held, task.batches())
         summary = with_net_reduction(with_reduction(summary, baseline), baseline, hardware)
         changes = (
@@ -168,17 +172,25 @@ def prune_update(new: PyTree, old: PyTree, plan: memsim.Plan, share: float) -> P
     return jax.tree.unflatten(jax.tree.structure(new), merged)
 
 
-def for_chip(
-    key: Key[Array, ""], network: PyTree, chains: memsim.WordChains, chosen: CodesignOptions
-) -> tuple[memsim.Chip, PyTree]:
-    """Draws a chip, and gives the words that a network has on it.
+def draw_chip(key: Key[Array, ""], plan: memsim.Plan, chosen: CodesignOptions) -> memsim.Chip:
+    """Draws a chip of the kind that is asked for."""
+    return memsim.sample_chip(key, plan, chosen.stuck_at / 2, chosen.stuck_at / 2)
 
-    Its stuck cells are known: rows change places, and words go around them.
+
+def go_around(
+    chip: memsim.Chip,
+    network: PyTree,
+    chains: memsim.WordChains,
+    old: PyTree | None,
+    chosen: CodesignOptions,
+) -> tuple[memsim.Chip, PyTree]:
+    """Gives a chip with its rows, and a network with its words, around the known stuck cells.
+
+    Rows are matched to the network that is programmed first.
     """
-    chip = memsim.sample_chip(key, chains.plan, chosen.stuck_at / 2, chosen.stuck_at / 2)
     if not chosen.stuck_at:
         return chip, network
-    chip, _ = chains.match_rows(network, chip)
+    chip, _ = chains.match_rows(network if old is None else old, chip)
     return chip, chains.cheapest(network, _AROUND, chip)
 
 
