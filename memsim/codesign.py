@@ -242,14 +242,13 @@ class WordChains:
                 cost[:, row] += forced[of[row, slot]][in_turn[:, crossbar, :, slot]].sum(axis=0)
             _, rows[crossbar] = scipy.optimize.linear_sum_assignment(cost)
 
-        def in_order(words: Array | None) -> Array | None:
-            if words is None:
-                return None
+        def in_order(words: Array) -> Array:
             by_row = words.reshape(kinds.of.shape)
             return jnp.take_along_axis(by_row, rows[..., None], axis=1).reshape(words.shape)
 
-        moved = map(in_order, (chip.stuck_at_0, chip.stuck_at_1, chip.state, chip.planned))
-        return Chip(chip.key, chip.passes, *moved), rows
+        # all fields but the key and the count of passes are words
+        key, passes, *words = chip
+        return Chip(key, passes, *jax.tree.map(in_order, words)), rows
 
     def _stuck(self, chip: Chip | None) -> Stuck:
         """Gives the stuck bits of each place, int32 [places]."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pytest
 import typer
+import yaml
 
 import memsim
 from memsim.cli import app
@@ -38,7 +39,15 @@ def test_the_example_prints_what_the_readme_says(capsys):
 
 
 def test_pages_are_long_enough_to_say_it_and_no_longer():
-    assert len((ROOT / "README.md").read_text().splitlines()) <= 200
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 150
+    assert len(text.split()) <= 1500
+
+
+def test_the_citation_has_the_version_and_the_fields_that_it_needs():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "title", "message", "authors"} <= set(cited)
+    assert cited["version"] == memsim.__version__
 
 
 def test_the_judge_of_a_budget_runs(assets, monkeypatch):
