@@ -93,7 +93,7 @@ def test_what_cannot_apply_is_refused_by_name(run, checkpoint, command, argument
 def test_every_option_of_a_rule_is_one_of_its_command():
     commands = {c.name: c for c in memsim.cli.app.registered_commands}
     runner = typer.testing.CliRunner()
-    assert set(commands) == {*RULES, "advise"}
+    assert set(commands) == {*RULES, "advise", "show", "diff"}
     for command, rules in RULES.items():
         help_ = runner.invoke(memsim.cli.app, [command, "--help"], env={"COLUMNS": "200"}).output
         named = {name for rule in rules for name in (rule.option, *rule.needs, *rule.excludes)}

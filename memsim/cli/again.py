@@ -41,6 +41,7 @@ def read_made_by(option: str, path: Path) -> dict[str, Any]:
 
 
 def _is_value(value: object) -> bool:
+    # what JSON has for options: true is a flag, a list an option that repeats
     texts = isinstance(value, list) and all(isinstance(each, str) for each in value)
     return texts or isinstance(value, (str, int, float))
 
@@ -50,6 +51,7 @@ def _fill_in(context: typer.Context, again: Path | None) -> Path | None:
     if again is None:
         return None
     made_by = read_made_by("--again", again)
+    # reports hold options by their names, typer by their fields
     fields = {each.opts[0]: each.name or "" for each in context.command.params}
     options = made_by["options"]
     unknown = [option for option in options if option not in fields or option in OUTPUTS]
@@ -60,6 +62,7 @@ def _fill_in(context: typer.Context, again: Path | None) -> Path | None:
             f"{'does not know' if unknown else 'needs'}; it was made by another command or another "
             f"memsim ({made_by.get('version')}). Give the options themselves."
         )
+    # typer takes these where nothing is typed, and converts and checks them as if it were
     context.default_map = {fields[option]: value for option, value in options.items()}
     return again
 
@@ -93,6 +96,7 @@ class AgainOption:
                 f"{self.again} was made by memsim {made_by.get('version')}, and this is "
                 f"{__version__}: figures may differ"
             )
+        # by option and not by path: files may have moved
         given = given_values()
         present = file_digests(given)
         for option, digest in made_by["files"].items():

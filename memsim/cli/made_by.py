@@ -37,14 +37,16 @@ def how_made(command: str, chosen: Any) -> dict[str, Any]:
       chosen: its options.
     """
     given = {option: x for option, x in given_values().items() if option != "--again"}
+    # what other tools take for builds that come out the same
     seconds = os.environ.get("SOURCE_DATE_EPOCH", "")
     now = datetime.datetime.now(datetime.UTC)
     if seconds.isascii() and seconds.isdecimal():
         now = datetime.datetime.fromtimestamp(int(seconds), datetime.UTC)
+    # the command has outputs too; the options are what figures depend on
     return {
         "version": __version__,
         "jax": jax.__version__,
-        "command": shlex.join(["memsim", command, *_words(given)]),
+        "command": shlex.join(["memsim", command, *_spelled(given)]),
         "options": {option: _plain(x) for option, x in given.items() if option not in OUTPUTS},
         "seed": chosen.seed,
         "rates": {
@@ -70,13 +72,15 @@ def file_digests(given: Mapping[str, Any]) -> dict[str, str]:
 
 def write_chart(path: Path, figure: Any, made_by: Mapping[str, Any], force: bool) -> None:
     """Writes a chart of matplotlib; a PNG says how it was made."""
+    # other formats refuse names that they do not know
     metadata = chart_metadata(made_by) if path.suffix.lower() == ".png" else None
     write_whole(path, functools.partial(figure.savefig, metadata=metadata), force)
 
 
-def _words(given: Mapping[str, Any]) -> list[str]:
+def _spelled(given: Mapping[str, Any]) -> list[str]:
     """Spells options as they are typed."""
     words = []
+    # arguments have no name, options that repeat have it each time, flags have no value
     for option, value in given.items():
         plain = _plain(value)
         for each in plain if isinstance(plain, list) else [plain]:

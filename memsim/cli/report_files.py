@@ -69,6 +69,7 @@ class ReportFiles(options.ForceOption):
             if not plot:
                 raise ValueError(f'`--png` {folder} needs matplotlib: pip install "memsim[plot]".')
             charts = {name: folder / f"{name}.png" for name in (*_CHARTS, *more_charts)}
+            # before long work, as all that can be refused
             folder.mkdir(parents=True, exist_ok=True)
         every = {"--json": self.json_out, "--html": self.html_out}
         options.check_outputs(
@@ -111,6 +112,7 @@ def draw_charts(
             policies, result.policies, encodings if asked.choice else None
         ),
     }
+    # those of `more_charts`
     if lives:
         years = {name: life.years for name, life in lives.items()}
         pool = document["lifetime"]["pool"]

@@ -50,9 +50,11 @@ Show = Callable[[rich.console.Console], None]
 
 def _reader_of(path: Path) -> Callable[[Path], Show]:
     """Finds what reads a file, by what is in it; checkpoints go by their names."""
+    # folders too, and what is missing, which opening tells
     if str(path).startswith(_hub.PREFIX) or not path.is_file():
         return _of_checkpoint
     with path.open("rb") as file:
+        # plans and chips may have any name: their header tells
         start = file.read(64).lstrip()
         file.seek(0)
         try:
@@ -63,12 +65,14 @@ def _reader_of(path: Path) -> Callable[[Path], Show]:
         return _of_plan
     if "memsim.chip" in metadata:
         return _of_chip
+    # the index of a checkpoint is JSON as well
     is_json = start.startswith(b"{") and not path.name.endswith(".index.json")
     return _of_report if is_json else _of_checkpoint
 
 
 def _of_plan(path: Path) -> Show:
     plan = load_plan(path)
+    # the bits of a layer are of all its weights
     weights = sum(each.matrix.inputs * each.matrix.outputs for each in plan.layers.values())
     bits = sum(
         float(each.index_bits) * each.matrix.inputs * each.matrix.outputs
@@ -93,6 +97,7 @@ def _of_plan(path: Path) -> Show:
 
 def _of_chip(path: Path) -> Show:
     tensors, description = read_chip(path)
+    # 0.1 knew one word a row
     wide = description.get("words_per_row", 1)
     words_of = [tensors[name] for name in ("state", "stuck_at_0", "stuck_at_1")]
     alike = len({(each.shape, each.dtype) for each in words_of}) == 1
@@ -123,6 +128,7 @@ def _of_chip(path: Path) -> Show:
 
 def _of_report(path: Path) -> Show:
     document = read_report(path)
+    # made before anything is printed, so that what is wrong is told alone
     made_by = document.get("made_by")
     try:
         lines = {"checkpoint": str(document["checkpoint"])} | _report_lines(document["config"])

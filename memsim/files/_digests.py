@@ -37,6 +37,7 @@ def digest_of(path: Path) -> str | None:
 
 def _shards(index: Path) -> list[Path]:
     """Lists the shards that an index names: files beside it."""
+    # it was opened before, which checks it
     named = json.loads(index.read_bytes()).get("weight_map", {}).values()
     return [index.parent / name for name in sorted(set(named)) if (index.parent / name).is_file()]
 

@@ -33,6 +33,7 @@ def plan_table(plan: Plan) -> "FittingTable":
     from memsim.report._layout import Column, FittingTable
 
     layers = plan.layers.values()
+    # what all layers have is told once, above
     same = len({how_stored(layer) for layer in layers}) == 1
     headings = ("inputs", "outputs", "sections", "index bits\na weight")
     rows = [
@@ -70,6 +71,7 @@ def chip_table(tensors: Mapping[str, np.ndarray], masks: Sequence[int]) -> "Fitt
     """
     from memsim.report._layout import Column, FittingTable
 
+    # of several bits, a cell is stuck or above level 0 by any of them
     cells = tensors["state"].size * len(masks)
 
     def row(what: str, words: np.ndarray) -> tuple[str, str, str]:
@@ -101,6 +103,7 @@ def tensors_table(source: Checkpoint, matrices: Mapping[str, Matrix]) -> "Fittin
             matrix = matrices[name]
             size, read = f"{matrix.inputs:,} x {matrix.outputs:,}", layout_of(matrix)
         shape = " x ".join(map(str, tensor.shape)) or "scalar"
+        # as `listed` has them: layers that repeat are one row
         folded = re.sub(r"(?<=[./_])[0-9]+(?=[./_])", "*", name)
         alike[folded, shape, size, read] += 1
     # what is mapped first
@@ -123,6 +126,7 @@ def check_figures(document: Mapping[str, Any]) -> None:
         raise ValueError("there are no policies in it")
     if not isinstance(document.get("config"), dict):
         raise ValueError("there is no config in it")
+    # 0.1 has none, but what is there is whole
     made_by = document.get("made_by", {"options": {}, "files": {}})
     whole = isinstance(made_by, dict) and isinstance(made_by.get("options"), dict)
     if not whole or not isinstance(made_by.get("files"), dict):
@@ -197,14 +201,17 @@ def differences_table(found: Mapping[str, tuple[str, str]]) -> "FittingTable":
 
 def _made_with(document: Mapping[str, Any]) -> dict[str, Any]:
     """Gives what a report was made with, by option; crossbars whether they were typed or not."""
-    made_by = document.get("made_by", {})
-    config = {f"--{name.replace('_', '-')}": value for name, value in document["config"].items()}
+    made_by: Mapping[str, Any] = document.get("made_by", {})
+    config: dict[str, Any] = {
+        f"--{name.replace('_', '-')}": value for name, value in document["config"].items()
+    }
     config.pop("--words-per-row", None)  # follows from the others
     if config.get("--crossbars") is None:
         config["--crossbars"] = "all"
     files = {f"SHA-256 of {name}": x for name, x in made_by.get("files", {}).items()}
     versions = {f"version of {n}": made_by.get(key) for n, key in _VERSIONS.items()}
-    typed = made_by.get("options", {})
+    # what was typed stands in the order of the command, the config has the last word
+    typed: dict[str, Any] = made_by.get("options", {})
     return {"checkpoint": document.get("checkpoint")} | typed | config | files | versions
 
 

@@ -19,6 +19,7 @@ def made_by_lines(made_by: Mapping[str, Any]) -> dict[str, str]:
         stuck = f"{100 * rates['stuck_at_0']:g} % at 0 and {100 * rates['stuck_at_1']:g} % at 1"
     if "--faults" in made_by["options"]:
         stuck = "as --faults has them"
+    # the first line is enough for most readers
     lines = {
         "made by": f"memsim {made_by['version']} with JAX {made_by['jax']}, {made_by['date']}",
         "command": made_by["command"],
