@@ -71,7 +71,7 @@ def test_page_and_charts_say_it_too(run, network, tmp_path, monkeypatch):
         with PIL.Image.open(path) as image:
             assert image.text["Software"] == f"memsim {memsim.__version__}"
             assert image.text["Creation Time"] == made_by["date"]
-            assert json.loads(image.text["memsim.made_by"]) == made_by
+            assert json.loads(image.text["made_by"]) == made_by
     # and so a file can be made byte for byte
     before = page.read_bytes(), json_.read_bytes()
     assert run("report", network, *options, "--force")[0] == 0

@@ -60,11 +60,9 @@ def _reader_of(path: Path) -> Callable[[Path], Show]:
         try:
             metadata = _safetensors.read_header(file).metadata
         except ValueError:
-            metadata = {}
-    if "memsim.plan" in metadata:
-        return _of_plan
-    if "memsim.chip" in metadata:
-        return _of_chip
+            metadata = None
+    if metadata is not None:
+        return next((of for key, of in _OWN.items() if key in metadata), _of_checkpoint)
     # the index of a checkpoint is JSON as well
     is_json = start.startswith(b"{") and not path.name.endswith(".index.json")
     return _of_report if is_json else _of_checkpoint
@@ -82,8 +80,9 @@ def _of_plan(path: Path) -> Show:
     def show(console: rich.console.Console) -> None:
         _print_lines(console, "plan", path, _config_lines(plan.config))
         layers = count_text(len(plan.layers), "layer")
+        per_weight = bits / max(weights, 1)
         console.print(
-            f"{count_text(weights, 'weight')} in {layers}; {bits / weights:.2f} index bits a "
+            f"{count_text(weights, 'weight')} in {layers}; {per_weight:.2f} index bits a "
             f"weight, {count_text(round(bits), 'bit')} in all",
             highlight=False,
         )
@@ -172,6 +171,10 @@ def _of_checkpoint(path: Path) -> Show:
             console.print(f"nothing is mapped yet: {printable(doubt)}", markup=False)
 
     return show
+
+
+# What reads files that memsim wrote, by the metadata that they have.
+_OWN = {"memsim.plan": _of_plan, "memsim.chip": _of_chip}
 
 
 def _config_lines(config: CrossbarConfig) -> dict[str, str]:

@@ -38,5 +38,5 @@ def chart_metadata(made_by: Mapping[str, Any]) -> dict[str, str]:
         "Software": f"memsim {made_by['version']}",
         "Creation Time": made_by["date"],
         "Description": made_by["command"],
-        "memsim.made_by": json.dumps(made_by),
+        "made_by": json.dumps(made_by),
     }
