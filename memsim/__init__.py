@@ -10,23 +10,32 @@ The verbs and nouns that every program needs are here; the rest is in submodules
 import importlib
 import typing
 
-from memsim import chip, codes, draws, placement, policies, schedule, selection, summary
-from memsim.chip import Chip, with_faults
-from memsim.config import CrossbarConfig
-from memsim.draws import enable_words
-from memsim.network import Programming, program, sample_chip
-from memsim.planning import LayerPlan, Plan, plan, with_stucking
-from memsim.policies import Policy
-from memsim.programming import Counts
-from memsim.selection import select_by_name
-from memsim.summary import Summary, mean_over_chips, summarize
-from memsim.writing import Writing
-
 if typing.TYPE_CHECKING:
-    from memsim import attention, cells, codesign, files, hardware, intervals, plot, report, service
+    from memsim import (
+        attention,
+        cells,
+        chip,
+        codes,
+        codesign,
+        draws,
+        files,
+        hardware,
+        intervals,
+        placement,
+        plot,
+        policies,
+        report,
+        schedule,
+        selection,
+        service,
+        summary,
+    )
     from memsim.budgeting import Budget, Judge, budget
     from memsim.cells import Conductance, Readout, read_weights
+    from memsim.chip import Chip, with_faults
     from memsim.codesign import WordChains
+    from memsim.config import CrossbarConfig
+    from memsim.draws import enable_words
     from memsim.expectation import expected_writes
     from memsim.files import (
         load_chip,
@@ -41,8 +50,15 @@ if typing.TYPE_CHECKING:
     from memsim.floor import writes_floor
     from memsim.hardware import Hardware
     from memsim.minimising import Minimum, minimise
+    from memsim.network import Programming, program, sample_chip
+    from memsim.planning import LayerPlan, Plan, plan, with_stucking
+    from memsim.policies import Policy
+    from memsim.programming import Counts
+    from memsim.selection import select_by_name
     from memsim.service import advise
     from memsim.streaming import Chips, Comparison, compare
+    from memsim.summary import Summary, mean_over_chips, summarize
+    from memsim.writing import Writing
 
 __version__ = "0.2.0"
 
@@ -108,9 +124,22 @@ __all__ = [
     "writes_floor",
 ]
 
-# Modules that not every program needs, imported when they are first asked for, and what the top
-# level has of each.
+# Modules, imported when they are first asked for, and what the top level has of each: so that
+# `memsim --version` takes no JAX.
 _LATER = {
+    "chip": ("Chip", "with_faults"),
+    "codes": (),
+    "config": ("CrossbarConfig",),
+    "draws": ("enable_words",),
+    "network": ("Programming", "program", "sample_chip"),
+    "placement": (),
+    "planning": ("LayerPlan", "Plan", "plan", "with_stucking"),
+    "policies": ("Policy",),
+    "programming": ("Counts",),
+    "schedule": (),
+    "selection": ("select_by_name",),
+    "summary": ("Summary", "mean_over_chips", "summarize"),
+    "writing": ("Writing",),
     "attention": (),
     "codesign": ("WordChains",),
     "budgeting": ("Budget", "Judge", "budget"),
@@ -138,7 +167,7 @@ _LATER = {
 
 
 def __getattr__(name: str) -> typing.Any:
-    """Imports what is not needed by every program; finds names of 0.1."""
+    """Imports what is asked for; finds names of 0.1."""
     for submodule, names in _LATER.items():
         if name == submodule or name in names:
             found = importlib.import_module(f"memsim.{submodule}")

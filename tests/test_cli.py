@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import safetensors.numpy
+import typer.testing
 
 import memsim
 import memsim.cli
@@ -329,6 +330,18 @@ def test_a_plan_of_another_network_is_refused(run, checkpoint, tmp_path):
 
 def test_the_version_is_told(run):
     assert run("--version")[:2] == (0, f"{memsim.__version__}\n")
+    told = typer.testing.CliRunner().invoke(memsim.cli.app, ["--version"]).output
+    assert told == f"{memsim.__version__}\n"
+
+
+def test_the_version_is_told_without_jax():
+    code = (
+        "import sys, memsim.cli\nsys.argv = ['memsim', '--version']\n"
+        "try:\n    memsim.cli.main()\n"
+        "finally:\n    assert not {'jax', 'numpy', 'typer', 'rich'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{memsim.__version__}\n", "")
 
 
 def test_a_judge_that_is_none_is_told_apart_from_one_that_fails(

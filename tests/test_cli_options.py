@@ -93,7 +93,7 @@ def test_what_cannot_apply_is_refused_by_name(run, checkpoint, command, argument
 def test_every_option_of_a_rule_is_one_of_its_command():
     commands = {c.name: c for c in memsim.cli.app.registered_commands}
     runner = typer.testing.CliRunner()
-    assert set(commands) == {*RULES, "advise"}
+    assert set(commands) == {*RULES, "advise", "show", "diff"}
     for command, rules in RULES.items():
         help_ = runner.invoke(memsim.cli.app, [command, "--help"], env={"COLUMNS": "200"}).output
         named = {name for rule in rules for name in (rule.option, *rule.needs, *rule.excludes)}
@@ -370,6 +370,31 @@ def test_tables_fit_their_width(run, checkpoint, monkeypatch, width):
     printed = run("report", checkpoint, *options, "--lifetime", "--cells", "hfo2")[1]
     assert max(map(len, printed.splitlines())) <= width
     assert "\N{HORIZONTAL ELLIPSIS}" not in printed
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_numbers_are_whole_at_every_width(run, tmp_path, monkeypatch, width):
+    rng = np.random.default_rng(3)
+    path, out = tmp_path / "net.npz", tmp_path / "out.json"
+    np.savez(path, **{"fc.weight": rng.standard_normal((700, 2100), np.float32)})  # long numbers
+    monkeypatch.setenv("COLUMNS", str(width))
+    names = ["unsorted", "sws+stuck:p=0.5,low=3", "sws-layer"]
+    options = [text for name in names for text in ("--policy", name)]
+    options += ["--hardware", "published", "--writing", "success:set=0.9,reset=0.8", "--json", out]
+    code, printed, _ = run("report", path, *options)
+    assert code == 0
+    # a number is never cut or folded: each stands between the lines of a cell
+    cells = [cell.strip() for cell in re.split(r"[│┃\n]", printed)]
+    document = json.loads(out.read_text())
+    for entry in document["policies"].values():
+        for key in ("writes", "sets", "resets", "row_operations", "pulses", "wrong_cells"):
+            assert f"{entry[key]:,}" in cells
+        assert f"{entry['max_cell_writes']:,}" in cells
+        for key in ("reduction", "net_reduction"):
+            assert f"{entry[key]:.2f}x" in cells
+        assert f"{entry['index_bits_per_weight']:.1f}" in cells
+    assert document["policies"]["unsorted"]["writes"] > 1e6
+    assert max(map(len, printed.splitlines())) <= width
 
 
 # Records.

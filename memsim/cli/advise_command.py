@@ -10,8 +10,9 @@ import typer
 from memsim.cli import options
 from memsim.cli.hardware_options import HardwareOption, on_hardware
 from memsim.cli.inference_options import PositionsOptions
+from memsim.cli.made_by import how_made, write_chart
 from memsim.cli.records import with_options
-from memsim.files.writing import write_text, write_whole
+from memsim.files.writing import write_text
 from memsim.hardware.files import read_hardware
 from memsim.report.documents import advice_json
 from memsim.report.hardware_tables import advice_tables
@@ -98,13 +99,15 @@ def run_advise(chosen: AdviseOptions) -> None:
             seed=chosen.seed, progress=lambda share: bar.update(task, completed=share),
         )  # fmt: skip
     document = advice_json(options.path_text(chosen.checkpoint), config, advice)
+    document["made_by"] = how_made("advise", chosen)
     # files first: who reads the terminal may stop reading
     if chosen.json_out:
         write_text(chosen.json_out, json.dumps(document, indent=1), chosen.force)
     if chosen.png_out:
         from memsim import plot  # slow to import
 
-        write_whole(chosen.png_out, plot.ways_to_run(advice.ways).savefig, chosen.force)
+        figure = plot.ways_to_run(advice.ways)
+        write_chart(chosen.png_out, figure, document["made_by"], chosen.force)
     console = results_console()
     for table in advice_tables(document):
         console.print(table)

@@ -1,4 +1,4 @@
-"""The command line: `memsim report`, `memsim program`, `memsim plan`, `memsim advise`."""
+"""The command line: its commands, and what they have in common."""
 
 from typing import Annotated
 
@@ -6,10 +6,12 @@ import typer
 
 from memsim import __version__
 from memsim.cli.advise_command import run_advise
+from memsim.cli.diff_command import run_diff
 from memsim.cli.failures import debug, guarded
 from memsim.cli.plan_command import run_plan
 from memsim.cli.program_command import run_program
 from memsim.cli.report_command import run_report
+from memsim.cli.show_command import run_show
 from memsim.report.terminal import accept_any_text
 
 __all__ = ["app", "main"]
@@ -45,6 +47,8 @@ app.command("report")(guarded(run_report))
 app.command("program")(guarded(run_program))
 app.command("plan")(guarded(run_plan))
 app.command("advise")(guarded(run_advise))
+app.command("show")(guarded(run_show))
+app.command("diff")(guarded(run_diff))
 
 
 def main() -> None:

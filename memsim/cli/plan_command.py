@@ -17,6 +17,7 @@ from memsim.chip import Chip
 from memsim.cli import options
 from memsim.cli.failures import JudgeError
 from memsim.cli.hardware_options import HardwareOption, on_hardware
+from memsim.cli.made_by import how_made
 from memsim.cli.records import given_options, with_options
 from memsim.cli.rules import PLAN_RULES, check_rules
 from memsim.config import CrossbarConfig
@@ -166,6 +167,7 @@ def _plan_in_budget(
             "config": dataclasses.asdict(config),
         }
         document |= {"max_drop": chosen.max_drop, "seed": chosen.seed} | budget_json(found)
+        document["made_by"] = how_made("plan", chosen)
         write_text(chosen.json_out, json.dumps(document, indent=1), chosen.force)
     for table in budget_tables(found):
         console.print(table)

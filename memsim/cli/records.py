@@ -5,18 +5,19 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any, TypeVar, get_type_hints
 
 import typer
 
-__all__ = ["filled_in", "given_options", "with_options"]
+__all__ = ["filled_in", "given_options", "given_values", "with_options"]
 
 Record = TypeVar("Record")
 Result = TypeVar("Result")
 
-_GIVEN: ContextVar[frozenset[str]] = ContextVar("given options", default=frozenset())
-# Where click found a value that a user gave; others are defaults.
-_BY_USER = ("COMMANDLINE", "ENVIRONMENT", "PROMPT")
+_GIVEN: ContextVar[Mapping[str, Any]] = ContextVar("given options", default=MappingProxyType({}))
+# Where click found a value that a user gave, now or in a report for `--again`.
+_BY_USER = ("COMMANDLINE", "ENVIRONMENT", "PROMPT", "DEFAULT_MAP")
 
 
 def with_options(
@@ -55,7 +56,8 @@ def with_options(
     def decorate(function: Callable[[Record], Result]) -> Callable[..., Result]:
         @functools.wraps(function)
         def command(*, context: typer.Context | None = None, **values: Any) -> Result:
-            given = _given(context) if context else frozenset(f"--{name}" for name in values)
+            fields = _given(context) if context else {f"--{name}": name for name in values}
+            given = {option: values[field] for option, field in fields.items() if field in values}
             token = _GIVEN.set(given)
             try:
                 return function(record(**values))
@@ -76,6 +78,11 @@ def given_options() -> frozenset[str]:
     Returns:
       Their names, such as `--rows` (of several names of an option the first).
     """
+    return frozenset(_GIVEN.get())
+
+
+def given_values() -> Mapping[str, Any]:
+    """Gives the values of the options of `given_options`, by their names."""
     return _GIVEN.get()
 
 
@@ -107,11 +114,12 @@ def _parameter(field: "dataclasses.Field[Any]", annotation: Any) -> inspect.Para
     )
 
 
-def _given(context: typer.Context) -> frozenset[str]:
-    """Lists the options whose values a user gave, not the defaults."""
-    given = set()
+def _given(context: typer.Context) -> dict[str, str]:
+    """Lists the options whose values a user gave, not the defaults, with their fields."""
+    given = {}
     for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name or "")
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
         if source is not None and source.name in _BY_USER:
-            given.add(parameter.opts[0])
-    return frozenset(given)
+            given[parameter.opts[0]] = name
+    return given

@@ -1,17 +1,16 @@
 """`memsim report`."""
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import rich.console
 import typer
 
 from memsim.cli import options
+from memsim.cli.again import AgainOption, compare_figures
 from memsim.cli.encoding_options import Asked, EncodingOptions, compare_rows, encodings_json
 from memsim.cli.hardware_options import (
     HardwareOption,
@@ -22,12 +21,13 @@ from memsim.cli.hardware_options import (
     print_hardware,
 )
 from memsim.cli.inference_options import PositionsOptions
+from memsim.cli.made_by import how_made
 from memsim.cli.records import given_options, with_options
+from memsim.cli.report_files import ReportFiles, draw_charts
 from memsim.cli.rules import REPORT_RULES, check_rules
 from memsim.cli.service_options import ServiceOptions
 from memsim.config import CrossbarConfig
 from memsim.files.checkpoints import Checkpoint, open_checkpoint
-from memsim.files.writing import write_text, write_whole
 from memsim.hardware.inference import InferenceCost, inference_cost
 from memsim.policies import Policy
 from memsim.report.documents import add_hardware, to_json, writing_json
@@ -43,25 +43,18 @@ from memsim.report.texts import (
     writing_text,
 )
 from memsim.selection import Matrix, layout_of
-from memsim.service.ownership import ServiceLife
 from memsim.streaming import Chips, Comparison, compare
 from memsim.summary import mean_over_chips
 
 __all__ = ["ReportOptions", "run_report"]
 
 _DEFAULT_POLICIES = ("unsorted", "sws", "sws-layer")
-_CHARTS = ("writes_by_policy", "reduction_against_index_bits")
-# Titles of the charts in the page, which shows the others as tables.
-_TITLES = {
-    "reduction_against_index_bits": "Reduction and its price",
-    "chips_at_work": "Lifetime",
-    "arrays_at_work": "Arrays at work",
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReportOptions(
-    options.ForceOption,
+    ReportFiles,
+    AgainOption,
     ServiceOptions,
     options.SeedOption,
     options.WritingOption,
@@ -105,22 +98,6 @@ class ReportOptions(
     chips: Annotated[
         int, typer.Option(help="chips to average over", rich_help_panel=options.CHIPS)
     ] = 1
-    json_out: Annotated[
-        Path | None,
-        typer.Option(
-            "--json", metavar="OUT.json", help="all figures", rich_help_panel=options.FILES
-        ),
-    ] = None
-    html_out: Annotated[
-        Path | None,
-        typer.Option("--html", metavar="OUT.html", help="a page", rich_help_panel=options.FILES),
-    ] = None
-    png_out: Annotated[
-        Path | None,
-        typer.Option(
-            "--png", metavar="FOLDER", help="charts, in a folder", rich_help_panel=options.FILES
-        ),
-    ] = None
 
     def policies(self) -> dict[str, Policy]:
         """Reads the policies, by their names as typed.
@@ -141,13 +118,6 @@ class ReportOptions(
         placed = "in the places of the old weights" if self.keep_placement else "placed afresh"
         old = printable(self.old.name)
         return f"Cell writes to deploy the network over {old}, weight stationary, {placed}"
-
-
-class _Outputs(NamedTuple):
-    """The module that draws the charts, None where there is none, and their files by name."""
-
-    plot: ModuleType | None
-    charts: dict[str, Path]
 
 
 @with_options(ReportOptions)
@@ -175,7 +145,8 @@ def run_report(chosen: ReportOptions) -> None:
         )
     inputs = chosen.inputs()
     hardware = priced_hardware(chosen, config)
-    outputs = _check_outputs(chosen, streamed=config.crossbars is not None)
+    chosen.check_again()
+    outputs = chosen.check_files(_more_charts(chosen, config))
     source = chosen.open()
     writing = chosen.read_writing(config)
     positions = chosen.read_positions(list(options.read_as(source, chosen.select(source))))
@@ -207,14 +178,12 @@ def run_report(chosen: ReportOptions) -> None:
         baselines = dict.fromkeys(result.policies, mean_over_chips(result.baseline))
         add_hardware(document, result.policies, baselines, hardware, positions, costs)
     chosen.add_to(document, result, config, inputs, lives)
+    document["made_by"] = how_made("report", chosen)
     # files first: who reads the terminal may stop reading
-    figures = _draw(outputs.plot, asked, result, lives, document) if outputs.plot else {}
-    if outputs.plot and costs:
-        best = min(costs, key=lambda name: costs[name].total_joules)
-        timeline = costs[best].timeline
-        if timeline is not None:
-            figures["arrays_at_work"] = outputs.plot.arrays_at_work(timeline, best)
-    _write_files(chosen, outputs, document, figures)
+    figures: dict[str, Any] = {}
+    if outputs.plot:
+        figures = draw_charts(outputs.plot, asked, result, lives, costs, document)
+    chosen.write_files(outputs, document, figures)
     console = results_console()
     _print_counts(console, chosen, asked, result, document)
     chosen.print_to(console, document, inputs, lives)
@@ -224,6 +193,15 @@ def run_report(chosen: ReportOptions) -> None:
             f'{chosen.html_out} has no chart: that takes matplotlib, pip install "memsim[plot]"',
             markup=False,
         )
+    if chosen.again:
+        compared = compare_figures(chosen.again, document)
+        console.print(compared, highlight=False, markup=False, soft_wrap=True)
+
+
+def _more_charts(chosen: ReportOptions, config: CrossbarConfig) -> list[str]:
+    """Lists the charts that not every report has."""
+    charts = ["chips_at_work"] if chosen.lifetime else []
+    return charts + (["arrays_at_work"] if chosen.positions and config.crossbars else [])
 
 
 def _print_counts(
@@ -258,25 +236,6 @@ def _print_counts(
             "analog-valid NO: sections mix outputs or complemented words, so a column current is "
             "no sum of one output"
         )
-
-
-def _check_outputs(chosen: ReportOptions, streamed: bool) -> _Outputs:
-    """Checks that all outputs can be written, and finds what draws the charts."""
-    plot = _plot() if chosen.html_out or chosen.png_out else None
-    folder = chosen.png_out
-    charts = {}
-    if folder:
-        if not plot:
-            raise ValueError(f'`--png` {folder} needs matplotlib: pip install "memsim[plot]".')
-        drawn = [*_CHARTS, *(["chips_at_work"] if chosen.lifetime else [])]
-        drawn += ["arrays_at_work"] if chosen.positions and streamed else []
-        charts = {name: folder / f"{name}.png" for name in drawn}
-        folder.mkdir(parents=True, exist_ok=True)
-    every = {"--json": chosen.json_out, "--html": chosen.html_out}
-    options.check_outputs(
-        every | {f"--png ({name})": x for name, x in charts.items()}, chosen.force
-    )
-    return _Outputs(plot, charts)
 
 
 def _compare(chosen: ReportOptions, source: Checkpoint, asked: Asked) -> tuple[Comparison, Asked]:
@@ -315,27 +274,6 @@ def _compare(chosen: ReportOptions, source: Checkpoint, asked: Asked) -> tuple[C
         return compare_rows(asked, compare_in, lambda share: bar.update(task, completed=share))
 
 
-def _write_files(
-    chosen: ReportOptions,
-    outputs: _Outputs,
-    document: Mapping[str, Any],
-    figures: Mapping[str, Any],
-) -> None:
-    """Writes the JSON, the charts and the page, those that were asked for."""
-    if chosen.json_out:
-        write_text(chosen.json_out, json.dumps(document, indent=1), chosen.force)
-    for name, path in outputs.charts.items():
-        write_whole(path, figures[name].savefig, chosen.force)
-    if chosen.html_out:
-        from memsim.report.page import to_html  # slow to import
-
-        pictures = {}
-        if outputs.plot:
-            drawn = {name: figure for name, figure in figures.items() if name in _TITLES}
-            pictures = {_TITLES[name]: outputs.plot.to_svg(x) for name, x in drawn.items()}
-        write_text(chosen.html_out, to_html(document, pictures=pictures), chosen.force)
-
-
 def _print_tensors(
     console: rich.console.Console, result: Comparison, reasons: Mapping[str, str]
 ) -> None:
@@ -357,38 +295,6 @@ def _read_as(name: str, slices: int, matrix: Matrix) -> str:
     size = f"{matrix.inputs} x {matrix.outputs}"
     size = f"{slices} x ({size})" if matrix.stacked else size
     return f"{name} [{size}] {layout_of(matrix)}"
-
-
-def _draw(
-    plot: ModuleType,
-    asked: Asked,
-    result: Comparison,
-    lives: Mapping[str, ServiceLife],
-    document: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Draws the figures of `_CHARTS`, by name, and the lifetimes where there are any."""
-    policies = {row: each.policy for row, each in asked.rows.items()}
-    encodings = {row: each.config.encoding for row, each in asked.rows.items()}
-    figures = {
-        "writes_by_policy": plot.writes_by_policy(result.policies),
-        "reduction_against_index_bits": plot.reduction_against_index_bits(
-            policies, result.policies, encodings if asked.choice else None
-        ),
-    }
-    if lives:
-        years = {name: life.years for name, life in lives.items()}
-        pool = document["lifetime"]["pool"]
-        figures["chips_at_work"] = plot.chips_at_work(policies, years, pool)
-    return figures
-
-
-def _plot() -> ModuleType | None:
-    """Imports `memsim.plot`, where matplotlib is installed; slow to import."""
-    try:
-        from memsim import plot
-    except ImportError:
-        return None
-    return plot
 
 
 def _repeated(names: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -79,24 +80,8 @@ def load_chip(path: str | Path, config: CrossbarConfig) -> Chip:
     """
     check_path("path", path)
     check_kind("config", config, CrossbarConfig)
-    tensors, description = load_own(path, "chip")
-    try:
-        check_keys("its description", description, ("key", "cells"), ("format", "words_per_row"))
-        if description.get("format", _FORMAT) != _FORMAT:
-            raise ValueError(
-                f"its format is {description['format']!r}, and this memsim reads formats up to "
-                f"{_FORMAT}"
-            )
-        check_keys("it", tensors, tuple(set(Chip._fields) - {"planned"}), ("planned",))
-        kind, cells = description["key"], description["cells"]
-        if not isinstance(kind, str):
-            raise ValueError(f"`key` of its description is {kind!r}, no text")
-        if not isinstance(cells, list) or not all(type(mask) is int for mask in cells):
-            raise ValueError("`cells` of its description is no list of whole numbers")
-    except ValueError as error:
-        raise ValueError(
-            f"`chip` {path} is no whole chip: {error}; sample or program it again."
-        ) from error
+    tensors, description = read_chip(path)
+    kind, cells = description["key"], description["cells"]
     # a whole chip, but of other crossbars
     words = description.get("words_per_row", 1)
     if words != config.words_per_row:
@@ -119,6 +104,33 @@ def load_chip(path: str | Path, config: CrossbarConfig) -> Chip:
         ) from error
     key = jax.random.wrap_key_data(jnp.asarray(tensors.pop("key")), impl=kind)
     return Chip(key, **{name: jnp.asarray(x) for name, x in tensors.items()})
+
+
+def read_chip(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Reads the tensors of a chip and its description, before a config says what they must be.
+
+    Raises:
+      FileNotFoundError, ValueError: there is no such file; parts are missing or unknown.
+    """
+    tensors, description = load_own(path, "chip")
+    try:
+        check_keys("its description", description, ("key", "cells"), ("format", "words_per_row"))
+        if description.get("format", _FORMAT) != _FORMAT:
+            raise ValueError(
+                f"its format is {description['format']!r}, and this memsim reads formats up to "
+                f"{_FORMAT}"
+            )
+        check_keys("it", tensors, tuple(set(Chip._fields) - {"planned"}), ("planned",))
+        kind, cells = description["key"], description["cells"]
+        if not isinstance(kind, str):
+            raise ValueError(f"`key` of its description is {kind!r}, no text")
+        if not isinstance(cells, list) or not all(type(mask) is int for mask in cells):
+            raise ValueError("`cells` of its description is no list of whole numbers")
+    except ValueError as error:
+        raise ValueError(
+            f"`chip` {path} is no whole chip: {error}; sample or program it again."
+        ) from error
+    return tensors, description
 
 
 def _check_chip(tensors: Mapping[str, np.ndarray], kind: str, config: CrossbarConfig) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
+from memsim.report._made_by import made_by_lines
 from memsim.report.texts import (
     CODE_ERRORS,
     code_error_text,
@@ -42,7 +43,7 @@ def to_html(
 
     Args:
       report: what `to_json` gives; `accuracy` or `perplexity` of the policies, if there, gets a
-        column.
+        column, and `made_by` of a command a footer.
       accuracy: shares of 1 by what they are of, shown first.
       pictures: SVG by title; trusted.
       perplexity: of a language model in place of `accuracy`, by what it is of.
@@ -79,6 +80,7 @@ def to_html(
         "code_error": code_error_text,
         "encodings_text": encodings_text,
         "lifetime_title": lifetime_title,
+        "made_by_lines": made_by_lines,
         "net_text": net_text,
         "origin": origin_text,
         "pool": pool_text,
