@@ -42,6 +42,7 @@ def test_pages_are_long_enough_to_say_it_and_no_longer():
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 150
     assert len(text.split()) <= 1500
+    assert re.search(r"(?m)^make test\b", text)  # the command that is run on every change
 
 
 def test_the_citation_has_the_version_and_the_fields_that_it_needs():
