@@ -162,8 +162,7 @@ class WordChains:
             after[weights[here]] = np.maximum(chosen[here] + config.min_code, -config.max_code)
             layer = self.plan.layers[name]
             if chip is None:
-                # the largest weight of each scale stays at its end: a plan made afresh has that
-                # scale
+                # the largest weight of each scale stays at its end, for plans made afresh
                 scales = layer.matrix.outputs if config.scale_per == "output" else 1
                 ends = before[name]
                 largest = np.argmax(np.abs(ends).reshape(scales, -1), axis=1)
@@ -174,23 +173,6 @@ class WordChains:
         layers = {name: self.plan.layers[name] for name in self._weights}
         tensors = {name: np.asarray(of) for name, of in put_back(layers, moved).items()}
         return jax.tree.unflatten(jax.tree.structure(params), (leaves | tensors).values())
-
-    def _codes(self, leaves: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        return {name: self._codes_of(name, leaves) for name in self.plan.names}
-
-    def _codes_of(self, name: str, leaves: Mapping[str, Any]) -> np.ndarray:
-        """Rounds the weights of a layer to codes, int32 [weights]."""
-        layer, config = self.plan.layers[name], self.plan.config
-        tensor: Any = leaves.get(tensor_name(name, layer.matrix))
-        check_belongs(name, tensor, layer)
-        if isinstance(tensor, jax.core.Tracer):
-            raise ValueError(f"`{name}` is traced; choose words outside `jit`, `grad` and `vmap`.")
-        weights = np.asarray(slice_of(tensor, layer.matrix), np.float32) / np.asarray(layer.scale)
-        if not np.all(np.isfinite(weights)):
-            raise ValueError(f"`{name}` holds NaN or infinite weights; mend them before.")
-        rounded = np.clip(np.rint(weights), -config.max_code, config.max_code).astype(np.int32)
-        codes: np.ndarray = by_output(rounded, layer.matrix.slice_axes).reshape(-1)
-        return codes
 
     def match_rows(
         self, params: PyTree, chip: Chip
@@ -222,10 +204,8 @@ class WordChains:
         >>> rows.tolist(), memsim.program(params, plan, chip)[0]["kernel"].ravel().tolist()
         ([[1, 0]], [60.0, 127.0])
         """
-        check_kind("chip", chip, Chip, "give one that `memsim.sample_chip` drew")
-        check_chip(self.plan, chip)
         config, leaves = self.plan.config, named_leaves(params)
-        kinds = word_kinds(Stuck(chip.stuck_at_0, chip.stuck_at_1), config)
+        kinds = word_kinds(self._stuck(chip), config)
         # nothing is forced where a place is not programmed: the last column
         forced = np.pad(kinds.least.astype(np.float32) ** 2, ((0, 0), (0, 1)))
         codes = self._codes(leaves)
@@ -250,11 +230,29 @@ class WordChains:
         key, passes, *words = chip
         return Chip(key, passes, *jax.tree.map(in_order, words)), rows
 
+    def _codes(self, leaves: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        return {name: self._codes_of(name, leaves) for name in self.plan.names}
+
+    def _codes_of(self, name: str, leaves: Mapping[str, Any]) -> np.ndarray:
+        """Rounds the weights of a layer to codes, int32 [weights]."""
+        layer, config = self.plan.layers[name], self.plan.config
+        tensor: Any = leaves.get(tensor_name(name, layer.matrix))
+        check_belongs(name, tensor, layer)
+        if isinstance(tensor, jax.core.Tracer):
+            raise ValueError(f"`{name}` is traced; choose words outside `jit`, `grad` and `vmap`.")
+        weights = np.asarray(slice_of(tensor, layer.matrix), np.float32) / np.asarray(layer.scale)
+        if not np.all(np.isfinite(weights)):
+            raise ValueError(f"`{name}` holds NaN or infinite weights; mend them before.")
+        rounded = np.clip(np.rint(weights), -config.max_code, config.max_code).astype(np.int32)
+        codes: np.ndarray = by_output(rounded, layer.matrix.slice_axes).reshape(-1)
+        return codes
+
     def _stuck(self, chip: Chip | None) -> Stuck:
         """Gives the stuck bits of each place, int32 [places]."""
         if chip is None:
             none = np.zeros(next(iter(self._weights.values())).shape[1], np.int32)
             return Stuck(none, none)
+        check_kind("chip", chip, Chip, "give one that `memsim.sample_chip` drew")
         check_chip(self.plan, chip)
         words = (np.asarray(of, np.int32) for of in (chip.stuck_at_0, chip.stuck_at_1))
         return Stuck(*(of.reshape(-1) for of in words))

@@ -105,6 +105,7 @@ def _train(
     """Runs all rounds, from the last checkpoint if there is one."""
     assert task.training is not None  # noqa: S101 - the options ask for examples to train on
     training = task.training
+    fall = optax.cosine_decay_schedule(1.0, chosen.total)
     schedule = optax.cosine_decay_schedule(chosen.learning_rate, chosen.total)
     optimizer = optax.adam(schedule)
     if limits is not None:
@@ -121,7 +122,7 @@ def _train(
             words = chains.cheapest(train.params, prices[turn])
             # weights near their words need not be moved far again; as they learn less they are
             # drawn less, or in the end nothing else would move them
-            pull = chosen.pull * float(schedule(number)) / chosen.learning_rate
+            pull = chosen.pull * float(fall(number))
             near = jax.tree.map(lambda w, word: w + pull * (word - w), train.params, words)
             # another chip each time
             chip = draw_chip(jax.random.fold_in(key, number), chains.plan, chosen)
