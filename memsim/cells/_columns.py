@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
+import functools
 from fractions import Fraction
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, Key, UInt
 
 from memsim.cells.readouts import Cells, Readout
 from memsim.codes import bit_slice, word_constant
 from memsim.config import CrossbarConfig
+from memsim.planning import LayerPlan
+
+# Columns of a section from which on it takes products of its own, if inputs are more than its rows.
+_SHARED_COLUMNS = 64
+
+
+class Rows(NamedTuple):
+    """The rows that inputs drive.
+
+    All words of a row share its input, so that a product with all rows is one of matrices. Where a
+    section has room for all inputs of a layer, cells are taken in the order of the inputs: then
+    one product serves all sections.
+
+    Attributes:
+      of_word: int32 [sections, words], the input that drives each word; past the last for none.
+      inputs: int32 [groups, rows], the input of each row: of every section, or of all together.
+      together: whether it is of all.
+      size: rows of a crossbar.
+    """
+
+    of_word: Int32[Array, "sections words"]
+    inputs: Int32[Array, "groups rows"]
+    together: bool
+    size: int
 
 
 class ColumnSums(NamedTuple):
@@ -24,14 +50,32 @@ class ColumnSums(NamedTuple):
       above, below: int32, conversions that saturated at the top of the range, or at its bottom.
     """
 
-    total: Int32[Array, "sections slots columns"] | Float32[Array, "sections slots columns"]
+    total: (
+        Int32[Array, "vectors sections slots columns"]
+        | Float32[Array, "vectors sections slots columns"]
+    )
     above: Int32[Array, ""]
     below: Int32[Array, ""]
 
 
+def rows_of(layer: LayerPlan, config: CrossbarConfig) -> Rows:
+    """Finds which input drives which row of a layer."""
+    inputs, weights = layer.matrix.inputs, jnp.asarray(layer.placement.weights)
+    used = weights < inputs * layer.matrix.outputs
+    of_word = jnp.where(used, weights % inputs, inputs)
+    # a product that all share has room for the inputs that a section lacks
+    room = max(1, _SHARED_COLUMNS // (config.words_per_row * config.cells_per_word))
+    if inputs <= room * config.rows:
+        return Rows(of_word, jnp.arange(inputs, dtype=jnp.int32)[None], True, config.rows)
+    of_row = of_word.reshape(-1, config.rows, config.words_per_row).min(axis=2)
+    return Rows(of_word, of_row, False, config.rows)
+
+
 def column_sums(
-    key: Key[Array, ""],
-    driven: Int32[Array, "sections words"],
+    keys: Key[Array, " vectors"],
+    inputs: Int32[Array, "vectors inputs"],
+    rows: Rows,
+    here: Bool[Array, "sections words"],
     cells: Cells,
     config: CrossbarConfig,
     readout: Readout,
@@ -43,50 +87,97 @@ def column_sums(
     integers, so that none hangs on how a quotient is rounded.
 
     Args:
-      key: of the read noise; consumed.
-      driven: inputs of the words, two's complement of `readout.input_bits`.
+      keys: of the read noise of each vector; consumed.
+      inputs: two's complement of `readout.input_bits`.
+      rows: that they drive, see `rows_of`.
+      here: bool [sections, words], those that are read; the others are not driven.
       cells, config, readout: what is read, and how.
       limit: most levels of a sum where `adc_bits` sets none: what 32 bits can hold in the end.
     """
-    # rows that each bit drives, and what they add up to, exact while all of it is whole
-    shifts = jnp.arange(readout.input_bits, dtype=jnp.int32)
-    bits = (driven[None] >> shifts[:, None, None] & 1).astype(jnp.float32)
-    bits = bits.reshape(len(shifts), -1, config.rows, config.words_per_row)
-
-    def add_up(values: Array) -> Array:
-        by_slot = values.reshape(*bits.shape[1:], -1)
-        return jnp.einsum("tsrw,srwc->tswc", bits, by_slot, precision="highest")
-
-    sums = add_up(cells.mean)
+    bits = _bits_of(inputs, rows, readout)
+    sums = _add_up(bits, cells.mean, rows, here)
     if cells.deviation is not None:
-        variance = add_up(jnp.square(cells.deviation))  # of independent cells
-        sums += jnp.sqrt(variance) * jax.random.normal(key, sums.shape, sums.dtype)
+        variance = _add_up(bits, jnp.square(cells.deviation), rows, here)  # of independent cells
+        of_vector = (readout.input_bits, len(sums), sums[0, 0, 0].size)
+        noise = jax.vmap(lambda key: jax.random.normal(key, of_vector, sums.dtype))(keys)
+        sums += jnp.sqrt(variance) * jnp.moveaxis(noise, 2, 0).swapaxes(1, 2)
     # what the converter says, before it saturates
     step = readout.adc_step(config)
-    codes = jnp.round(sums / step)
     if readout.adc_bits is None:
-        lowest, highest = -limit, limit
+        lowest, highest, share = -limit, limit, Fraction(1)
     else:
         lowest, highest = 0, 2**readout.adc_bits - 1
-        if step != 1:
-            codes = codes_of_whole_sums(
-                sums, codes, Fraction(highest) / full_range(config, readout)
-            )
+        share = Fraction(highest) / full_range(config, readout)
+    codes = jnp.round(sums * float(share))
+    if not _is_exact(share, config):
+        codes = codes_of_whole_sums(sums, codes, share)
     # what is out of range is counted before it is clipped
     above = jnp.sum(codes > highest, dtype=jnp.int32)
     below = jnp.sum(codes < lowest, dtype=jnp.int32)
-    codes = jnp.clip(codes, lowest, highest).astype(jnp.int32)
-    place = jnp.left_shift(1, shifts).at[-1].multiply(-1)  # two's complement
-    total = jnp.tensordot(place, codes, axes=1)
+    total = _shifted(jnp.clip(codes, lowest, highest).astype(jnp.int32), here, config)
     return ColumnSums(total if step == 1 else total.astype(jnp.float32) * step, above, below)
 
 
 def over_rows(
-    driven: Int32[Array, "sections words"], config: CrossbarConfig
-) -> Int32[Array, "sections slots"]:
+    inputs: Int32[Array, "vectors inputs"],
+    rows: Rows,
+    here: Bool[Array, "sections words"],
+    config: CrossbarConfig,
+    readout: Readout,
+) -> Int32[Array, "vectors sections slots"]:
     """Sums what drives the words of each slot."""
-    by_slot = driven.reshape(-1, config.rows, config.words_per_row)
-    return by_slot.sum(axis=1, dtype=jnp.int32)
+    one = jnp.ones((*here.shape, 1), jnp.float32)
+    sums = _add_up(_bits_of(inputs, rows, readout), one, rows, here)
+    return _shifted(sums.astype(jnp.int32), here, config)[..., 0]
+
+
+def _bits_of(
+    inputs: Int32[Array, "vectors inputs"], rows: Rows, readout: Readout
+) -> Float32[Array, "groups bits rows vectors"]:
+    """Gives the bits that drive each row, the lowest first."""
+    driven = jnp.take(inputs.T, rows.inputs, axis=0, mode="clip")
+    shifts = jnp.arange(readout.input_bits, dtype=jnp.int32)[None, :, None, None]
+    return (driven[:, None] >> shifts & 1).astype(jnp.float32)
+
+
+def _add_up(
+    bits: Float32[Array, "groups bits rows vectors"],
+    values: Float32[Array, "sections words columns"],
+    rows: Rows,
+    here: Bool[Array, "sections words"],
+) -> Float32[Array, "groups bits vectors columns"]:
+    """Adds up the columns of the rows that each bit drives, exact while all of it is whole."""
+    groups, _, inputs, _ = bits.shape
+    if rows.together:
+        # the word that each input drives in each slot, past the last for none
+        sections, words = here.shape
+        slots = words // rows.size
+        word = np.arange(here.size, dtype=np.int32).reshape(here.shape)
+        section, slot = np.arange(sections)[:, None], np.arange(words)[None] % slots
+        of_word = jnp.where(here, rows.of_word, inputs)
+        driven = jnp.full((inputs, sections, slots), here.size, jnp.int32)
+        driven = driven.at[of_word, section, slot].set(word, mode="drop")
+        values = values.reshape(here.size, -1)
+        read = jnp.take(values, driven, axis=0, mode="fill", fill_value=0)
+    else:
+        read = jnp.where(here[..., None], values, 0)
+    return jnp.einsum(
+        "gtrv,grn->gtvn", bits, read.reshape(groups, inputs, -1), precision="highest"
+    )
+
+
+def _shifted(
+    codes: Int32[Array, "groups bits vectors columns"],
+    here: Bool[Array, "sections words"],
+    config: CrossbarConfig,
+) -> Int32[Array, "vectors sections slots columns"]:
+    """Adds up the codes of all bits, each at its place in two's complement."""
+    groups, bits, vectors, columns = codes.shape
+    columns = columns * groups // (len(here) * config.words_per_row)
+    places = [1 << bit for bit in range(bits - 1)] + [-1 << (bits - 1)]
+    total = functools.reduce(jnp.add, [place * codes[:, i] for i, place in enumerate(places)])
+    total = total.reshape(groups, vectors, len(here) // groups, config.words_per_row, columns)
+    return total.swapaxes(0, 1).reshape(vectors, len(here), config.words_per_row, columns)
 
 
 def full_range(config: CrossbarConfig, readout: Readout) -> Fraction:
@@ -96,6 +187,12 @@ def full_range(config: CrossbarConfig, readout: Readout) -> Fraction:
     # 0.4 is meant as 2/5, not as the nearest number of 53 bits
     most = int(2**28 / max(readout.adc_range, 1))
     return Fraction(readout.adc_range).limit_denominator(max(most, 1))
+
+
+def _is_exact(share: Fraction, config: CrossbarConfig) -> bool:
+    """Says whether float32 multiplies every whole sum by a fraction without rounding."""
+    most = config.rows * (2**config.cell_bits - 1)
+    return share.denominator.bit_count() == 1 and most * share.numerator <= 2**24
 
 
 def codes_of_whole_sums(

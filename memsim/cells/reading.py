@@ -26,6 +26,7 @@ from memsim.cells._columns import (
     column_sums,
     negated,
     over_rows,
+    rows_of,
     sign_level,
     stored_as,
     takes_turns,
@@ -40,8 +41,8 @@ from memsim.selection import by_output, from_output, named_leaves, slice_of, ten
 
 __all__ = ["Saturated", "count_saturated", "read_layer", "read_matmul", "read_weights"]
 
-# Bits of inputs that drive rows at once.
-_DRIVEN_AT_ONCE = 2**24
+# Sums of columns at once.
+_SUMS_AT_ONCE = 2**23
 
 
 class Saturated(NamedTuple):
@@ -199,9 +200,9 @@ def read_layer(
       [7, -147]
     """
     key, codes, _ = checked_inputs(key, inputs, cells, layer, config, readout)
-    outputs: Array
-    outputs, _ = _read_layer(key, codes, cells, layer, config, readout)
-    return outputs
+    outputs, _ = _read_layer(key[None], codes[None], cells, layer, config, readout)
+    only: Array = outputs[0]
+    return only
 
 
 def count_saturated(
@@ -233,61 +234,63 @@ def count_saturated(
       1
     """
     key, codes, outside = checked_inputs(key, inputs, cells, layer, config, readout)
-    above, below = _read_layer(key, codes, cells, layer, config, readout)[1]
+    _, (above, below) = _read_layer(key[None], codes[None], cells, layer, config, readout)
     return Saturated(outside, above, below)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "readout"))
 def _read_layer(
-    key: Key[Array, ""],
-    inputs: Int32[Array, " inputs"],
+    keys: Key[Array, " vectors"],
+    inputs: Int32[Array, "vectors inputs"],
     cells: Cells,
     layer: LayerPlan,
     config: CrossbarConfig,
     readout: Readout,
 ) -> tuple[
-    Int32[Array, " outputs"] | Float32[Array, " outputs"], tuple[Int32[Array, ""], Int32[Array, ""]]
+    Int32[Array, "vectors outputs"] | Float32[Array, "vectors outputs"],
+    tuple[Int32[Array, ""], Int32[Array, ""]],
 ]:
-    """Gives the product, and the conversions that saturated above and below."""
-    matrix = layer.matrix
-    # the input of every word; rows without a weight are not driven
-    index = jnp.asarray(layer.placement.weights)
-    driven = jnp.where(index < matrix.inputs * matrix.outputs, inputs[index % matrix.inputs], 0)
+    """Gives the products, and the conversions that saturated above and below."""
+    matrix, rows = layer.matrix, rows_of(layer, config)
     complemented, negative = stored_as(cells.words, config)
     # words by turns: all, or those without a sign and those with one
-    turns = [driven]
-    if takes_turns(config):
-        turns = [jnp.where(negative, 0, driven), jnp.where(negative, driven, 0)]
-    sums: Array = jnp.zeros((index.shape[0], config.words_per_row), jnp.int32)
+    used = rows.of_word < matrix.inputs
+    turns = [used & ~negative, used & negative] if takes_turns(config) else [used]
     above = below = jnp.zeros((), jnp.int32)
-    weights = jnp.asarray(config.column_weights, jnp.int32)[None, None]
+    weights = jnp.asarray(config.column_weights, jnp.int32)[None, None, None]
     limit = most_levels(layer, config, readout)
-    for turn, words in enumerate(turns):
-        total = over_rows(words, config)
-        turn_key = jax.random.fold_in(key, turn)
-        read_columns = column_sums(turn_key, words, cells, config, readout, limit)
-        columns = read_columns.total
-        above, below = above + read_columns.above, below + read_columns.below
-        # of a complemented column the sum is that of all cells at their highest level, less this
-        top = jnp.asarray(top_levels(config), columns.dtype)[None, None]
-        of_all = total[..., None].astype(columns.dtype) * top
-        columns = jnp.where(complemented, of_all - columns, columns)
+    parts = []
+    for turn, here in enumerate(turns):
+        turn_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, turn)
+        read = column_sums(turn_keys, inputs, rows, here, cells, config, readout, limit)
+        columns, above, below = read.total, above + read.above, below + read.below
+        if config.flags == "section" or turn:
+            total = over_rows(inputs, rows, here, config, readout)
+        if config.flags == "section":
+            # of a complemented column the sum is that of all cells at their highest level, less it
+            top = jnp.asarray(top_levels(config), columns.dtype)[None, None, None]
+            of_all = total[..., None].astype(columns.dtype) * top
+            columns = jnp.where(complemented[None], of_all - columns, columns)
         if turn:  # the sign within its cell
             columns = columns.at[..., -1].add(-(sign_level(config) * total).astype(columns.dtype))
         # columns to one number a slot of a section; the order of a product hangs on the batch
         weighed = columns * weights.astype(columns.dtype)
-        read = functools.reduce(jnp.add, jnp.moveaxis(weighed, -1, 0))
-        sums = sums.astype(read.dtype) + (negated(config) * read if turn else read)
+        one = functools.reduce(jnp.add, jnp.moveaxis(weighed, -1, 0))
+        parts.append(negated(config) * one if turn else one)
+    sums = functools.reduce(jnp.add, parts)
     # sections to outputs, and what was added to all codes taken off again
     if config.encoding == "offset_binary":
-        sums -= (1 << (config.bits - 1)) * over_rows(driven, config).astype(sums.dtype)
+        total = over_rows(inputs, rows, used, config, readout)
+        sums -= (1 << (config.bits - 1)) * total.astype(sums.dtype)
+    index = jnp.asarray(layer.placement.weights)
     of_slot = index[:, : config.words_per_row] // matrix.inputs  # of an unused one: no output
-    outputs = jax.ops.segment_sum(sums.reshape(-1), of_slot.reshape(-1), matrix.outputs)
-    of_inputs = inputs.sum(dtype=jnp.int32)
+    by_slot = sums.reshape(len(sums), of_slot.size).T
+    outputs = jax.ops.segment_sum(by_slot, of_slot.reshape(-1), matrix.outputs).T
+    of_inputs = inputs.sum(axis=1, keepdims=True, dtype=jnp.int32)
     if layer.offset is not None:
         outputs -= (layer.offset * of_inputs).astype(outputs.dtype)
     if layer.correction is not None:
-        outputs = outputs.astype(jnp.float32) - layer.correction * of_inputs.astype(jnp.float32)
+        outputs = outputs.astype(jnp.float32) - layer.correction[None] * of_inputs.astype(jnp.float32)
     return outputs, (above, below)
 
 
@@ -382,17 +385,21 @@ def _read_vectors(
     divisor = barrier(jnp.broadcast_to(scale, flat.shape))
     codes = jnp.round(flat / divisor).astype(jnp.int32)
 
-    def product(one: tuple[Array, Array]) -> Array:
-        number, vector = one
-        own_key = jax.random.fold_in(key, number)
+    # a chunk of vectors at a time: the sums of all at once would not fit
+    of_vector = readout.input_bits * cells.mean[:, 0].size * config.words_per_row
+    chunks = max(1, -(-len(codes) * of_vector // _SUMS_AT_ONCE))
+    size = -(-len(codes) // chunks)
+    codes = jnp.pad(codes, ((0, chunks * size - len(codes)), (0, 0)))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(codes), dtype=jnp.uint32))
+
+    def product(chunk: tuple[Array, Array]) -> Array:
         outputs: Array
-        outputs, _ = _read_layer(own_key, vector, cells, layer, config, readout)
+        outputs, _ = _read_layer(*chunk, cells, layer, config, readout)
         return outputs
 
-    at_once = max(1, _DRIVEN_AT_ONCE // (readout.input_bits * layer.placement.weights.size))
-    # a chunk of vectors at a time: bits of all at once would not fit
-    numbers = jnp.arange(len(codes), dtype=jnp.uint32)
-    products = jax.lax.map(product, (numbers, codes), batch_size=at_once).astype(flat.dtype)
+    chunked = keys.reshape(chunks, size), codes.reshape(chunks, size, layer.matrix.inputs)
+    products = jax.lax.map(product, chunked).reshape(chunks * size, layer.matrix.outputs)
+    products = products[: len(flat)].astype(flat.dtype)
     # the smaller scale first: then nothing overflows or vanishes that is not so in the end
     per_output = jnp.broadcast_to(layer.scale, layer.matrix.slice_shape)
     per_output = by_output(per_output, layer.matrix.slice_axes)[:, 0].astype(flat.dtype)[None]
