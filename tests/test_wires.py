@@ -87,6 +87,62 @@ def test_currents_are_those_of_a_nodal_matrix(rows, columns, wires, seed):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
 
 
+@given(
+    rows=st.integers(1, 6),
+    columns=st.integers(1, 40),
+    wires=st.tuples(st.sampled_from([0.1, 3.0, 500.0]), st.sampled_from([0.1, 3.0, 500.0])),
+    seed=st.integers(0, 2**16),
+)
+@settings(max_examples=30)
+def test_many_vectors_at_once_are_those_of_a_nodal_matrix(rows, columns, wires, seed):
+    rng = np.random.default_rng(seed)
+    conductance = rng.lognormal(np.log(1e-4), 1, (rows, columns))
+    voltages = rng.standard_normal((5, rows))
+    found = memsim.cells.device_currents(conductance, voltages, Wires(*wires))
+    for vector, currents in zip(voltages, found.value, strict=True):
+        expected = solve_crossbar(conductance, vector, *wires)
+        np.testing.assert_allclose(currents, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("wires", [(40.0, 25.0), (0.0, 25.0), (40.0, 0.0), (0.0, 0.0)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_many_vectors_at_once_are_one_by_one_gradients_too(crossbar, wires, turned):
+    conductance, _ = crossbar
+    conductance = conductance.T if turned else conductance
+    voltages = jnp.asarray(np.random.default_rng(1).uniform(-0.2, 0.2, (6, len(conductance))))
+
+    def total(of, conductance, voltages, wires):
+        currents = of(conductance, voltages, Wires(*wires))
+        return jnp.sum(
+            jnp.sin(1e4 * currents) * jnp.arange(len(voltages), dtype=float)[:, None, None]
+        )
+
+    def at_once(*arguments):
+        return memsim.cells.device_currents(*arguments, tolerance=1e-12).value
+
+    def one_by_one(conductance, voltages, wires):
+        return jnp.stack([at_once(conductance, vector, wires) for vector in voltages])
+
+    def found(of):
+        return jax.value_and_grad(total, (1, 2, 3))(of, conductance, voltages, wires)
+
+    pairs = zip(jax.tree.leaves(found(at_once)), jax.tree.leaves(found(one_by_one)), strict=True)
+    for one, other in pairs:
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9 * np.abs(other).max())
+
+
+def test_single_precision_is_refined_to_its_tolerance():
+    rng = np.random.default_rng(0)
+    conductance = jnp.asarray(rng.choice([200e-6, 11e-6], (128, 96)), jnp.float32)
+    voltages = jnp.asarray(rng.integers(0, 2, (8, 128)) * 0.2, jnp.float32)
+    found = memsim.cells.device_currents(conductance, voltages, Wires(2.97, 2.97))
+    exact = memsim.cells.device_currents(
+        jnp.asarray(conductance, jnp.float64), jnp.asarray(voltages, jnp.float64), Wires(2.97, 2.97)
+    )
+    assert float(found.residual) < 1e-6
+    np.testing.assert_allclose(found.value, exact.value, rtol=0, atol=1e-5 * exact.value.max())
+
+
 def test_the_effective_conductance_takes_any_voltages(crossbar):
     conductance, voltages = crossbar
     wires = Wires(40.0, 25.0)
@@ -244,7 +300,12 @@ def test_conductances_of_any_size_are_solved(siemens):
     found = memsim.cells.device_currents(
         jnp.asarray(share * siemens, jnp.float32), jnp.asarray(voltages, jnp.float32), wires
     )
+    many = memsim.cells.device_currents(
+        jnp.asarray(share * siemens, jnp.float32), jnp.tile(jnp.float32(voltages), (4, 1)), wires
+    )
     largest = np.abs(expected).max()
+    for value in many.value:
+        np.testing.assert_allclose(value / siemens, expected, rtol=0, atol=1e-5 * largest)
     np.testing.assert_allclose(found.value / siemens, expected, rtol=0, atol=1e-5 * largest)
 
 

@@ -161,9 +161,7 @@ def _add_up(
         read = jnp.take(values, driven, axis=0, mode="fill", fill_value=0)
     else:
         read = jnp.where(here[..., None], values, 0)
-    return jnp.einsum(
-        "gtrv,grn->gtvn", bits, read.reshape(groups, inputs, -1), precision="highest"
-    )
+    return jnp.einsum("gtrv,grn->gtvn", bits, read.reshape(groups, inputs, -1), precision="highest")
 
 
 def _shifted(

@@ -290,7 +290,9 @@ def _read_layer(
     if layer.offset is not None:
         outputs -= (layer.offset * of_inputs).astype(outputs.dtype)
     if layer.correction is not None:
-        outputs = outputs.astype(jnp.float32) - layer.correction[None] * of_inputs.astype(jnp.float32)
+        outputs = outputs.astype(jnp.float32) - layer.correction[None] * of_inputs.astype(
+            jnp.float32
+        )
     return outputs, (above, below)
 
 

@@ -9,7 +9,8 @@ on their way to its driven or grounded end, is inverse to the matrix of the line
 
 Lines without resistance (merged nodes) and open devices are no special cases of this form, and in
 sqrt(G) it is symmetric, with eigenvalues from 1 to 1 + max(G) (|R_bit| + |R_word|): conjugate
-gradients need some ten to twenty products of small dense matrices.
+gradients need some ten to twenty products of small dense matrices. Where many vectors are applied
+to one crossbar, its wires are eliminated once for all of them (`_elimination`).
 
 Rounding limits what a solve can reach, so every `Solution` says what it left over.
 """
@@ -26,6 +27,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from memsim._checks import check_kind, check_number, check_positive, is_known
+from memsim.cells._conjugate_gradients import conjugate_gradients, norm
+from memsim.cells._elimination import eliminate, substitute
 
 __all__ = [
     "Solution",
@@ -36,10 +39,10 @@ __all__ = [
     "voltage_drop",
 ]
 
-# More than any crossbar takes that still works; float32 may never reach a tolerance too tight.
-_MOST_ITERATIONS = 2000
-# Conjugate gradients aim below the tolerance: their own residual is that of exact arithmetic.
+# Solvers aim below the tolerance: the residual of conjugate gradients is that of exact arithmetic.
 _AIM = 0.1
+# Vectors of inputs from which on elimination is cheaper, and how often it is refined at most.
+_MANY_VECTORS, _MOST_REFINEMENTS = 4, 8
 
 
 class Wires(NamedTuple):
@@ -62,37 +65,41 @@ class Solution(NamedTuple):
 
     Attributes:
       value: amperes of every device, or siemens of the crossbar as it is seen from outside.
-      residual: norm of what Kirchhoff's laws leave over, relative to what flows without wires; of
-        `effective_conductance` the largest of all columns.
+      residual: norm of what Kirchhoff's laws leave over, relative to what flows without wires: of
+        all vectors of voltages, or columns of `effective_conductance`, the largest.
       converged: whether that is within the tolerance. Outside `jit` a solve that is not raises.
     """
 
-    value: Float[Array, "rows columns"]
+    value: Float[Array, "*vectors rows columns"]
     residual: Float[Array, ""]
     converged: Bool[Array, ""]
 
 
 def device_currents(
     conductance: Float[Array, "rows columns"],
-    voltages: Float[Array, " rows"],
+    voltages: Float[Array, "*vectors rows"],
     wires: Wires,
     *,
     tolerance: float | None = None,
 ) -> Solution:
     """Solves for the currents through the devices of a crossbar whose wires have a resistance.
 
-    Differentiable in every array argument, forward and backward; `vmap` for many crossbars.
+    Differentiable in every array argument, forward and backward; `vmap` for many crossbars. Vectors
+    that are given together share one elimination of the wires: 64 of them cost about what two do
+    one by one.
 
     Args:
       conductance: siemens, float32 or float64; 0 for an open device.
-      voltages: in volt, applied to the left ends of the word lines; of the same dtype.
+      voltages: in volt, applied to the left ends of the word lines, one vector or many; of the same
+        dtype.
       wires: their resistances.
       tolerance: largest residual, relative to the norm of the currents without wires; by default
-        1e-9 in float64 and 1e-5 in float32. Conjugate gradients go on to a tenth of it, relative
-        to those currents or to the wires' effect on them, whichever is smaller.
+        1e-9 in float64 and 1e-5 in float32. Solvers go on to a tenth of it; conjugate gradients
+        relative to those currents or to the wires' effect on them, whichever is smaller.
 
     Returns:
-      Amperes, with the residual. Their sums over rows are what the bit lines carry to ground.
+      Amperes of every vector, with the residual. Their sums over rows are what the bit lines carry
+      to ground.
 
     Raises:
       ValueError: an argument of another kind, shape or dtype; and, where the numbers are known
@@ -141,8 +148,8 @@ def effective_conductance(
 
 
 def voltage_drop(
-    currents: Float[Array, "rows columns"], wires: Wires
-) -> Float[Array, "rows columns"]:
+    currents: Float[Array, "*vectors rows columns"], wires: Wires
+) -> Float[Array, "*vectors rows columns"]:
     """Finds how many volts each device has less than its row was given.
 
     Args:
@@ -154,8 +161,10 @@ def voltage_drop(
 
 
 def node_voltages(
-    currents: Float[Array, "rows columns"], voltages: Float[Array, " rows"], wires: Wires
-) -> tuple[Float[Array, "rows columns"], Float[Array, "rows columns"]]:
+    currents: Float[Array, "*vectors rows columns"],
+    voltages: Float[Array, "*vectors rows"],
+    wires: Wires,
+) -> tuple[Float[Array, "*vectors rows columns"], Float[Array, "*vectors rows columns"]]:
     """Finds the volts of the word line and of the bit line at every crossing.
 
     Args:
@@ -170,20 +179,23 @@ def node_voltages(
     currents = jnp.asarray(currents)
     voltages = _checked_voltages(voltages, currents)
     word, bit = _drops(currents, _checked_wires(wires))
-    return voltages[:, None] - word, bit
+    return voltages[..., None] - word, bit
 
 
 @functools.partial(jax.jit, static_argnames="tolerance")
 def _device_currents(
     conductance: Float[Array, "rows columns"],
-    voltages: Float[Array, " rows"],
+    voltages: Float[Array, "*vectors rows"],
     wires: Wires,
     tolerance: float,
 ) -> Solution:
     # what flows without wires
-    ideal = conductance * voltages[:, None]
-    currents, residual = _solve(conductance, ideal, wires, tolerance)
-    return Solution(currents, residual, residual <= tolerance)  # that of a NaN is not
+    ideal = jnp.einsum("rc,...r->...rc", conductance, voltages)
+    currents, residual = _solve(
+        conductance, ideal.reshape(-1, *conductance.shape), wires, tolerance
+    )
+    # that of a NaN is not
+    return Solution(currents.reshape(ideal.shape), residual, residual <= tolerance)
 
 
 @functools.partial(jax.jit, static_argnames="tolerance")
@@ -193,110 +205,100 @@ def _effective_conductance(
     # The circuit is linear and reciprocal: driven at the foot of one bit line instead, it sends
     # into its word lines what these, driven, send there. A solve for each column, of which there
     # are fewer than rows; 1 V across every device of that column if wires were ideal.
-    def column(one: Array) -> tuple[Array, Array]:
-        currents, residual = _solve(conductance, conductance * one, wires, tolerance)
-        return currents.sum(axis=1), residual
-
     units = jnp.eye(conductance.shape[1], dtype=conductance.dtype)
-    seen, residuals = jax.vmap(column, out_axes=(1, 0))(units[:, None, :])
-    residual = residuals.max()
-    return Solution(seen, residual, residual <= tolerance)
+    currents, residual = _solve(conductance, conductance[None] * units[:, None], wires, tolerance)
+    return Solution(currents.sum(axis=2).T, residual, residual <= tolerance)
 
 
 def _solve(
     conductance: Float[Array, "rows columns"],
-    ideal: Float[Array, "rows columns"],
+    ideal: Float[Array, "vectors rows columns"],
     wires: Wires,
     tolerance: float,
-) -> tuple[Float[Array, "rows columns"], Float[Array, ""]]:
-    """Solves `(1 + G R) I = ideal`; the currents, and the residual of this very equation."""
-    root = jnp.sqrt(jax.lax.stop_gradient(conductance))
-    fixed = jax.tree.map(jax.lax.stop_gradient, wires)
+) -> tuple[Float[Array, "vectors rows columns"], Float[Array, ""]]:
+    """Solves `(1 + G R) I = ideal`; the currents, and the largest residual of this equation."""
+    siemens, ohm = jax.tree.map(jax.lax.stop_gradient, (conductance, wires))
+    if len(ideal) < _MANY_VECTORS:
+        by_one = functools.partial(_solved_by_gradients, siemens, ohm, tolerance)
+        solved: Callable[[Array], Array] = jax.vmap(by_one)
+    else:
+        solved = _solved_by_elimination(siemens, ohm, tolerance)
 
     def balance(currents: Array) -> Array:
-        return currents + conductance * voltage_drop(currents, wires)
+        return currents + conductance[None] * voltage_drop(currents, wires)
 
-    def symmetric(right: Array, start: tuple[Array, Array], left: Array) -> Array:
-        def matrix(y: Array) -> Array:
-            return y + root * voltage_drop(root * y, fixed)
-
-        return _conjugate_gradients(matrix, right, start, _AIM * tolerance * left)
-
-    # With I = sqrt(G) y the system is symmetric, 1 + sqrt(G) R sqrt(G), and no large currents
-    # cancel. An open device has no y: its part of the right side (there is none but in tangents)
-    # is its current, and what that makes the wires drop goes to the others.
     def solve(_: object, right: Array) -> Array:
-        is_open = root == 0
-        of_open = jnp.where(is_open, right, 0)
-        alone = jnp.where(is_open, 0, right / jnp.where(is_open, 1, root))
-        effect = root * voltage_drop(right, fixed)
-        scaled = alone - root * voltage_drop(of_open, fixed)
-        # wires of little effect are a correction of what flows without them, of that accuracy
-        weak = _norm(effect) < _norm(alone)
-        start = (jnp.where(weak, alone, 0), jnp.where(weak, -effect, scaled))
-        # what is left over of the symmetric system counts sqrt(G) times as much in currents
-        left = _norm(right) / jnp.where(is_open.all(), 1, root.max())
-        left = jnp.minimum(left, jnp.minimum(_norm(scaled), _norm(effect)))
-        return of_open + root * symmetric(scaled, start, left)
+        return solved(right)
 
     def solve_transposed(_: object, right: Array) -> Array:
-        scaled = root * right
-        y = symmetric(scaled, (jnp.zeros_like(scaled), scaled), _norm(scaled))
-        return right - voltage_drop(root * y, fixed)
+        # (1 + R G)^-1 = 1 - R (1 + G R)^-1 G
+        return right - voltage_drop(solved(siemens[None] * right), ohm)
 
     currents = jax.lax.custom_linear_solve(balance, ideal, solve, solve_transposed)
     # what is left of the equation itself, with all its rounding, not what the solver believes
-    left = _norm(jax.lax.stop_gradient(ideal - balance(currents)))
-    flowing = _norm(jax.lax.stop_gradient(ideal))
-    return currents, left / jnp.where(flowing == 0, 1, flowing)
+    left = jax.vmap(norm)(jax.lax.stop_gradient(ideal - balance(currents)))
+    flowing = jax.vmap(norm)(jax.lax.stop_gradient(ideal))
+    return currents, jnp.max(left / jnp.where(flowing == 0, 1, flowing), initial=0)
 
 
-def _conjugate_gradients(
-    matrix: Callable[[Array], Array], right: Array, start: tuple[Array, Array], left: Array
-) -> Array:
-    """Solves a symmetric positive system until the residual has the norm `left`.
+def _solved_by_elimination(
+    conductance: Float[Array, "rows columns"], wires: Wires, tolerance: float
+) -> Callable[[Array], Array]:
+    """Eliminates the wires once, and gives what solves for any currents, refined."""
+    factors = eliminate(conductance, *wires)
 
-    Args:
-      matrix: its product with a vector.
-      right: its right side.
-      start: where to start, and the residual there.
-      left: norm of the residual that is small enough.
+    def solved(right: Array) -> Array:
+        def left_of(currents: Array) -> Array:
+            return right - currents - conductance[None] * voltage_drop(currents, wires)
+
+        enough = _AIM * tolerance * jax.vmap(norm)(right)
+
+        def goes_on(state: tuple[Array, Array, Array]) -> Array:
+            _, left, steps = state
+            return jnp.any(jax.vmap(norm)(left) > enough) & (steps < _MOST_REFINEMENTS)
+
+        def refine(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            currents, left, steps = state
+            currents = currents + substitute(factors, left)
+            return currents, left_of(currents), steps + 1
+
+        first = substitute(factors, right)
+        found: Array
+        found, *_ = jax.lax.while_loop(goes_on, refine, (first, left_of(first), jnp.int32(0)))
+        return found
+
+    return solved
+
+
+def _solved_by_gradients(
+    conductance: Float[Array, "rows columns"],
+    wires: Wires,
+    tolerance: float,
+    right: Float[Array, "rows columns"],
+) -> Float[Array, "rows columns"]:
+    """Solves for the currents of one vector by conjugate gradients.
+
+    With I = sqrt(G) y the system is symmetric, 1 + sqrt(G) R sqrt(G), and no large currents cancel.
+    An open device has no y: its part of the right side (there is none but in tangents) is its
+    current, and what that makes the wires drop goes to the others.
     """
-    # in units of the right side, so that no square underflows
-    size = _norm(right)
-    size = jnp.where(size == 0, 1, size)
-    enough = jnp.square(left / size)
+    root = jnp.sqrt(conductance)
 
-    # two sums and one product with the matrix a step
-    def goes_on(state: tuple[Array, Array, Array, Array, Array]) -> Array:
-        *_, squares, steps = state
-        return (squares > enough) & (steps < _MOST_ITERATIONS)
+    def matrix(y: Array) -> Array:
+        return y + root * voltage_drop(root * y, wires)
 
-    def step(
-        state: tuple[Array, Array, Array, Array, Array],
-    ) -> tuple[Array, Array, Array, Array, Array]:
-        found, residual, direction, squares, steps = state
-        product = matrix(direction)
-        # as far as the residual along this direction vanishes
-        length = squares / jnp.vdot(direction, product)
-        found = found + length * direction
-        residual = residual - length * product
-        after = jnp.vdot(residual, residual)
-        # the next direction, conjugate to all before
-        direction = residual + (after / squares) * direction
-        return found, residual, direction, after, steps + 1
-
-    found, residual = (x / size for x in start)
-    state = (found, residual, residual, jnp.vdot(residual, residual), jnp.int32(0))
-    found, *_ = jax.lax.while_loop(goes_on, step, state)
-    return found * size
-
-
-def _norm(x: Array) -> Float[Array, ""]:
-    """Computes the Euclidean norm; squares of small numbers do not underflow."""
-    largest = jnp.max(jnp.abs(x))
-    norm: Array = largest * jnp.linalg.norm(x / jnp.where(largest == 0, 1, largest))
-    return norm
+    is_open = root == 0
+    of_open = jnp.where(is_open, right, 0)
+    alone = jnp.where(is_open, 0, right / jnp.where(is_open, 1, root))
+    effect = root * voltage_drop(right, wires)
+    scaled = alone - root * voltage_drop(of_open, wires)
+    # wires of little effect are a correction of what flows without them, of that accuracy
+    weak = norm(effect) < norm(alone)
+    start = (jnp.where(weak, alone, 0), jnp.where(weak, -effect, scaled))
+    # what is left over of the symmetric system counts sqrt(G) times as much in currents
+    left = norm(right) / jnp.where(is_open.all(), 1, root.max())
+    left = jnp.minimum(left, jnp.minimum(norm(scaled), norm(effect)))
+    return of_open + root * conjugate_gradients(matrix, scaled, start, _AIM * tolerance * left)
 
 
 def _converged(found: Solution, tolerance: float | None) -> Solution:
@@ -334,11 +336,12 @@ def _checked_conductance(conductance: Float[Array, "rows columns"]) -> Array:
     return array
 
 
-def _checked_voltages(voltages: Float[Array, " rows"], of: Array) -> Array:
+def _checked_voltages(voltages: Float[Array, "*vectors rows"], of: Array) -> Array:
     array = _floating("voltages", voltages)
-    if array.shape != of.shape[:1]:
+    if array.shape[-1:] != of.shape[-2:-1]:
         raise ValueError(
-            f"`voltages` has shape {array.shape}; give one volt for each of {of.shape[0]} rows."
+            f"`voltages` has shape {array.shape}; give one volt for each of {of.shape[-2]} rows, "
+            "[rows] or [vectors, rows]."
         )
     if array.dtype != of.dtype:
         raise ValueError(f"`voltages` is {array.dtype}; give {of.dtype}, as the devices are.")
@@ -381,7 +384,7 @@ def _checked_wires(wires: Wires) -> Wires:
 
 def _drops(currents: Array, wires: Wires) -> tuple[Array, Array]:
     product = functools.partial(jnp.matmul, precision="highest")
-    rows, columns = currents.shape
+    rows, columns = currents.shape[-2:]
     row, column = np.arange(rows), np.arange(columns)
     shared_columns = 1 + np.minimum.outer(column, column)  # segments up to the nearer crossing
     shared_rows = rows - np.maximum.outer(row, row)  # segments from the lower crossing down
