@@ -33,7 +33,7 @@ from memsim.cells._columns import (
 from memsim.cells.readouts import Cells, Readout, check_solved, program_cells
 from memsim.codes import bit_slice, dequantize
 from memsim.config import CrossbarConfig
-from memsim.network import Programming, put_back
+from memsim.network import Params, Programming, put_back
 from memsim.placement import invert_placement
 from memsim.planning import LayerPlan, Plan
 from memsim.selection import by_output, from_output, named_leaves, slice_of, tensor_name
@@ -60,11 +60,11 @@ class Saturated(NamedTuple):
 
 def read_weights(
     key: Key[Array, ""],
-    effective: PyTree,
+    effective: Params,
     plan: Plan,
     programming: Programming,
     readout: Readout,
-) -> PyTree:
+) -> Params:
     """Reads the weights as their crossbars hold them, up to the converters.
 
     Runs under `jit`, `grad` and `vmap`; gradients pass straight through to `effective`. Read noise
@@ -110,6 +110,7 @@ def read_weights(
                 f"`effective` has {name!r} of shape {found}, `plan` {matrix.shape}; give the "
                 "weights that `program` gave with this plan."
             )
+    seen: Params
     seen, residual = _read_weights(key, effective, plan, programming.words, readout)
     check_solved(residual, readout)
     return seen
