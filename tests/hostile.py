@@ -16,7 +16,7 @@ SECONDS, MEGABYTES = 2, 300
 # opens files in turn, their libraries imported before, and tells what each took
 OPEN = """
 import gc, importlib, json, sys, time
-import memsim
+from memsim import open_checkpoint
 for name in sys.argv[1].split():
     importlib.import_module(name)
 
@@ -30,7 +30,7 @@ for path in sys.argv[2:]:
     # of this process: what others do on the machine does not count
     before, start = memory("VmRSS"), time.process_time()
     try:
-        source = memsim.open_checkpoint(path)
+        source = open_checkpoint(path)
         for name in source.tensors:
             source.load(name)
         said = None

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -52,3 +54,24 @@ def test_weights_of_the_hub(tmp_path):
     assert "hf:some/missing: the Hugging Face hub did not give model.safetensors or" in found[4]
     for line in found[5:]:
         assert "names no repository; give hf:owner/name, or hf:owner/name/FILE" in line
+
+
+def test_the_pages_commands_fetch_the_weights_of_the_tables(tmp_path):
+    """`hf download` of a file to a folder, as the hub's own tool does it."""
+    hf = Path(sys.executable).with_name("hf")
+    if not hf.exists():
+        pytest.skip("hf is part of huggingface_hub: pip install huggingface_hub")
+    page = (Path(__file__).parents[1] / "docs" / "tables.md").read_text()
+    commands = [shlex.split(line) for line in re.findall(r"(?m)^hf (download .*)", page)]
+    assert len(commands) == 2
+    memsim.save_tensors(tmp_path / "x.safetensors", {"a.weight": numbers(4, 5)})
+    content = (tmp_path / "x.safetensors").read_bytes()
+    with running(tmp_path / "home") as address:
+        Hub.files = {f"/{name}/resolve/main/{file}": content for _, name, file, *_ in commands}
+        quiet = {"HF_HUB_DISABLE_UPDATE_CHECK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        for command in commands:
+            subprocess.run(
+                [hf, *command], env=os.environ | address | quiet, cwd=tmp_path, check=True,
+                capture_output=True,
+            )  # fmt: skip
+            assert (tmp_path / command[-1] / command[2]).read_bytes() == content

@@ -1,9 +1,12 @@
 """Files of PyTorch, made by torch and read as it made them."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 from checkpoint_kinds import holds, program, read_as
 
@@ -145,6 +148,7 @@ def test_shards_of_bin_open_by_their_index(tmp_path, torch, network):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
 def test_programs_of_torch_are_no_weights(tmp_path, torch, network):
     torch.jit.save(torch.jit.script(network), tmp_path / "x.pt")
     with pytest.raises(ValueError, match=r"is a program \(of TorchScript or torch\.export\)"):
@@ -162,11 +166,24 @@ def test_tensors_of_torch_stay_on_the_disk(tmp_path, torch):
     path = tmp_path / "x.pth"
     torch.save({f"{i}.weight": torch.zeros(2**24) for i in range(4)}, path)  # 268 MB
     code = (
-        "import sys, memsim, torch\n"
+        "import sys, torch\nfrom memsim import open_checkpoint\n"
         "peak = lambda: int(open('/proc/self/status').read().split('RssAnon:')[1].split()[0])\n"
-        "before = peak(); source = memsim.open_checkpoint(sys.argv[1])\n"
+        "before = peak(); source = open_checkpoint(sys.argv[1])\n"
         "assert source.load('1.weight').sum() == 0\n"
         "print(peak() - before)"
     )
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
     assert int(done.stdout) < 20_000, done.stderr  # kilobytes that are of no file
+
+
+def test_the_pages_command_makes_the_weights_of_the_tables(tmp_path, torch, monkeypatch):
+    """The file of ResNet-20 is that of a parallel network, beside what else its authors saved."""
+    page = (Path(__file__).parents[1] / "docs" / "tables.md").read_text()
+    (code,) = re.findall(r"&& python -c '\n(.*?)'\n```", page, re.DOTALL)
+    names = ("conv1.weight", "layer1.0.conv1.weight", "linear.weight", "linear.bias")
+    state = {name: torch.randn(4, 3) for name in names}
+    parallel = {f"module.{name}": tensor for name, tensor in state.items()}
+    torch.save({"state_dict": parallel, "best_prec1": 91.7}, tmp_path / "resnet20.th")
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})  # noqa: S102
+    assert holds(memsim.open_checkpoint("resnet20_cifar10.safetensors"), arrays(state))

@@ -118,12 +118,9 @@ def read_weights(
 
 @functools.partial(jax.jit, static_argnames="readout")
 def _read_weights(
-    key: Key[Array, ""],
-    effective: PyTree,
-    plan: Plan,
-    words: dict[str, UInt[Array, "sections physical_words"]],
-    readout: Readout,
-) -> tuple[PyTree, Float32[Array, ""]]:
+    key: Key[Array, ""], effective: PyTree, plan: Plan,
+    words: dict[str, UInt[Array, "sections physical_words"]], readout: Readout,
+) -> tuple[PyTree, Float32[Array, ""]]:  # fmt: skip
     config, leaves = plan.config, named_leaves(effective)
     parts = []
     most_left = jnp.zeros((), jnp.float32)
