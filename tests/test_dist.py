@@ -1,11 +1,14 @@
 """Releases: what is in the wheel and in the source, and the README from each of them alone."""
 
+import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -133,6 +136,44 @@ def test_the_readme_runs_from_the_wheel_alone(wheel, libraries, tmp_path):
     assert "kernel [40 x 30]" in " ".join(said.split())
     assert "<html" in (tmp_path / "x.html").read_text()
     assert call(programs / "memsim", "--version", **words) == f"{memsim.__version__}\n"
+
+
+COLAB = """
+import sys, types
+from IPython.core.interactiveshell import InteractiveShell
+
+sys.modules["google.colab"] = types.ModuleType("google.colab")
+shell = InteractiveShell.instance()
+shell.run_cell(sys.argv[1]).raise_error()
+import memsim
+print(memsim.__file__)
+"""
+
+
+@pytest.mark.slow
+def test_the_first_cell_of_a_notebook_installs_a_wheel_in_colab(wheel, libraries, tmp_path):
+    pytest.importorskip("IPython")
+    notebook = json.loads((ROOT / "notebooks" / "quick_start.ipynb").read_text())
+    cell = "".join(notebook["cells"][1]["source"])
+    call(sys.executable, "-m", "venv", "--without-pip", tmp_path / "env")
+    sees(tmp_path / "env", libraries)
+    words = {"cwd": tmp_path, "env": QUIET | {"IPYTHONDIR": str(tmp_path / "ipython")}}
+    python = tmp_path / "env" / "bin" / "python"
+    with pytest.raises(AssertionError, match="upload the wheel of"):
+        call(python, "-c", COLAB, cell, **words)
+    shutil.copy(wheel, tmp_path)
+    said = call(python, "-c", COLAB, cell, **words)
+    assert Path(said.splitlines()[-1]).is_relative_to(tmp_path / "env")
+
+
+def test_addresses_of_the_project_are_those_that_pyproject_gives():
+    """Until it gives one there is no badge, clone or citation that leads nowhere."""
+    given = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"].get("urls", {})
+    pages = [ROOT / "CITATION.cff", *ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+    for page in [*pages, *ROOT.glob("notebooks/*.ipynb")]:
+        for address in re.findall(r"https?://[^\s)\"'>\\]+", page.read_text()):
+            if "memsim" in address or "colab" in address:
+                assert address.startswith(tuple(given.values()) or "none is given"), page
 
 
 def first_commands():
