@@ -179,7 +179,7 @@ def test_tensors_of_torch_stay_on_the_disk(tmp_path, torch):
 def test_the_pages_command_makes_the_weights_of_the_tables(tmp_path, torch, monkeypatch):
     """The file of ResNet-20 is that of a parallel network, beside what else its authors saved."""
     page = (Path(__file__).parents[1] / "docs" / "tables.md").read_text()
-    (code,) = re.findall(r"&& python -c '\n(.*?)'\n```", page, re.DOTALL)
+    (code,) = re.findall(r"&&\npython -c '\n(.*?)'\n```", page, re.DOTALL)
     names = ("conv1.weight", "layer1.0.conv1.weight", "linear.weight", "linear.bias")
     state = {name: torch.randn(4, 3) for name in names}
     parallel = {f"module.{name}": tensor for name, tensor in state.items()}

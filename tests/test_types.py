@@ -92,6 +92,7 @@ def test_types_hold_for_pyright_in_basic_mode(program):
     refused([*command, "--pythonpath", sys.executable], r"program\.py:(\d+):\d+ - error")
 
 
+@pytest.mark.slow
 def test_what_checkers_are_told_is_so(monkeypatch):
     def is_one(value, kind):
         assert isinstance(value, typing.get_origin(kind) or kind)
