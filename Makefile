@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-language docs test test-all lint clean
+.PHONY: demo demo-language dist docs test test-all lint clean
 
 demo: .venv/installed  ## train, program, fine-tune 32 chips: runs/demo/
 	$(BIN)/python -m training.finetune --out runs/demo --force
@@ -18,6 +18,9 @@ test-all: .venv/installed  ## everything, compiled as users compile it
 
 docs: .venv/installed  ## the documentation: site/, opened from a folder or served
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+dist: .venv/installed  ## a release: dist/ with the wheel and the source; no network is needed
+	$(BIN)/python -m build --no-isolation
 
 lint: .venv/installed
 	$(BIN)/ruff check .

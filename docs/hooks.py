@@ -89,8 +89,6 @@ def help_of(command: object, name: str) -> str:
 def pages_of_notebook(path: Path) -> Iterator[tuple[str, str | bytes]]:
     """Renders a notebook with the outputs that it keeps: its page, then its images."""
     notebook = nbformat.read(path, as_version=4)
-    claim = notebook.cells[0]
-    claim.source = re.sub(r"\[!\[Open in Colab.*\n+", "", claim.source)
     del notebook.cells[1]  # installs memsim in Colab
     exporter = nbconvert.MarkdownExporter()
     body, resources = exporter.from_notebook_node(

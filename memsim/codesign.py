@@ -21,7 +21,7 @@ from memsim._checks import check_kind, check_number
 from memsim.chip import Chip, Stuck
 from memsim.codes import decode
 from memsim.config import MATCHED_BITS
-from memsim.network import check_belongs, check_chip, put_back
+from memsim.network import Params, check_belongs, check_chip, put_back
 from memsim.planning import Plan
 from memsim.policies._matching.faulty_rows import word_kinds
 from memsim.policies._recoding.walk import words_of_codes
@@ -107,8 +107,8 @@ class WordChains:
         self._old = None if old is None else self._codes(named_leaves(old))
 
     def cheapest(
-        self, params: PyTree, price: float | Mapping[str, float], chip: Chip | None = None
-    ) -> PyTree:
+        self, params: Params, price: float | Mapping[str, float], chip: Chip | None = None
+    ) -> Params:
         """Moves weights to the words of least squared error plus price times writes.
 
         Exact for each place through a whole pass; the pass before is taken to have left the words
@@ -172,7 +172,8 @@ class WordChains:
             moved.append(tensor * np.asarray(layer.scale))
         layers = {name: self.plan.layers[name] for name in self._weights}
         tensors = {name: np.asarray(of) for name, of in put_back(layers, moved).items()}
-        return jax.tree.unflatten(jax.tree.structure(params), (leaves | tensors).values())
+        cheap: Params = jax.tree.unflatten(jax.tree.structure(params), (leaves | tensors).values())
+        return cheap
 
     def match_rows(
         self, params: PyTree, chip: Chip

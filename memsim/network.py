@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Int32, Key, PyTree, Shaped, UInt
+from jaxtyping import Array, Float, Int, Int32, Key, Shaped, UInt
 
 from memsim._checks import as_key, check_kind, check_whole
 from memsim.chip import Chip, check_rates, new_chip, whole_chip
@@ -44,6 +44,9 @@ __all__ = [
     "sample_chip",
     "target_words",
 ]
+
+# A network: any pytree, and functions that change its weights give the same kind of pytree.
+Params = TypeVar("Params")
 
 # Arrays joined by one compiled program: more of them take longer to compile than they save.
 _JOINED_AT_ONCE = 64
@@ -111,7 +114,7 @@ def _plain(rate: object) -> Any:
 
 
 def program(
-    params: PyTree,
+    params: Params,
     plan: Plan,
     chip: Chip,
     *,
@@ -119,7 +122,7 @@ def program(
     wear: bool = False,
     words: bool = False,
     writing: Writing | None = None,
-) -> tuple[PyTree, Programming]:
+) -> tuple[Params, Programming]:
     """Programs a network onto a chip: the weights the chip really holds, and what it took.
 
     Runs under `jit`, `grad` and `vmap` (over chips, params or both). Gradients are
@@ -187,7 +190,7 @@ def program(
 
 
 def _checked_leaves(
-    params: PyTree, plan: Plan, chip: Chip, passes: int, writing: Writing | None
+    params: object, plan: Plan, chip: Chip, passes: int, writing: Writing | None
 ) -> dict[str, Any]:
     """Gives the tensors of a network by name, once the arguments of `program` are checked."""
     check_kind("plan", plan, Plan, "give (params, plan, chip), the plan from `memsim.plan`")

@@ -34,7 +34,7 @@ from memsim.cells._columns import (
 from memsim.cells.readouts import Cells, Readout, check_solved, program_cells
 from memsim.codes import bit_slice, dequantize
 from memsim.config import CrossbarConfig
-from memsim.network import Programming, put_back
+from memsim.network import Params, Programming, put_back
 from memsim.placement import invert_placement
 from memsim.planning import LayerPlan, Plan
 from memsim.selection import by_output, from_output, named_leaves, slice_of, tensor_name
@@ -61,11 +61,11 @@ class Saturated(NamedTuple):
 
 def read_weights(
     key: Key[Array, ""],
-    effective: PyTree,
+    effective: Params,
     plan: Plan,
     programming: Programming,
     readout: Readout,
-) -> PyTree:
+) -> Params:
     """Reads the weights as their crossbars hold them, up to the converters.
 
     Runs under `jit`, `grad` and `vmap`; gradients pass straight through to `effective`. Read noise
@@ -111,6 +111,7 @@ def read_weights(
                 f"`effective` has {name!r} of shape {found}, `plan` {matrix.shape}; give the "
                 "weights that `program` gave with this plan."
             )
+    seen: Params
     seen, residual = _read_weights(key, effective, plan, programming.words, readout)
     check_solved(residual, readout)
     return seen
@@ -118,12 +119,9 @@ def read_weights(
 
 @functools.partial(jax.jit, static_argnames="readout")
 def _read_weights(
-    key: Key[Array, ""],
-    effective: PyTree,
-    plan: Plan,
-    words: dict[str, UInt[Array, "sections physical_words"]],
-    readout: Readout,
-) -> tuple[PyTree, Float32[Array, ""]]:
+    key: Key[Array, ""], effective: PyTree, plan: Plan,
+    words: dict[str, UInt[Array, "sections physical_words"]], readout: Readout,
+) -> tuple[PyTree, Float32[Array, ""]]:  # fmt: skip
     config, leaves = plan.config, named_leaves(effective)
     parts = []
     most_left = jnp.zeros((), jnp.float32)
