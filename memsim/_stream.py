@@ -86,6 +86,7 @@ def lay_out_ahead(
     config: CrossbarConfig,
     placings: Mapping[Placing, Mapping[str, Stuck]],
     held: dict[Placing, Held],
+    tell: Callable[[str], None] = lambda stage: None,
 ) -> Iterator[LaidOut]:
     """Lays out every layer under every placement; the next ones are planned meanwhile.
 
@@ -97,6 +98,7 @@ def lay_out_ahead(
       config: without flag cells.
       placings: with the stuck cells that each avoids, by layer.
       held: what crossbars hold before; kept up to date.
+      tell: called with what is waited for: a layer that is read, or planned.
     """
     matrices = {name: matrix for name, (_, matrix) in selected.items()}
 
@@ -137,23 +139,31 @@ def lay_out_ahead(
 
     ahead = os.cpu_count() or 1
     with ThreadPoolExecutor(ahead) as pool:
-        waiting: deque[tuple[int, Future[Callable[[], LaidOut]]]] = deque()
+        waiting: deque[tuple[int, str, Future[Callable[[], LaidOut]]]] = deque()
+
+        def next_one() -> LaidOut:
+            _, name, planned = waiting.popleft()
+            tell(f"planning {name}")
+            return planned.result()()
+
         last, tensor, placed = "", np.empty(0), np.empty(0)
         for number, (name, (source, matrix)) in enumerate(selected.items()):
             size = matrix.inputs * matrix.outputs
             if source != last:  # slices of one stack are read once
+                tell(f"reading {source}")
                 tensor = np.asarray(weights.load(source))
                 same = weights.load_placed is weights.load
                 placed = tensor if same else np.asarray(weights.load_placed(source))
                 last = source
             for placing in placings:
-                while waiting and size + sum(one for one, _ in waiting) > _AHEAD_WEIGHTS:
-                    yield waiting.popleft()[1].result()()
-                waiting.append((size, pool.submit(work, number, name, tensor, placed, placing)))
+                while waiting and size + sum(one for one, *_ in waiting) > _AHEAD_WEIGHTS:
+                    yield next_one()
+                planned = pool.submit(work, number, name, tensor, placed, placing)
+                waiting.append((size, name, planned))
                 if len(waiting) > ahead:
-                    yield waiting.popleft()[1].result()()
+                    yield next_one()
         while waiting:
-            yield waiting.popleft()[1].result()()
+            yield next_one()
 
 
 def _target_of(weights: np.ndarray, layer: LayerPlan, config: CrossbarConfig) -> Array:

@@ -11,6 +11,8 @@ from rich.text import Text
 
 from memsim.report.texts import fold_name, printable
 
+__all__ = ["Column", "FittingTable"]
+
 # Widths of a first column of names that are tried in turn; None leaves the names whole.
 _NAME_WIDTHS = (None, 26, 16)
 
@@ -30,15 +32,30 @@ class Column(NamedTuple):
 
 
 class FittingTable(JupyterMixin):
-    """Shows a table that folds its names where it is too wide, then goes on below itself.
+    """Shows a table that cuts no number short, however narrow the terminal.
 
-    Columns that do not fit stand in a table of their own below, after the first column again.
+    Where it is too wide its names fold; where that is not enough it is turned on its side, a row
+    for each column; and where that is too wide too, columns go on in tables below, each after the
+    names again. What has no room even there is a list, with each figure on a line of its own.
 
     Args:
       title: above it.
       columns: the first holds names.
       rows: texts of all columns; control characters are shown as escapes.
       groups: rows after which a line is drawn.
+
+    >>> import rich.console
+    >>> from memsim.report.layout import Column, FittingTable
+    >>> columns = [Column("policy"), Column("writes"), Column("row operations")]
+    >>> table = FittingTable("Writes", columns, [("sws", "1,234,567", "89,012")])
+    >>> rich.console.Console(width=30).print(table)
+    Writes
+    ┏━━━━━━━━━━━━━━━━┳━━━━━━━━━━━┓
+    ┃ policy         ┃       sws ┃
+    ┡━━━━━━━━━━━━━━━━╇━━━━━━━━━━━┩
+    │ writes         │ 1,234,567 │
+    │ row operations │    89,012 │
+    └────────────────┴───────────┘
     """
 
     def __init__(
@@ -66,13 +83,41 @@ class FittingTable(JupyterMixin):
             return console.measure(table, options=options.update(width=10_000)).minimum
 
         everything = range(1, len(self.columns))
-        for width in _NAME_WIDTHS:
-            table = self._table(everything, width)
-            if needed(table) <= options.max_width:
+        for table in (*(self._table(everything, width) for width in _NAME_WIDTHS), self._turned()):
+            if table is not None and needed(table) <= options.max_width:
                 yield table
                 return
-        for part in self._parts(options.max_width, needed):
-            yield self._table(part, _NAME_WIDTHS[-1])
+        narrowest = _NAME_WIDTHS[-1]
+        parts = self._parts(options.max_width, needed)
+        tables = [self._table(part, narrowest) for part in parts]
+        if max(map(needed, tables)) <= options.max_width:
+            yield from tables
+        else:
+            yield self._list()
+
+    @property
+    def _labels(self) -> list[str]:
+        """The headings, each on one line."""
+        return [" ".join(column.heading.split("\n")) for column in self.columns]
+
+    def _turned(self) -> Table | None:
+        """Makes a column of each row; None where groups of rows, or long texts, belong together."""
+        if self.groups or any(column.folds for column in self.columns):
+            return None
+        names = [Column(fold_name(row[0], _NAME_WIDTHS[-1])) for row in self.rows]
+        figures = zip(*(row[1:] for row in self.rows), strict=True)
+        rows = [(label, *row) for label, row in zip(self._labels[1:], figures, strict=True)]
+        turned = FittingTable(self.title, [Column(self._labels[0]), *names], rows)
+        return turned._table(range(1, len(names) + 1), None)
+
+    def _list(self) -> Text:
+        """Writes each row as a list, a figure on each line."""
+        lines = [self.title]
+        for name, *figures in self.rows:
+            lines.append(name)
+            pairs = zip(self._labels[1:], figures, strict=True)
+            lines += [f"  {label}: {text}" for label, text in pairs if text]
+        return Text("\n".join(lines), overflow="fold")
 
     def _parts(self, width: int, needed: Callable[[Table], int]) -> list[list[int]]:
         """Deals columns out to tables, each as full as it can be."""
