@@ -142,8 +142,7 @@ def compare(
       writing: how writes may fail; None: every pulse does what it should.
       baseline: that of a comparison on other crossbars, so that several encodings, widths or
         precisions have one; by default `unsorted` on these.
-      progress: called with the finished fraction, and with what is done at present, such as
-        `planning fc.weight`.
+      progress: called with the finished fraction and the present stage, as `planning fc.weight`.
 
     Raises:
       ValueError: as `plan` and `sample_chip`; `passes` or `chips` below 1; a fault map of another

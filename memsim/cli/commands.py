@@ -7,7 +7,7 @@ import typer
 from memsim import __version__
 from memsim.cli.advise_command import run_advise
 from memsim.cli.diff_command import run_diff
-from memsim.cli.failures import debug, guarded
+from memsim.cli.failures import debug, guarded, run_app
 from memsim.cli.options import flag
 from memsim.cli.plan_command import run_plan
 from memsim.cli.program_command import run_program
@@ -58,4 +58,4 @@ app.command("diff")(guarded(run_diff))
 def main() -> None:
     """Runs the command line; see `guarded` for how it fails."""
     accept_any_text()
-    app()
+    run_app(app)

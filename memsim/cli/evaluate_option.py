@@ -135,6 +135,7 @@ class EvaluateOption(options.SeedOption, options.WritingOption, options.FaultOpt
             chip = chip or sample_chip(key, made, *rates)
             if policy.avoids_faults:
                 made = plan(tensors, row.config, policy, select=select, chip=chip)
+            # a stacked tensor has a layer for each of its matrices
             read = {tensor_name(name, layer.matrix) for name, layer in made.layers.items()}
             mapped = {name: jnp.asarray(tensors[name]) for name in tensors if name in read}
             held, _ = program(mapped, made, chip, passes=passes, writing=writing)
@@ -171,6 +172,7 @@ def _number(text: str, tensors: Mapping[str, Any], whose: str) -> float:
         raise
     except Exception as error:
         raise JudgeError(f"`--evaluate` {text} failed.") from error
+    # scalars of NumPy, JAX and torch are numbers too; a text or a truth value is a mistake
     kind = type(value).__name__
     scalar = getattr(value, "shape", ()) == () and not isinstance(value, (str, bool, np.bool_))
     try:

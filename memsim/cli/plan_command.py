@@ -11,6 +11,7 @@ import numpy as np
 import rich.console
 import typer
 
+from memsim._checks import check_choice
 from memsim.budgeting import Judge, Trial, budget
 from memsim.chip import Chip
 from memsim.cli import options
@@ -121,6 +122,7 @@ def run_plan(chosen: PlanOptions) -> None:
             "`--chip` and `--faults` are of matched:faults=avoid; leave them out, or give that "
             "--policy."
         )
+    check_choice("--minimise", chosen.minimise, tuple(OBJECTIVES))
     config = chosen.config()
     options.check_outputs({"--out": chosen.out, "--json": chosen.json_out}, chosen.force)
     source = chosen.open()

@@ -173,7 +173,7 @@ def figures_side_by_side(first: Mapping[str, Any], second: Mapping[str, Any]) ->
             policy = name if letter == "A" else ""
             rows.append((policy, letter, *(_figure(entry, key) for key in _FIGURES)))
     columns = [Column("policy"), Column("of", left=True), *map(Column, _HEADINGS)]
-    return FittingTable("Policies of A and B", columns, rows, groups=range(1, len(rows), 2))
+    return FittingTable("Policies of A and B", columns, rows, range(1, len(rows), 2), keys=2)
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[str, str]]:

@@ -117,7 +117,7 @@ def advice_tables(advice: Mapping[str, Any]) -> "list[FittingTable]":
             *("" if one is None else number_text(one) for one in even),
         ))  # fmt: skip
     headings = (
-        "arrays", "area", "energy", "time", "years until\na cell fails",
+        "arrays", "area", "energy", "time", "until a cell of\nthese arrays fails",
         f"{currency} per million\ninferences", "even at inferences\nper programming",
         "even at\narrays",
     )  # fmt: skip

@@ -161,7 +161,7 @@ def scheme_table(report: Mapping[str, Any]) -> "FittingTable":
             ))  # fmt: skip
         groups.append(len(rows) - 1)
     columns = [Column("policy"), Column("scheme", left=True), *map(Column, headings)]
-    return FittingTable(title, columns, rows, groups)
+    return FittingTable(title, columns, rows, groups, keys=2)
 
 
 def budget_tables(found: Budget) -> "list[FittingTable]":
