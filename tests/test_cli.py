@@ -386,3 +386,36 @@ def test_real_checkpoints_count_as_published(run, assets, tmp_path):
     assert round(policies["sws"]["reduction"], 2) == 1.68
     assert round(policies["sws-layer"]["reduction"], 2) == 3.54
     assert policies["sws-layer"]["analog_valid"] is False
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("memsim rep", "report"),
+        ("memsim report net.npz --encoding tw", "twos_complement"),
+        ("memsim report net.npz --policy ma", "matched"),
+        ("memsim plan net.npz --minimise en", "energy"),
+        ("memsim advise net.npz --hardware isaac-", "isaac-pcm"),
+        ("memsim report net.npz --scheme ra", "ramp"),
+    ],
+)
+def test_shells_complete_commands_and_values(run, monkeypatch, typed, offered):
+    monkeypatch.setenv("_MEMSIM_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))
+    assert run()[1].split() == [offered]
+
+
+def test_options_stand_in_panels_and_flags_take_no_value():
+    runner = typer.testing.CliRunner()
+    panels = {"Policy", "Crossbars", "Physics", "Which tensors", "Chips", "Output"}
+    for command in ("report", "program", "plan", "advise"):
+        told = runner.invoke(memsim.cli.app, [command, "--help"], env={"COLUMNS": "200"}).output
+        found = set(re.findall(r"╭─ ([\w ]+) ─", told))
+        assert found - {"Options", "Arguments"} <= panels
+        assert {"Policy", "Crossbars", "Which tensors", "Chips", "Output"} <= found
+        flags = [line for line in told.splitlines() if re.search("--(force|lifetime|keep-)", line)]
+        assert flags
+        assert not [line for line in flags if "<bool>" in line]
+        loose = told.partition("─ Options ─")[2].partition("╰")[0]
+        assert set(re.findall(r"--[a-z-]+", loose)) <= {"--again", "--help"}

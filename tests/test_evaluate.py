@@ -1,5 +1,6 @@
 """`memsim report --evaluate`: a function of the user says how good held weights are."""
 
+import hashlib
 import json
 import re
 import shlex
@@ -73,6 +74,8 @@ def test_every_policy_is_evaluated_on_the_weights_that_chips_hold(run, folder, h
 
     document = json.loads((folder / "o.json").read_text())
     assert document["evaluation"] == {"function": "judge_of_test:accuracy", "checkpoint": 1.0}
+    digest = hashlib.sha256((folder / "judge_of_test.py").read_bytes()).hexdigest()
+    assert document["made_by"]["files"]["--evaluate"] == digest
     before, *held = judge_of_test.seen  # the checkpoint, then two chips of each policy
     given = safetensors.numpy.load_file("net.safetensors")
     for name, tensor in given.items():
