@@ -49,7 +49,7 @@ class FittingTable(JupyterMixin):
     >>> from memsim.report.layout import Column, FittingTable
     >>> columns = [Column("policy"), Column("writes"), Column("row operations")]
     >>> table = FittingTable("Writes", columns, [("sws", "1,234,567", "89,012")])
-    >>> rich.console.Console(width=30).print(table)
+    >>> rich.console.Console(width=30).print(table)  # doctest: +NORMALIZE_WHITESPACE
     Writes
     ┏━━━━━━━━━━━━━━━━┳━━━━━━━━━━━┓
     ┃ policy         ┃       sws ┃
