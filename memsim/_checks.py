@@ -98,8 +98,8 @@ def check_kind(name: str, value: object, kind: type | tuple[type, ...], remedy: 
       ValueError: an argument of another kind.
     """
     if not isinstance(value, kind):
-        # a pytree may be pages long
-        text = repr(value)
+        # a pytree may be pages long, and an array has lines
+        text = " ".join(repr(value).split())
         shown = text if len(text) <= 60 else f"{text[:57]}..."
         remedy = remedy or f"give a {getattr(kind, '__name__', kind)}"
         raise ValueError(f"`{name}` is a {type(value).__name__} ({shown}); {remedy}.")

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import functools
-import os
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, UInt
 
+from memsim._ahead import Job, in_order
 from memsim.chip import Chip, Stuck
 from memsim.codes import AnyArray, rounded_quotient, to_codes
 from memsim.config import CrossbarConfig
@@ -28,9 +26,6 @@ from memsim.writing import Writing
 
 # Words per chunk.
 _CHUNK_WORDS = 2**19
-
-# Weights of layers that are laid out at the same time; a larger layer has the memory to itself.
-_AHEAD_WEIGHTS = 2**26
 
 # Weights whose codes are worked out at once.
 _CODED_WEIGHTS = 2**24
@@ -86,6 +81,7 @@ def lay_out_ahead(
     config: CrossbarConfig,
     placings: Mapping[Placing, Mapping[str, Stuck]],
     held: dict[Placing, Held],
+    tell: Callable[[str], None] = lambda stage: None,
 ) -> Iterator[LaidOut]:
     """Lays out every layer under every placement; the next ones are planned meanwhile.
 
@@ -97,6 +93,7 @@ def lay_out_ahead(
       config: without flag cells.
       placings: with the stuck cells that each avoids, by layer.
       held: what crossbars hold before; kept up to date.
+      tell: called with what is waited for: a layer that is read, or planned.
     """
     matrices = {name: matrix for name, (_, matrix) in selected.items()}
 
@@ -135,25 +132,20 @@ def lay_out_ahead(
         done = lay_out(number, name, tensor, of, finished())
         return lambda: done
 
-    ahead = os.cpu_count() or 1
-    with ThreadPoolExecutor(ahead) as pool:
-        waiting: deque[tuple[int, Future[Callable[[], LaidOut]]]] = deque()
+    def jobs() -> Iterator[Job[LaidOut]]:
         last, tensor, placed = "", np.empty(0), np.empty(0)
         for number, (name, (source, matrix)) in enumerate(selected.items()):
-            size = matrix.inputs * matrix.outputs
             if source != last:  # slices of one stack are read once
+                tell(f"reading {source}")
                 tensor = np.asarray(weights.load(source))
                 same = weights.load_placed is weights.load
                 placed = tensor if same else np.asarray(weights.load_placed(source))
                 last = source
             for placing in placings:
-                while waiting and size + sum(one for one, _ in waiting) > _AHEAD_WEIGHTS:
-                    yield waiting.popleft()[1].result()()
-                waiting.append((size, pool.submit(work, number, name, tensor, placed, placing)))
-                if len(waiting) > ahead:
-                    yield waiting.popleft()[1].result()()
-        while waiting:
-            yield waiting.popleft()[1].result()()
+                job = functools.partial(work, number, name, tensor, placed, placing)
+                yield Job(name, matrix.inputs * matrix.outputs, job)
+
+    yield from in_order(jobs(), tell)
 
 
 def _target_of(weights: np.ndarray, layer: LayerPlan, config: CrossbarConfig) -> Array:

@@ -64,7 +64,7 @@ class CrossbarConfig:
     flags: Flags = "none"
 
     def __post_init__(self) -> None:
-        check_whole("rows", self.rows, "a crossbar has at least 1 row", 1)
+        check_whole("rows", self.rows, "a crossbar has at least 1 row, a whole number", 1)
         check_whole("bits", self.bits, "a weight has 2 to 16 bits, its sign included", 2, 16)
         check_choice("cell_bits", self.cell_bits, (1, 2, 4))
         check_choice("encoding", self.encoding, ENCODINGS)

@@ -120,7 +120,7 @@ def compare(
     steady: bool = False,
     writing: Writing | None = None,
     baseline: Sequence[Summary] | None = None,
-    progress: Callable[[float], None] | None = None,
+    progress: Callable[[float, str], None] | None = None,
 ) -> Comparison:
     """Counts what each policy writes to program a network, on the same chips.
 
@@ -142,7 +142,7 @@ def compare(
       writing: how writes may fail; None: every pulse does what it should.
       baseline: that of a comparison on other crossbars, so that several encodings, widths or
         precisions have one; by default `unsorted` on these.
-      progress: called with the finished fraction.
+      progress: called with the finished fraction and the present stage, as `planning fc.weight`.
 
     Raises:
       ValueError: as `plan` and `sample_chip`; `passes` or `chips` below 1; a fault map of another
@@ -299,30 +299,38 @@ def _program_all(
     config: CrossbarConfig,
     chips: Chips,
     redeployed: bool,
-    progress: Callable[[float], None] | None,
+    progress: Callable[[float, str], None] | None,
 ) -> Facts:
     """Leads every round through all streams; gives what the plans say of the layers."""
     matrices = {name: matrix for name, (_, matrix) in selected.items()}
     placings = {placing: _stuck_of(placing, matrices, config, chips) for _, placing in streams}
     facts: Facts = {placing: {} for placing in placings}
-    laid_out, parts = 0, len(rounds) * len(selected) * len(placings)
+    # by weights: layers differ in size by more than anything else
+    sizes = {name: each.inputs * each.outputs for name, each in matrices.items()}
+    done, everything = 0, len(rounds) * len(placings) * sum(sizes.values()) or 1
+
+    def tell(stage: str) -> None:
+        if progress:
+            progress(done / everything, stage)
+
     left: dict[Placing, Held] = {}  # by the old network
     for number, weights in enumerate(rounds):
         held = dict(left)
-        for part in lay_out_ahead(selected, weights, config, placings, held):
+        for part in lay_out_ahead(selected, weights, config, placings, held, tell):
             facts[part.placing][part.name] = part.facts
+            tell(f"programming {part.name}")
             for (_, placing), stream in streams.items():
                 if placing == part.placing:
                     stream.add(part.target, part.slots)
-            laid_out += 1
-            if progress:
-                progress(laid_out / parts)
+            done += sizes[part.name]
+        tell(f"programming the end of pass {number + 1}")
         for stream in streams.values():
             stream.finish_pass()
             if redeployed and number == 0:
                 stream.forget_counts()
         if redeployed and number == 0:  # what is matched follows its own network alone
             left = {placing: held[placing] for placing in placings if placing.policy.recodes}
+    tell("counting")
     return facts
 
 

@@ -31,7 +31,7 @@ def test_report_prints_a_table_and_lists_every_tensor(run, checkpoint):
     code, out, errors = run("report", checkpoint, "--rows", 16)
     assert code == 0
     assert not errors  # no progress bar where nobody watches
-    for text in ("unsorted", "sws", "sws-layer", "NO", "reduction"):
+    for text in ("unsorted", "sws", "matched", "yes", "reduction"):
         assert text in out
     assert "programmed: 408 weights in 2 tensors" in out
     for name in ("conv.weight [27 x 4]", "fc.weight [30 x 10]", "fc.bias", "pos_embed", "steps"):
@@ -379,9 +379,43 @@ def test_the_console_script_runs_and_fails_as_a_process(checkpoint, tmp_path):
 
 def test_real_checkpoints_count_as_published(run, assets, tmp_path):
     out = tmp_path / "out.json"
-    assert run("report", assets / "resnet20_cifar10.safetensors", "--json", out)[0] == 0
+    options = [word for name in ("unsorted", "sws", "sws-layer") for word in ("--policy", name)]
+    assert run("report", assets / "resnet20_cifar10.safetensors", *options, "--json", out)[0] == 0
     policies = json.loads(out.read_text())["policies"]
     assert policies["unsorted"]["writes"] == 1_058_119
     assert round(policies["sws"]["reduction"], 2) == 1.68
     assert round(policies["sws-layer"]["reduction"], 2) == 3.54
     assert policies["sws-layer"]["analog_valid"] is False
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("memsim rep", "report"),
+        ("memsim report net.npz --encoding tw", "twos_complement"),
+        ("memsim report net.npz --policy ma", "matched"),
+        ("memsim plan net.npz --minimise en", "energy"),
+        ("memsim advise net.npz --hardware isaac-", "isaac-pcm"),
+        ("memsim report net.npz --scheme ra", "ramp"),
+    ],
+)
+def test_shells_complete_commands_and_values(run, monkeypatch, typed, offered):
+    monkeypatch.setenv("_MEMSIM_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))
+    assert run()[1].split() == [offered]
+
+
+def test_options_stand_in_panels_and_flags_take_no_value():
+    runner = typer.testing.CliRunner()
+    panels = {"Policy", "Crossbars", "Physics", "Which tensors", "Chips", "Output"}
+    for command in ("report", "program", "plan", "advise"):
+        told = runner.invoke(memsim.cli.app, [command, "--help"], env={"COLUMNS": "200"}).output
+        found = set(re.findall(r"╭─ ([\w ]+) ─", told))
+        assert found - {"Options", "Arguments"} <= panels
+        assert {"Policy", "Crossbars", "Which tensors", "Chips", "Output"} <= found
+        flags = [line for line in told.splitlines() if re.search("--(force|lifetime|keep-)", line)]
+        assert flags
+        assert not [line for line in flags if "<bool>" in line]
+        loose = told.partition("─ Options ─")[2].partition("╰")[0]
+        assert set(re.findall(r"--[a-z-]+", loose)) <= {"--again", "--help"}

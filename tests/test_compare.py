@@ -209,9 +209,17 @@ def test_tensors_may_be_loaded_one_at_a_time(tensors):
 def test_progress_rises_to_one(tensors):
     seen = []
     config = memsim.CrossbarConfig(rows=4)
-    memsim.compare(tensors, config, {"sws": POLICIES["sws"]}, passes=2, progress=seen.append)
-    assert seen == sorted(seen)
-    assert seen[-1] == 1
+    memsim.compare(
+        tensors, config, {"sws": POLICIES["sws"]}, passes=2,
+        progress=lambda *told: seen.append(told),
+    )  # fmt: skip
+    shares, stages = zip(*seen, strict=True)
+    assert list(shares) == sorted(shares)
+    assert seen[-1] == (1, "counting")
+    layers = [name for name in tensors if name != "bias"]
+    assert {f"{what} {x}" for x in layers for what in ("reading", "planning", "programming")} == {
+        stage for stage in stages if stage.split()[-1] in layers
+    }
 
 
 @pytest.fixture

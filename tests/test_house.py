@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = """
     _checks _moved _words config codes selection placement schedule _random_cells chip writing
     _steps policies planning programming network draws expectation codesign floor intervals summary
-    _stream cells hardware streaming sensitivity budgeting minimising attention service
+    _ahead _stream cells hardware streaming sensitivity budgeting minimising attention service
     files report plot cli
 """.split()  # noqa: SIM905
 HEAVY = (

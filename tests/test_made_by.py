@@ -43,8 +43,8 @@ def test_a_report_says_how_it_was_made(report, network):
     made_by = json.loads(report.read_text())["made_by"]
     assert made_by["version"] == memsim.__version__
     assert made_by["command"] == (
-        f"memsim report {network} --rows 16 --stuck-at-0 0.05 --seed 3 --json {report} "
-        "--policy sws --policy unsorted --chips 2"
+        f"memsim report {network} --policy sws --policy unsorted --rows 16 --stuck-at-0 0.05 "
+        f"--seed 3 --json {report} --chips 2"
     )
     assert made_by["seed"] == 3
     assert made_by["rates"] == {"stuck_at_0": 0.05, "stuck_at_1": 0.0, "writing": None}

@@ -258,7 +258,7 @@ def test_a_tensor_that_is_no_weight_matrix_is_refused(leaf, selected, message):
 
 def test_a_network_without_weight_matrices_is_refused():
     with pytest.raises(
-        ValueError, match=r"None of 1 tensors \(bias\) is chosen as a weight matrix"
+        ValueError, match=r"None of 1 tensors \(bias float64 \(3,\)\) is chosen as a weight matrix"
     ):
         memsim.plan({"bias": np.ones(3)}, memsim.CrossbarConfig(), memsim.policies.Unsorted())
 

@@ -104,7 +104,7 @@ def test_a_report_is_shown(run, show, network, tmp_path):
     document = report_of(run, network, path, "--seed", 5, "--columns", 128)
     printed = show(path)
     assert printed.startswith(f"report: {path.name}, ")
-    assert "columns: 128 columns, 16 words a row that share its input" in printed
+    assert "width: 128 columns, 16 words a row that share its input" in printed
     for name, entry in document["policies"].items():
         assert re.search(rf"{name} +│ +{entry['writes']:,} │ +{entry['reduction']:.2f}x", printed)
     assert f"made by: memsim {memsim.__version__} with JAX" in printed

@@ -19,12 +19,12 @@ import jax
 import jax.numpy as jnp
 import optax
 import rich.progress
-import rich.table
 import typer
 from jaxtyping import Array, Float32, PyTree
 
 import memsim
 from memsim.cli.records import with_options
+from memsim.report.layout import Column, FittingTable
 from memsim.report.terminal import results_console
 from memsim.report.texts import pool_text
 from training import options, runs
@@ -289,12 +289,8 @@ def main(chosen: RedeployOptions) -> None:
 
 def show(title: str, records: dict[str, list[Record]]) -> None:
     """Prints the table: means over chips."""
-    table = rich.table.Table(title=title, title_justify="left")
-    table.add_column("update", justify="right")
-    for way in records:
-        for heading in ("accuracy", "stuck", "writes"):
-            table.add_column(f"{way}\n{heading}", justify="right")
-    table.add_column("p", justify="right")
+    ways = [f"{way}\n{what}" for way in records for what in ("accuracy", "stuck", "writes")]
+    columns, rows = [Column(heading) for heading in ("update", *ways, "p")], []
     for number, of_ways in enumerate(zip(*records.values(), strict=True)):
         cells = [
             text
@@ -305,8 +301,8 @@ def show(title: str, records: dict[str, list[Record]]) -> None:
                 f"{record.writes.mean():,.0f}",
             )
         ]
-        table.add_row(str(number), *cells, f"{of_ways[-1].share.mean():.2f}")
-    results_console().print(table)
+        rows.append((str(number), *cells, f"{of_ways[-1].share.mean():.2f}"))
+    results_console().print(FittingTable(title, columns, rows))
 
 
 if __name__ == "__main__":

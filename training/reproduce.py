@@ -21,7 +21,6 @@ from typing import Annotated, Any, NamedTuple, cast
 import jax
 import numpy as np
 import rich.progress
-import rich.table
 import typer
 from jaxtyping import Num, PyTree
 from matplotlib.figure import Figure
@@ -34,6 +33,7 @@ from memsim.config import Encoding
 from memsim.hardware import with_net_reduction
 from memsim.intervals import Interval
 from memsim.report.hardware_tables import energy_table, inference_table
+from memsim.report.layout import Column, FittingTable
 from memsim.report.terminal import results_console
 from memsim.report.texts import index_bits_text
 from memsim.selection import named_leaves
@@ -337,22 +337,23 @@ def show(out: Path, task: Task, result: Result, document: Mapping[str, Any]) -> 
     """Prints the table, and what a pass and an inference take on the hardware that was named."""
     score, (reference, *ends) = task.score, result.float_network
     low, high = (score.text(end, 2) for end in ends)
-    table = rich.table.Table(
-        title=f"{task.name}: float network {score.text(reference, 2)} ({low} to {high}) "
-        f"on {result.images:,} {score.examples}",
-        title_justify="left",
+    title = (
+        f"{task.name}: float network {score.text(reference, 2)} ({low} to {high}) "
+        f"on {result.images:,} {score.examples}"
     )
     fail = any(outcome.seconds is None for outcome in result.outcomes.values())
     written = document["settings"]["writing"] or []
-    table.add_column("policy" + ", how it is written" * (len(written) > 1), no_wrap=not fail)
+    name = "policy" + ", how it is written" * (len(written) > 1)
     price = ("pulses", "wrong cells") if fail else ("write time", "energy")
-    for heading in ("reduction", "net energy", score.name, "change (95 %)", *price, "index bits"):
-        table.add_column(heading, justify="right")
-    table.add_column("analog-valid")
+    headings = (
+        name, "reduction", "net energy", score.name, "change (95 %)", *price, "index bits"
+    )  # fmt: skip
+    columns = [*(Column(heading) for heading in headings), Column("analog-valid", left=True)]
+    rows = []
     for policy, outcome in result.outcomes.items():
         summary = outcome.summary
         change, low, high = (score.change_text(end, 2) for end in outcome.change)
-        table.add_row(
+        rows.append((
             policy,
             "" if summary.reduction is None else f"{summary.reduction:.2f}x",
             "" if summary.net_reduction is None else f"{summary.net_reduction:.2f}x",
@@ -361,9 +362,9 @@ def show(out: Path, task: Task, result: Result, document: Mapping[str, Any]) -> 
             *_price_texts(outcome),
             index_bits_text(summary.index_bits_per_weight),
             "yes" if summary.analog_valid else "NO",
-        )
+        ))  # fmt: skip
     console = results_console()
-    console.print(table)
+    console.print(FittingTable(title, columns, rows))
     if "hardware" in document:
         console.print(energy_table(document))
         console.print(inference_table(document))

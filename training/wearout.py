@@ -17,13 +17,13 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import rich.table
 import typer
 from jaxtyping import Array, Float, Float32, Int32, PyTree
 
 import memsim
 from memsim.cli.records import with_options
 from memsim.report.documents import figures_json, service_inputs_json, service_life_json
+from memsim.report.layout import Column, FittingTable
 from memsim.report.terminal import results_console
 from memsim.report.texts import number_text, pool_text, quantity_text, time_text
 from memsim.service.costs import (
@@ -257,28 +257,28 @@ def show(
 ) -> None:
     """Prints the table."""
     costs = inputs.costs
-    table = rich.table.Table(
-        title=f"Lifetime of a chip with {document['lifetime']['pool']}, under the digits CNN: "
+    title = (
+        f"Lifetime of a chip with {document['lifetime']['pool']}, under the digits CNN: "
         f"float network {100 * document['float_accuracy']:.2f} %, "
         f"{costs.inferences_per_day:,g} inferences a day, chips replaced when their accuracy has "
-        f"dropped by {100 * document['drop']:g} points",
-        title_justify="left",
+        f"dropped by {100 * document['drop']:g} points"
     )
-    table.add_column("policy", no_wrap=True)
-    for heading in ("writes\na pass", "accuracy", "energy", "write time", "first failure",
-                    "lifetime", "cells failed", f"{costs.currency} a year"):  # fmt: skip
-        table.add_column(heading, justify="right")
+    headings = (
+        "policy", "writes\na pass", "accuracy", "energy", "write time", "first failure",
+        "lifetime", "cells failed", f"{costs.currency} a year",
+    )  # fmt: skip
+    rows = []
     for name, service in services.items():
         found = service.life
-        table.add_row(
+        rows.append((
             name, f"{found.summary.writes:,}", f"{100 * service.accuracy:.2f} %",
             quantity_text(found.write_joules, "J"), quantity_text(found.write_seconds, "s"),
             time_text(np.median(found.years)), time_text(np.median(service.years)),
             f"{np.median(service.failures):g}",
             number_text(service.figures["total_cost"].value) if service.figures else "",
-        )  # fmt: skip
+        ))  # fmt: skip
     console = results_console()
-    console.print(table)
+    console.print(FittingTable(title, [Column(heading) for heading in headings], rows))
     guessed = ", ".join(document["lifetime"]["placeholders"])
     console.print(f"medians over chips; PLACEHOLDERS: {guessed}; results in {out}", highlight=False)
 

@@ -16,8 +16,7 @@ from memsim.files.writing import write_text
 from memsim.hardware.files import read_hardware
 from memsim.report.documents import advice_json
 from memsim.report.hardware_tables import advice_tables
-from memsim.report.terminal import progress_bar, results_console
-from memsim.report.texts import printable
+from memsim.report.terminal import progress_bar, results_console, stages
 from memsim.service.advising import Service, advise
 from memsim.service.costs import make_service_inputs, read_service_inputs
 
@@ -44,25 +43,40 @@ class AdviseOptions(
         typer.Option(
             help="to stream under; repeatable, as memsim report takes it",
             show_default=", ".join(_DEFAULT_POLICIES),
+            autocompletion=options.complete_policy,
+            rich_help_panel=options.POLICY,
         ),
     ] = dataclasses.field(default_factory=list)
     inferences_per_programming: Annotated[
         float,
-        typer.Option(help="of a network that is held, until it or its adapters are rewritten"),
+        typer.Option(
+            help="of a network that is held, until it or its adapters are rewritten",
+            rich_help_panel=options.PHYSICS,
+        ),
     ] = 1e6
-    adapter_rank: Annotated[int, typer.Option(help="rank of the adapters that are rewritten")] = 8
+    adapter_rank: Annotated[
+        int,
+        typer.Option(
+            help="rank of the adapters that are rewritten", rich_help_panel=options.POLICY
+        ),
+    ] = 8
     cost: Annotated[
-        Path | None, typer.Option(metavar="FILE.toml", help="endurance and prices of the service")
+        Path | None,
+        typer.Option(
+            metavar="FILE.toml",
+            help="endurance and prices of the service",
+            rich_help_panel=options.PHYSICS,
+        ),
     ] = None
     json_out: Annotated[
         Path | None,
         typer.Option(
-            "--json", metavar="OUT.json", help="all figures", rich_help_panel=options.FILES
+            "--json", metavar="OUT.json", help="all figures", rich_help_panel=options.OUTPUT
         ),
     ] = None
     png_out: Annotated[
         Path | None,
-        typer.Option("--png", metavar="OUT.png", help="one chart", rich_help_panel=options.FILES),
+        typer.Option("--png", metavar="OUT.png", help="one chart", rich_help_panel=options.OUTPUT),
     ] = None
 
 
@@ -93,10 +107,9 @@ def run_advise(chosen: AdviseOptions) -> None:
             "inference, as a number (the tokens of a sequence) or a file."
         )
     with progress_bar() as bar:
-        task = bar.add_task(f"programming {printable(chosen.checkpoint.name)}", total=1.0)
         advice = advise(
             source, hardware, policies, positions, service=service, config=config, select=select,
-            seed=chosen.seed, progress=lambda share: bar.update(task, completed=share),
+            seed=chosen.seed, progress=stages(bar),
         )  # fmt: skip
     document = advice_json(options.path_text(chosen.checkpoint), config, advice)
     document["made_by"] = how_made("advise", chosen)

@@ -7,7 +7,8 @@ import typer
 from memsim import __version__
 from memsim.cli.advise_command import run_advise
 from memsim.cli.diff_command import run_diff
-from memsim.cli.failures import debug, guarded
+from memsim.cli.failures import debug, guarded, run_app
+from memsim.cli.options import flag
 from memsim.cli.plan_command import run_plan
 from memsim.cli.program_command import run_program
 from memsim.cli.report_command import run_report
@@ -18,7 +19,6 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -33,11 +33,15 @@ def _print_version(asked: bool) -> None:
 def _common(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="print the version"),
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            metavar="",
+            help="print the version",
+        ),
     ] = False,
-    show_failures: Annotated[
-        bool, typer.Option("--debug", help="show where a failure happened")
-    ] = False,
+    show_failures: Annotated[bool, flag("--debug", "show where a failure happened")] = False,
 ) -> None:
     """Count what it costs to program a neural network onto memristive crossbars."""
     debug.set(show_failures)
@@ -54,4 +58,4 @@ app.command("diff")(guarded(run_diff))
 def main() -> None:
     """Runs the command line; see `guarded` for how it fails."""
     accept_any_text()
-    app()
+    run_app(app)

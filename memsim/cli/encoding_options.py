@@ -58,6 +58,7 @@ class EncodingOptions(options.CrossbarOptions):
         typer.Option(
             help=f"{', '.join(ENCODINGS)}; all compares them on one baseline, best shows "
             "the one of fewest writes for each policy",
+            autocompletion=options.one_of((*ENCODINGS, *_CHOICES)),
             rich_help_panel=options.CROSSBARS,
         ),
     ] = _BASELINE
@@ -102,14 +103,14 @@ class EncodingOptions(options.CrossbarOptions):
 
 
 def compare_rows(
-    asked: Asked, compare_in: Callable[..., Comparison], progress: Callable[[float], None]
+    asked: Asked, compare_in: Callable[..., Comparison], progress: Callable[[float, str], None]
 ) -> tuple[Comparison, Asked]:
     """Counts all rows, each encoding by itself and all against the baseline of the first.
 
     Args:
       asked: the rows.
       compare_in: `compare`, given config, policies, baseline and progress.
-      progress: called with the finished fraction.
+      progress: as that of `compare`.
 
     Returns:
       The comparison by row, and the rows in it: all of them, or of each policy the best.
@@ -121,7 +122,7 @@ def compare_rows(
         baseline = found[asked.config].baseline if found else None
         found[config] = compare_in(
             config, policies, baseline=baseline,
-            progress=lambda share, n=number: progress((n + share) / len(configs)),
+            progress=lambda share, stage, n=number: progress((n + share) / len(configs), stage),
         )  # fmt: skip
     counted = {row: found[each.config].policies[each.name] for row, each in asked.rows.items()}
     chosen = asked.rows

@@ -2,19 +2,27 @@
 
 import functools
 import os
+import sys
 import traceback
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
+import typer
 
 from memsim.report.terminal import print_problem
 
-__all__ = ["DEFECT", "INTERRUPTED", "REFUSED", "JudgeError", "debug", "guarded"]
+__all__ = ["DEFECT", "INTERRUPTED", "REFUSED", "JudgeError", "debug", "guarded", "run_app"]
 
 Result = TypeVar("Result")
 
+# Typer has had its own since it stopped using click's: it is found by a class that has been public.
+_USAGE_ERROR: Any = next(
+    each for each in typer.BadParameter.__mro__ if each.__name__ == "UsageError"
+)
+
+MISTYPED = 2  # exit status where the command line is
 REFUSED = 1  # exit status where an input is wrong
 DEFECT = 70  # where memsim is, as sysexits.h has it
 INTERRUPTED = 130  # as shells count it
@@ -49,6 +57,34 @@ def guarded(command: Callable[..., Result]) -> Callable[..., Result]:
             raise _failed(*_told(error)) from None
 
     return run
+
+
+def run_app(app: typer.Typer) -> NoReturn:
+    """Runs the command line on what was typed; a wrong option is told in one line, status 2."""
+    try:
+        status = app(args=sys.argv[1:] or ["--help"], standalone_mode=False)
+    except _USAGE_ERROR as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "memsim COMMAND"
+        told = error.format_message().rstrip(".")
+        print_problem(f"{told}{_typed(error, told)}; {command} --help lists what it takes.")
+        raise SystemExit(MISTYPED) from None
+    except typer.Abort:
+        raise _failed("interrupted", INTERRUPTED) from None
+    raise SystemExit(status or 0)
+
+
+def _typed(error: Exception, told: str) -> str:
+    """Gives what was typed for the option of an error, where that does not say it."""
+    names = getattr(getattr(error, "param", None), "opts", [])
+    # both `--rows x` and `--rows=x`
+    words = sys.argv[1:]
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        option, equals, value = word.partition("=")
+        value = value if equals else following
+        if option in names and f"'{value}'" not in told:
+            return f" ('{value}' was typed)"
+    return ""
 
 
 def _told(error: Exception) -> tuple[str, int]:

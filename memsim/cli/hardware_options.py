@@ -7,7 +7,7 @@ import rich.console
 import typer
 
 from memsim.cells.schemes import scheme_of_text
-from memsim.cli.options import CROSSBARS
+from memsim.cli.options import CROSSBARS, one_of
 from memsim.cli.records import filled_in
 from memsim.config import CrossbarConfig
 from memsim.hardware.files import PRESETS, default_hardware, read_hardware
@@ -38,6 +38,7 @@ class HardwareOption:
             help=f"arrays, cells, converters and memory: {', '.join(PRESETS)}, or a file; single "
             "options still count",
             show_default="published",
+            autocompletion=one_of(PRESETS),
             rich_help_panel=CROSSBARS,
         ),
     ] = None

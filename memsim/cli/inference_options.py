@@ -8,11 +8,10 @@ from typing import Annotated
 
 import typer
 
+from memsim.cli.options import PHYSICS
 from memsim.files._json import parse_json
 
 __all__ = ["PositionsOptions"]
-
-_PANEL = "Inference"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,11 +24,11 @@ class PositionsOptions:
             metavar="N|FILE.json",
             help="input vectors that a layer sees in an inference: one number, or by layer, as "
             '{"layer1.*": 1024}',
-            rich_help_panel=_PANEL,
+            rich_help_panel=PHYSICS,
         ),
     ] = None
     batch: Annotated[
-        int, typer.Option(min=1, help="inferences that a pass serves", rich_help_panel=_PANEL)
+        int, typer.Option(min=1, help="inferences that a pass serves", rich_help_panel=PHYSICS)
     ] = 1
 
     def read_positions(self, layers: Sequence[str]) -> dict[str, int] | None:

@@ -22,7 +22,7 @@ __all__ = ["OUTPUTS", "file_digests", "how_made", "write_chart"]
 # Options that say where results go, and not what they are.
 OUTPUTS = frozenset({"--json", "--html", "--png", "--out", "--save-chip", "--force", "--again"})
 # Options that name a file, or something that is none.
-_FILES_OR_NAMES = ("--hardware", "--positions")
+_FILES_OR_NAMES = ("--hardware", "--positions", "--evaluate")
 _UNNAMED_HARDWARE = "published"
 
 
@@ -63,11 +63,17 @@ def how_made(command: str, chosen: Any) -> dict[str, Any]:
 def file_digests(given: Mapping[str, Any]) -> dict[str, str]:
     """Gives the SHA-256 of the files that options name, by option; missing ones are left out."""
     found = {
-        option: digest_of(Path(value))
+        option: digest_of(_file_of(option, value))
         for option, value in given.items()
         if option not in OUTPUTS and (isinstance(value, Path) or option in _FILES_OR_NAMES)
     }
     return {option: digest for option, digest in found.items() if digest}
+
+
+def _file_of(option: str, value: Any) -> Path:
+    """Finds the file of an option, that of a function in its module."""
+    module = str(value).partition(":")[0].replace(".", "/")
+    return Path(f"{module}.py" if option == "--evaluate" else value)
 
 
 def write_chart(path: Path, figure: Any, made_by: Mapping[str, Any], force: bool) -> None:

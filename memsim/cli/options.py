@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -17,17 +17,20 @@ from memsim.chip import Chip, fault_words, with_faults
 from memsim.config import ENCODINGS, SCALES, SCHEDULES, CrossbarConfig
 from memsim.files.checkpoints import KINDS, Checkpoint, open_checkpoint
 from memsim.files.chips import load_chip, load_faults
+from memsim.files.raw import RawTensor
 from memsim.files.writing import check_output
 from memsim.planning import Plan, sections_by_output
-from memsim.policies import Policy
-from memsim.report.texts import count_text
+from memsim.policies import Aras, FlipNWrite, Matched, Policy, Sws, SwsLayer, Unsorted
+from memsim.report.texts import count_text, printable
 from memsim.selection import LAYOUTS, Matrix, Select, select_by_name, select_layers
 from memsim.writing import Writing
 
 __all__ = [
     "CHIPS",
     "CROSSBARS",
-    "FILES",
+    "OUTPUT",
+    "PHYSICS",
+    "POLICY",
     "TENSORS",
     "CheckpointOptions",
     "CrossbarOptions",
@@ -39,19 +42,44 @@ __all__ = [
     "check_memory",
     "check_outputs",
     "chip_of_files",
+    "complete_policy",
+    "flag",
     "here_first",
     "naming",
+    "one_of",
     "parse_policy",
     "path_text",
+    "read_all",
     "read_as",
 ]
 
 Result = TypeVar("Result")
 
 # Panels of the help.
-CROSSBARS, TENSORS, CHIPS, FILES = "Crossbars", "Which tensors", "Chips", "Output files"
+POLICY, CROSSBARS, TENSORS, CHIPS = "Policy", "Crossbars", "Which tensors", "Chips"
+PHYSICS, OUTPUT = "Physics", "Output"
 # Seeds are 32 bits: without 64-bit types JAX drops the others, and 2**32 would be 0.
 _SEEDS = 2**32
+
+
+def flag(name: str, told: str, panel: str | None = None) -> Any:
+    """Makes an option without a value; without a metavar typer would show it with one."""
+    return typer.Option(name, help=told, metavar="", rich_help_panel=panel)
+
+
+def one_of(words: Iterable[str]) -> Callable[[str], list[str]]:
+    """Gives what a shell completes an option from."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    return complete
+
+
+def complete_policy(incomplete: str) -> list[str]:
+    """Completes the library's own policies; their settings are for the user to type."""
+    names = [policy.name for policy in (Unsorted, Sws, SwsLayer, Matched, FlipNWrite, Aras)]
+    return one_of(names)(incomplete)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,9 +115,14 @@ class CrossbarOptions:
     cell_bits: Annotated[
         int, typer.Option(help="bits per cell: 1, 2 or 4", rich_help_panel=CROSSBARS)
     ] = 1
-    encoding: Annotated[str, typer.Option(help=", ".join(ENCODINGS), rich_help_panel=CROSSBARS)] = (
-        "twos_complement"
-    )
+    encoding: Annotated[
+        str,
+        typer.Option(
+            help=", ".join(ENCODINGS),
+            autocompletion=one_of(ENCODINGS),
+            rich_help_panel=CROSSBARS,
+        ),
+    ] = "twos_complement"
     crossbars: Annotated[
         str | None,
         typer.Option(
@@ -97,12 +130,19 @@ class CrossbarOptions:
         ),
     ] = None
     schedule: Annotated[
-        str, typer.Option(help=" or ".join(SCHEDULES), rich_help_panel=CROSSBARS)
+        str,
+        typer.Option(
+            help=" or ".join(SCHEDULES),
+            autocompletion=one_of(SCHEDULES),
+            rich_help_panel=CROSSBARS,
+        ),
     ] = "block"
     scale_per: Annotated[
         str,
         typer.Option(
-            help=f"quantization scale per {' or '.join(SCALES)}", rich_help_panel=CROSSBARS
+            help=f"quantization scale per {' or '.join(SCALES)}",
+            autocompletion=one_of(SCALES),
+            rich_help_panel=CROSSBARS,
         ),
     ] = "tensor"
 
@@ -194,7 +234,7 @@ class WritingOption:
             "controller=read|blind and low=N (columns with one pulse and no feedback), or "
             "success:set=P,reset=P",
             show_default="none fails",
-            rich_help_panel=CHIPS,
+            rich_help_panel=PHYSICS,
         ),
     ] = None
 
@@ -222,7 +262,7 @@ class ForceOption:
 
     force: Annotated[
         bool,
-        typer.Option("--force", help="replace output files that exist", rich_help_panel=FILES),
+        flag("--force", "replace output files that exist", OUTPUT),
     ] = False
 
 
@@ -245,6 +285,17 @@ def check_outputs(outputs: Mapping[str, Path | None], force: bool) -> None:
         other = seen.setdefault(path.resolve(), option)
         if other != option:
             raise ValueError(f"`{option}` and `{other}` are both {path}; name two files.")
+
+
+def read_all(
+    source: Checkpoint, tell: Callable[[float | None, str], None]
+) -> dict[str, np.ndarray | RawTensor]:
+    """Reads all tensors, and says how far it is."""
+    tensors = {}
+    for number, name in enumerate(source.tensors):
+        tell(number / len(source.tensors), f"reading {printable(name)}")
+        tensors[name] = source.load(name)
+    return tensors
 
 
 def read_as(source: Checkpoint, select: Select) -> dict[str, Matrix]:

@@ -1,20 +1,21 @@
 """`memsim plan`."""
 
 import dataclasses
-import importlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import jax
 import numpy as np
 import rich.console
 import typer
 
+from memsim._checks import check_choice
 from memsim.budgeting import Judge, Trial, budget
 from memsim.chip import Chip
 from memsim.cli import options
+from memsim.cli.evaluate_option import load_function
 from memsim.cli.failures import JudgeError
 from memsim.cli.hardware_options import HardwareOption, on_hardware
 from memsim.cli.made_by import how_made
@@ -30,7 +31,7 @@ from memsim.planning import plan
 from memsim.policies import Policy, Unsorted
 from memsim.report.documents import budget_json
 from memsim.report.tables import budget_tables
-from memsim.report.terminal import progress_bar, results_console
+from memsim.report.terminal import progress_bar, results_console, stages
 from memsim.report.texts import count_text, printable
 from memsim.selection import Select
 
@@ -49,23 +50,31 @@ class PlanOptions(
     """The options of `memsim plan`."""
 
     out: Annotated[
-        Path, typer.Option(metavar="PLAN", help=".safetensors", rich_help_panel=options.FILES)
+        Path, typer.Option(metavar="PLAN", help=".safetensors", rich_help_panel=options.OUTPUT)
     ]
     policy: Annotated[
         str | None,
         typer.Option(
             help='such as "sws"; what --max-drop shares out',
             show_default="matched with --max-drop",
+            autocompletion=options.complete_policy,
+            rich_help_panel=options.POLICY,
         ),
     ] = None
     max_drop: Annotated[
-        float | None, typer.Option(help="the plan whose accuracy drops by at most this share")
+        float | None,
+        typer.Option(
+            help="the plan whose accuracy drops by at most this share",
+            rich_help_panel=options.POLICY,
+        ),
     ] = None
     minimise: Annotated[
         str,
         typer.Option(
             help=f"what is to be least within --max-drop: {', '.join(OBJECTIVES)}, by the prices "
-            "of --hardware"
+            "of --hardware",
+            autocompletion=options.one_of(OBJECTIVES),
+            rich_help_panel=options.POLICY,
         ),
     ] = "writes"
     evaluate: Annotated[
@@ -73,20 +82,31 @@ class PlanOptions(
         typer.Option(
             metavar="MODULE:FUNCTION",
             help="(tensors) -> (loss_fn, accuracy_fn, data) of memsim.budget; goes with --max-drop",
+            rich_help_panel=options.POLICY,
         ),
     ] = None
     json_out: Annotated[
         Path | None,
         typer.Option(
-            "--json", metavar="OUT.json", help="how the search went", rich_help_panel=options.FILES
+            "--json", metavar="OUT.json", help="how the search went", rich_help_panel=options.OUTPUT
         ),
     ] = None
     chip_file: Annotated[
         Path | None,
-        typer.Option("--chip", metavar="CHIP", help="a chip whose stuck cells faults=avoid avoids"),
+        typer.Option(
+            "--chip",
+            metavar="CHIP",
+            help="a chip whose stuck cells faults=avoid avoids",
+            rich_help_panel=options.CHIPS,
+        ),
     ] = None
     faults: Annotated[
-        Path | None, typer.Option(metavar="MAP", help="its fault map, .npz or .safetensors")
+        Path | None,
+        typer.Option(
+            metavar="MAP",
+            help="its fault map, .npz or .safetensors",
+            rich_help_panel=options.CHIPS,
+        ),
     ] = None
 
 
@@ -102,12 +122,14 @@ def run_plan(chosen: PlanOptions) -> None:
             "`--chip` and `--faults` are of matched:faults=avoid; leave them out, or give that "
             "--policy."
         )
+    check_choice("--minimise", chosen.minimise, tuple(OBJECTIVES))
     config = chosen.config()
     options.check_outputs({"--out": chosen.out, "--json": chosen.json_out}, chosen.force)
     source = chosen.open()
     select = chosen.select(source)
     options.check_memory(options.read_as(source, select), config)
-    tensors = {name: source.load(name) for name in source.tensors}
+    with progress_bar() as bar:
+        tensors = options.read_all(source, stages(bar))
     chip = None
     if chosen.chip_file or chosen.faults:  # a plain plan has as many crossbars
         plain = plan(tensors, config, Unsorted(), select=select)
@@ -118,7 +140,7 @@ def run_plan(chosen: PlanOptions) -> None:
         _plan_in_budget(chosen, policy, config, select, chip, tensors, console)
         return
     with progress_bar() as bar:
-        bar.add_task(f"planning {printable(chosen.checkpoint.name)}", total=None)
+        stages(bar)(None, f"planning {printable(chosen.checkpoint.name)}")
         made = plan(tensors, config, policy or Unsorted(), select=select, chip=chip)
         save_plan(chosen.out, made, force=chosen.force)
     _print_plan(console, chosen, len(made.layers), f" under {policy}")
@@ -149,12 +171,13 @@ def _plan_in_budget(
     judge = _judge(chosen.evaluate, dict(tensors))
     title = f"planning {printable(chosen.checkpoint.name)}"
     with progress_bar() as bar:
-        task = bar.add_task(title, total=None)
+        tell = stages(bar)
+        tell(None, title)
 
         def show(trial: Trial) -> None:
             reduction = trial.summary.reduction or 1.0
             what = f"last {reduction:.1f}x at {100 * trial.change.mean:+.2f} points"
-            bar.update(task, description=f"{title}: {what}")
+            tell(None, f"{title}: {what}")
 
         found = budget(
             tensors, config, judge, chosen.max_drop, policy=policy, select=select, chip=chip,
@@ -174,27 +197,9 @@ def _plan_in_budget(
     _print_plan(console, chosen, len(found.plan.layers), "")
 
 
-def _load_function(text: str) -> Callable[..., Any]:
-    """Loads the function that `module:function` names, from the present folder too."""
-    module, _, name = text.partition(":")
-    try:
-        with options.here_first():
-            function = getattr(importlib.import_module(module), name)
-        if not callable(function):
-            raise ValueError(f"{name} is {type(function).__name__}")
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"`--evaluate` {text} is no MODULE:FUNCTION ({error}); give one such as "
-            "evaluate:resnet20 for the function resnet20 of evaluate.py in this folder."
-        ) from error
-    except Exception as error:
-        raise JudgeError(f"`--evaluate` {text}: its module failed.") from error
-    return cast(Callable[..., Any], function)
-
-
 def _judge(text: str, tensors: dict[str, Any]) -> Judge:
     """Gives what the function gives; what it raises is its own, and shown with its lines."""
-    function = _load_function(text)
+    function = load_function(text)
     try:
         found = function(tensors)
     except Exception as error:

@@ -25,7 +25,7 @@ from memsim.files.writing import check_tensors, save_tensors
 from memsim.network import program, sample_chip
 from memsim.planning import Plan, plan
 from memsim.policies import Policy, Unsorted
-from memsim.report.terminal import progress_bar, results_console
+from memsim.report.terminal import progress_bar, results_console, stages
 from memsim.report.texts import count_text, printable
 from memsim.selection import slice_of, tensor_name
 from memsim.summary import Summary, summarize
@@ -48,22 +48,37 @@ class ProgramOptions(
 
     policy: Annotated[
         str | None,
-        typer.Option(help='such as "sws+stuck:p=0.5,low=3"; a plan brings its own'),
+        typer.Option(
+            help='such as "sws+stuck:p=0.5,low=3"; a plan brings its own',
+            autocompletion=options.complete_policy,
+            rich_help_panel=options.POLICY,
+        ),
     ] = None
     out: Annotated[
         Path,
         typer.Option(
             metavar="OUT",
             help=".safetensors, .npz, or the kind of CKPT",
-            rich_help_panel=options.FILES,
+            rich_help_panel=options.OUTPUT,
         ),
     ]
     plan_file: Annotated[
         Path | None,
-        typer.Option("--plan", metavar="PLAN", help="policy, crossbars and matrices, from a file"),
+        typer.Option(
+            "--plan",
+            metavar="PLAN",
+            help="policy, crossbars and matrices, from a file",
+            rich_help_panel=options.POLICY,
+        ),
     ] = None
     chip_file: Annotated[
-        Path | None, typer.Option("--chip", metavar="CHIP", help="the chip, from a file")
+        Path | None,
+        typer.Option(
+            "--chip",
+            metavar="CHIP",
+            help="the chip, from a file",
+            rich_help_panel=options.CHIPS,
+        ),
     ] = None
     save_chip_file: Annotated[
         Path | None,
@@ -71,10 +86,12 @@ class ProgramOptions(
             "--save-chip",
             metavar="CHIP",
             help="where to save the chip afterwards",
-            rich_help_panel=options.FILES,
+            rich_help_panel=options.OUTPUT,
         ),
     ] = None
-    passes: Annotated[int, typer.Option(help="times the network is programmed")] = 1
+    passes: Annotated[
+        int, typer.Option(help="times the network is programmed", rich_help_panel=options.POLICY)
+    ] = 1
 
 
 class Deviation(NamedTuple):
@@ -110,14 +127,17 @@ def run_program(chosen: ProgramOptions) -> None:
     outputs = {"--out": chosen.out, "--save-chip": chosen.save_chip_file}
     options.check_outputs(outputs, chosen.force)
     source = chosen.open()
-    tensors = {name: source.load(name) for name in source.tensors}
+    with progress_bar() as bar:
+        tensors = options.read_all(source, stages(bar))
     if not alike:
         check_tensors(chosen.out, tensors)
     # JAX would make float32 of float64 tensors
     double = any(tensor.dtype == np.float64 for tensor in source.tensors.values())
     with jax.enable_x64(double), progress_bar() as bar:
-        bar.add_task(f"programming {printable(chosen.checkpoint.name)}", total=None)
+        tell, name = stages(bar), printable(chosen.checkpoint.name)
+        tell(None, f"planning {name}")
         made, chip = _plan_and_chip(chosen, policy, source, tensors)
+        tell(None, f"programming {name}")
         # a stacked tensor has a layer for each of its matrices
         read = {tensor_name(name, layer.matrix) for name, layer in made.layers.items()}
         mapped = {name: jnp.asarray(tensors[name]) for name in tensors if name in read}

@@ -2,8 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import rich.console
@@ -12,6 +11,7 @@ import typer
 from memsim.cli import options
 from memsim.cli.again import AgainOption, compare_figures
 from memsim.cli.encoding_options import Asked, EncodingOptions, compare_rows, encodings_json
+from memsim.cli.evaluate_option import EvaluateOption, load_function
 from memsim.cli.hardware_options import (
     HardwareOption,
     low_columns_differ,
@@ -24,22 +24,22 @@ from memsim.cli.inference_options import PositionsOptions
 from memsim.cli.made_by import how_made
 from memsim.cli.records import given_options, with_options
 from memsim.cli.report_files import ReportFiles, draw_charts
+from memsim.cli.report_policies import PolicyOptions
 from memsim.cli.rules import REPORT_RULES, check_rules
 from memsim.cli.service_options import ServiceOptions
 from memsim.config import CrossbarConfig
 from memsim.files.checkpoints import Checkpoint, open_checkpoint
 from memsim.hardware.inference import InferenceCost, inference_cost
-from memsim.policies import Policy
+from memsim.hardware.parts import Hardware
+from memsim.report._made_by import setup_lines
 from memsim.report.documents import add_hardware, to_json, writing_json
-from memsim.report.tables import policy_table, writing_table
-from memsim.report.terminal import listed, progress_bar, results_console
+from memsim.report.tables import evaluation_table, policy_table, writing_table
+from memsim.report.terminal import listed, progress_bar, results_console, stages
 from memsim.report.texts import (
     CODE_ERRORS,
     count_text,
     encodings_text,
     net_text,
-    printable,
-    width_text,
     writing_text,
 )
 from memsim.selection import Matrix, layout_of
@@ -48,14 +48,13 @@ from memsim.summary import mean_over_chips
 
 __all__ = ["ReportOptions", "run_report"]
 
-_DEFAULT_POLICIES = ("unsorted", "sws", "sws-layer")
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReportOptions(
     ReportFiles,
     AgainOption,
     ServiceOptions,
+    EvaluateOption,
     options.SeedOption,
     options.WritingOption,
     options.FaultOptions,
@@ -63,26 +62,11 @@ class ReportOptions(
     PositionsOptions,
     HardwareOption,
     EncodingOptions,
+    PolicyOptions,
     options.CheckpointOptions,
 ):
     """The options of `memsim report`."""
 
-    policy: Annotated[
-        list[str],
-        typer.Option(
-            help="repeatable: unsorted, sws, sws-layer, matched:tolerance=T, flip-n-write, aras; "
-            "the first four also with bit stucking, as sws+stuck:p=0.5,low=3; or your own, as "
-            "module:Class",
-            show_default=", ".join(_DEFAULT_POLICIES),
-        ),
-    ] = dataclasses.field(default_factory=list)
-    old: Annotated[
-        Path | None,
-        typer.Option("--from", metavar="OLD", help="count deploying CKPT over this version of it"),
-    ] = None
-    keep_placement: Annotated[
-        bool, typer.Option("--keep-placement", help="new weights take the places of the old ones")
-    ] = False
     crossbars: Annotated[
         str | None,
         typer.Option(
@@ -91,33 +75,14 @@ class ReportOptions(
             rich_help_panel=options.CROSSBARS,
         ),
     ] = None
-    passes: Annotated[
-        int | None,
-        typer.Option(help="times the network is programmed", show_default="1; 2 with --lifetime"),
-    ] = None
     chips: Annotated[
         int, typer.Option(help="chips to average over", rich_help_panel=options.CHIPS)
     ] = 1
 
-    def policies(self) -> dict[str, Policy]:
-        """Reads the policies, by their names as typed.
-
-        Raises:
-          ValueError: none such, or one given twice.
-        """
-        names = self.policy or list(_DEFAULT_POLICIES)
-        if len(set(names)) < len(names):
-            raise ValueError(f"`--policy` names {_repeated(names)} twice; give each policy once.")
-        return {name: options.parse_policy(name) for name in names}
-
     @property
-    def title(self) -> str:
-        """The heading of what is counted."""
-        if not self.old:
-            return "Cell writes to program the network"
-        placed = "in the places of the old weights" if self.keep_placement else "placed afresh"
-        old = printable(self.old.name)
-        return f"Cell writes to deploy the network over {old}, weight stationary, {placed}"
+    def times(self) -> int:
+        """The passes: a lifetime is of a steady one, which the first is not."""
+        return (2 if self.lifetime else 1) if self.passes is None else self.passes
 
 
 @with_options(ReportOptions)
@@ -129,6 +94,70 @@ def run_report(chosen: ReportOptions) -> None:
     chosen = on_hardware(chosen)
     crossbars = "all" if chosen.old else "1"
     config = chosen.config(crossbars)
+    asked = _checked(chosen, config, crossbars)
+    inputs = chosen.inputs()
+    hardware = priced_hardware(chosen, config)
+    chosen.check_again()
+    outputs = chosen.check_files(_more_charts(chosen, config))
+    with progress_bar() as bar:
+        tell = stages(bar)
+        tell(None, f"reading {chosen.checkpoint.name}")
+        source = chosen.open()
+        positions = _positions(chosen, source, config, hardware)
+        begun = chosen.start_evaluation(source)
+        result, asked = _compare(chosen, source, asked, tell)
+        evaluation = begun and chosen.evaluate_rows(
+            begun, source, asked.rows, chosen.select(source), chosen.chips, chosen.times, tell
+        )
+        tell(None, "counting")
+        configs = {row: each.config for row, each in asked.rows.items()}
+        lives = chosen.lives(result, configs, inputs, chosen.seed)
+        costs: dict[str, InferenceCost] = {}
+        if hardware is not None:
+            result = price(result, hardware)
+            # an inference only where it is said what layers see
+            for name, summary in result.policies.items() if positions else ():
+                costs[name] = inference_cost(
+                    summary, positions or {}, configs[name], hardware, batch=chosen.batch
+                )
+        document = to_json(
+            options.path_text(chosen.checkpoint), config, result.policies, result.digital
+        )
+        encodings_json(document, asked, result)
+        chosen.old_json(document)
+        writing = chosen.read_writing(config)
+        if writing is not None:
+            document["writing"] = writing_json(str(chosen.writing), writing)
+        if hardware is not None:
+            baselines = dict.fromkeys(result.policies, mean_over_chips(result.baseline))
+            add_hardware(document, result.policies, baselines, hardware, positions, costs)
+        chosen.add_to(document, result, config, inputs, lives)
+        if evaluation:
+            evaluation.add_to(document)
+        tell(None, f"reading {chosen.checkpoint.name} for its SHA-256")
+        document["made_by"] = how_made("report", chosen)
+        # files first: who reads the terminal may stop reading
+        tell(None, "writing files")
+        figures: dict[str, Any] = {}
+        if outputs.plot:
+            figures = draw_charts(outputs.plot, asked, result, lives, costs, document)
+        chosen.write_files(outputs, document, figures)
+    console = results_console()
+    _print_counts(console, chosen, asked, result, document)
+    chosen.print_to(console, document, inputs, lives)
+    _print_tensors(console, result, source.reasons)
+    if chosen.html_out and not outputs.plot:
+        console.print(
+            f'{chosen.html_out} has no chart: that takes matplotlib, pip install "memsim[plot]"',
+            markup=False,
+        )
+    if chosen.again:
+        compared = compare_figures(chosen.again, document)
+        console.print(compared, highlight=False, markup=False, soft_wrap=True)
+
+
+def _checked(chosen: ReportOptions, config: CrossbarConfig, crossbars: str) -> Asked:
+    """Checks options that go together, and gives the rows that are asked for."""
     chosen.check(config)
     check_rules(REPORT_RULES, given_options())
     asked = chosen.asked(chosen.policies(), crossbars)
@@ -143,59 +172,24 @@ def run_report(chosen: ReportOptions) -> None:
             "`--lifetime` is of weight streaming; weight stationary, a steady pass writes nothing. "
             "Give a number of --crossbars."
         )
-    inputs = chosen.inputs()
-    hardware = priced_hardware(chosen, config)
-    chosen.check_again()
-    outputs = chosen.check_files(_more_charts(chosen, config))
-    source = chosen.open()
-    writing = chosen.read_writing(config)
+    # what is only read here is checked before anything long
+    chosen.read_writing(config)
+    if chosen.evaluate:
+        load_function(chosen.evaluate)
+    return asked
+
+
+def _positions(
+    chosen: ReportOptions, source: Checkpoint, config: CrossbarConfig, hardware: Hardware | None
+) -> dict[str, int] | None:
+    """Reads the input vectors of an inference, where they are given."""
     positions = chosen.read_positions(list(options.read_as(source, chosen.select(source))))
     if positions and hardware is None:
         raise ValueError(
             f"`--positions` is of an inference, but there are no prices of cells of "
             f"{config.cell_bits} bits; give --hardware that has them."
         )
-    result, asked = _compare(chosen, source, asked)
-    configs = {row: each.config for row, each in asked.rows.items()}
-    lives = chosen.lives(result, configs, inputs, chosen.seed)
-    costs: dict[str, InferenceCost] = {}
-    if hardware is not None:
-        result = price(result, hardware)
-        # an inference only where it is said what layers see
-        for name, summary in result.policies.items() if positions else ():
-            costs[name] = inference_cost(
-                summary, positions or {}, configs[name], hardware, batch=chosen.batch
-            )
-    document = to_json(
-        options.path_text(chosen.checkpoint), config, result.policies, result.digital
-    )
-    encodings_json(document, asked, result)
-    if chosen.old:
-        document |= {"from": options.path_text(chosen.old), "keep_placement": chosen.keep_placement}
-    if writing is not None:
-        document["writing"] = writing_json(str(chosen.writing), writing)
-    if hardware is not None:
-        baselines = dict.fromkeys(result.policies, mean_over_chips(result.baseline))
-        add_hardware(document, result.policies, baselines, hardware, positions, costs)
-    chosen.add_to(document, result, config, inputs, lives)
-    document["made_by"] = how_made("report", chosen)
-    # files first: who reads the terminal may stop reading
-    figures: dict[str, Any] = {}
-    if outputs.plot:
-        figures = draw_charts(outputs.plot, asked, result, lives, costs, document)
-    chosen.write_files(outputs, document, figures)
-    console = results_console()
-    _print_counts(console, chosen, asked, result, document)
-    chosen.print_to(console, document, inputs, lives)
-    _print_tensors(console, result, source.reasons)
-    if chosen.html_out and not outputs.plot:
-        console.print(
-            f'{chosen.html_out} has no chart: that takes matplotlib, pip install "memsim[plot]"',
-            markup=False,
-        )
-    if chosen.again:
-        compared = compare_figures(chosen.again, document)
-        console.print(compared, highlight=False, markup=False, soft_wrap=True)
+    return positions
 
 
 def _more_charts(chosen: ReportOptions, config: CrossbarConfig) -> list[str]:
@@ -212,8 +206,11 @@ def _print_counts(
     document: dict[str, Any],
 ) -> None:
     """Prints what was counted, and what it takes on the hardware."""
+    for name, text in setup_lines(document).items():
+        console.print(f"{name}: {text}", highlight=False, markup=False)
     console.print(policy_table(result.policies, chosen.title))
-    console.print(f"crossbars: {width_text(document['config'])}", highlight=False)
+    if "evaluation" in document:
+        console.print(evaluation_table(document))
     # where prices are the default, one line says so
     if chosen.hardware is not None or "positions" in document:
         print_hardware(console, document)
@@ -238,8 +235,13 @@ def _print_counts(
         )
 
 
-def _compare(chosen: ReportOptions, source: Checkpoint, asked: Asked) -> tuple[Comparison, Asked]:
-    """Counts all rows, with a bar for whoever watches; gives those that are shown."""
+def _compare(
+    chosen: ReportOptions,
+    source: Checkpoint,
+    asked: Asked,
+    tell: Callable[[float | None, str], None],
+) -> tuple[Comparison, Asked]:
+    """Counts all rows, and tells how far it is; gives those that are shown."""
     select = chosen.select(source)
     before = options.naming("--from", open_checkpoint, chosen.old) if chosen.old else None
     chips = Chips(
@@ -249,10 +251,9 @@ def _compare(chosen: ReportOptions, source: Checkpoint, asked: Asked) -> tuple[C
         stuck_at_1=chosen.stuck_at_1,
         faults=chosen.fault_map(),
     )
-    passes = (2 if chosen.lifetime else 1) if chosen.passes is None else chosen.passes
     matrices = options.read_as(source, select)
     for row in asked.rows.values():
-        options.check_memory(matrices, row.config, chips=chosen.chips, passes=passes)
+        options.check_memory(matrices, row.config, chips=chosen.chips, passes=chosen.times)
 
     def compare_in(config: CrossbarConfig, *arguments: Any, **words: Any) -> Comparison:
         return compare(
@@ -262,16 +263,14 @@ def _compare(chosen: ReportOptions, source: Checkpoint, asked: Asked) -> tuple[C
             old=before,
             keep_placement=chosen.keep_placement,
             select=select,
-            passes=passes,
+            passes=chosen.times,
             chips=chips,
             steady=chosen.lifetime,
             writing=chosen.read_writing(config),
             **words,
         )
 
-    with progress_bar() as bar:
-        task = bar.add_task(f"programming {printable(chosen.checkpoint.name)}", total=1.0)
-        return compare_rows(asked, compare_in, lambda share: bar.update(task, completed=share))
+    return compare_rows(asked, compare_in, tell)
 
 
 def _print_tensors(
@@ -295,7 +294,3 @@ def _read_as(name: str, slices: int, matrix: Matrix) -> str:
     size = f"{matrix.inputs} x {matrix.outputs}"
     size = f"{slices} x ({size})" if matrix.stacked else size
     return f"{name} [{size}] {layout_of(matrix)}"
-
-
-def _repeated(names: Iterable[str]) -> str:
-    return ", ".join(name for name, count in Counter(names).items() if count > 1)

@@ -42,17 +42,17 @@ class ReportFiles(options.ForceOption):
     json_out: Annotated[
         Path | None,
         typer.Option(
-            "--json", metavar="OUT.json", help="all figures", rich_help_panel=options.FILES
+            "--json", metavar="OUT.json", help="all figures", rich_help_panel=options.OUTPUT
         ),
     ] = None
     html_out: Annotated[
         Path | None,
-        typer.Option("--html", metavar="OUT.html", help="a page", rich_help_panel=options.FILES),
+        typer.Option("--html", metavar="OUT.html", help="a page", rich_help_panel=options.OUTPUT),
     ] = None
     png_out: Annotated[
         Path | None,
         typer.Option(
-            "--png", metavar="FOLDER", help="charts, in a folder", rich_help_panel=options.FILES
+            "--png", metavar="FOLDER", help="charts, in a folder", rich_help_panel=options.OUTPUT
         ),
     ] = None
 

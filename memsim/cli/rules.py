@@ -49,6 +49,11 @@ REPORT_RULES = (
         excludes=("--from",),
     ),
     Rule("--batch", "a pass serves inferences", needs=("--positions",)),
+    Rule(
+        "--evaluate",
+        "it is of chips that hold one network, not one deployed over another",
+        excludes=("--from",),
+    ),
     _FAULTS,
     Rule("--force", "it replaces files", needs=("--json", "--html", "--png")),
 )

@@ -11,6 +11,7 @@ import typer
 
 from memsim.cells.prices import fitting_schemes, scheme_costs
 from memsim.cells.pulses import CELLS, ConstantPulses, Scheme
+from memsim.cli.options import PHYSICS, flag, one_of
 from memsim.config import CrossbarConfig
 from memsim.report.documents import Upkeep, lifetime_json, service_life_json
 from memsim.report.tables import lifetime_tables, scheme_table
@@ -24,7 +25,7 @@ __all__ = ["ServiceOptions"]
 
 # Pulses that succeed, on no cells in particular.
 _ALWAYS: Mapping[str, Scheme] = {"constant": ConstantPulses()}
-_PANEL = "Cells and lifetime"
+_SCHEMES = tuple(dict.fromkeys(name for schemes in CELLS.values() for name in schemes))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,21 +36,20 @@ class ServiceOptions:
         str | None,
         typer.Option(
             help=f"write time and energy on cells of {' or '.join(CELLS)}, per scheme",
-            rich_help_panel=_PANEL,
+            autocompletion=one_of(CELLS),
+            rich_help_panel=PHYSICS,
         ),
     ] = None
     lifetime: Annotated[
         bool,
-        typer.Option(
-            "--lifetime", help="years until a cell fails, by a steady pass", rich_help_panel=_PANEL
-        ),
+        flag("--lifetime", "years until a cell of the crossbars fails, by a steady pass", PHYSICS),
     ] = False
     cost: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.toml",
             help="prices: with --lifetime, also cost",
-            rich_help_panel=_PANEL,
+            rich_help_panel=PHYSICS,
         ),
     ] = None
     scheme: Annotated[
@@ -57,13 +57,16 @@ class ServiceOptions:
         typer.Option(
             help="of --cells, whose write time and energy --lifetime takes",
             show_default="constant",
-            rich_help_panel=_PANEL,
+            autocompletion=one_of(_SCHEMES),
+            rich_help_panel=PHYSICS,
         ),
     ] = None
     levelling: Annotated[
         str,
         typer.Option(
-            help=f"what rotates for --lifetime: {', '.join(LEVELLING)}", rich_help_panel=_PANEL
+            help=f"what rotates for --lifetime: {', '.join(LEVELLING)}",
+            autocompletion=one_of(LEVELLING),
+            rich_help_panel=PHYSICS,
         ),
     ] = "none"
     spares: Annotated[
@@ -71,7 +74,7 @@ class ServiceOptions:
         typer.Option(
             min=0,
             help="rows per crossbar that replace worn ones for --lifetime",
-            rich_help_panel=_PANEL,
+            rich_help_panel=PHYSICS,
         ),
     ] = 0
 

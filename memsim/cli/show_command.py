@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import rich.console
 import typer
@@ -19,7 +19,7 @@ from memsim.files.plans import load_plan
 from memsim.report._contents import chip_table, figures_table, how_stored, plan_table, tensors_table
 from memsim.report._made_by import made_by_lines
 from memsim.report.terminal import listed, results_console
-from memsim.report.texts import count_text, pool_text, printable, width_text
+from memsim.report.texts import count_text, crossbar_lines, printable
 from memsim.selection import select_by_name, tensor_name
 
 __all__ = ["ShowOptions", "run_show"]
@@ -130,7 +130,7 @@ def _of_report(path: Path) -> Show:
     # made before anything is printed, so that what is wrong is told alone
     made_by = document.get("made_by")
     try:
-        lines = {"checkpoint": str(document["checkpoint"])} | _report_lines(document["config"])
+        lines = {"checkpoint": str(document["checkpoint"])} | crossbar_lines(document["config"])
         made = {"made by": "not on record"} if made_by is None else made_by_lines(made_by)
         table = figures_table(document)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -178,19 +178,7 @@ _OWN = {"memsim.plan": _of_plan, "memsim.chip": _of_chip}
 
 
 def _config_lines(config: CrossbarConfig) -> dict[str, str]:
-    return _report_lines(dataclasses.asdict(config) | {"words_per_row": config.words_per_row})
-
-
-def _report_lines(config: Mapping[str, Any]) -> dict[str, str]:
-    """Says what crossbars are, of the config's JSON values."""
-    encoding = str(config["encoding"]).replace("_", " ")
-    wide = {"columns": width_text(config)} if config.get("columns") else {}
-    return {
-        "crossbars": pool_text(config),
-        **wide,
-        "weights": f"{config['bits']} bits in {encoding}, {count_text(config['cell_bits'], 'bit')} "
-        f"per cell, scale per {config['scale_per']}",
-    }
+    return crossbar_lines(dataclasses.asdict(config) | {"words_per_row": config.words_per_row})
 
 
 def _print_lines(

@@ -41,9 +41,11 @@ def load_own(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray], dict[s
         text = header.metadata.get(f"memsim.{kind}")
         description = None if text is None else parse_json(text)
     except ValueError as error:
-        raise ValueError(f"`{kind}` {path} is truncated or no {kind} file: {error}.") from error
+        raise ValueError(
+            f"`{kind}` {path} is truncated or no {kind} file: {error}; give one that memsim saved."
+        ) from error
     if not isinstance(description, dict):
-        raise ValueError(f"`{kind}` {path} was not saved by memsim as a {kind}.")
+        raise ValueError(f"`{kind}` {path} was not saved by memsim as a {kind}; give one that was.")
     return tensors, description
 
 
@@ -60,7 +62,9 @@ def read_own_json(path: str | Path, kind: str) -> dict[str, Any]:
     try:
         document = parse_json(path.read_bytes())
     except ValueError as error:
-        raise ValueError(f"`{kind}` {path} is truncated or no JSON: {error}.") from error
+        raise ValueError(
+            f"`{kind}` {path} is truncated or no JSON: {error}; give one that memsim wrote."
+        ) from error
     if not isinstance(document, dict):
         raise ValueError(f"`{kind}` {path} is no JSON object; remake it.")
     return document

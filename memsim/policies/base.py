@@ -265,7 +265,8 @@ class Policy(abc.ABC):
             takes = {word: of for word, of in takes.items() if word not in BitStucking._fields}
             if options and not takes:
                 raise ValueError(
-                    f"`policy` is {text!r}; {name} takes no options ({name}+stuck does)."
+                    f"`policy` is {text!r}; {name} takes no options ({name}+stuck "
+                    "does); leave them out."
                 )
         read = read_words("policy", text, options, takes, name)
         if plus and not {"p", "low"} <= set(read):

@@ -14,7 +14,7 @@ from memsim.report.texts import count_text, index_bits_text
 from memsim.selection import Matrix, layout_of
 
 if TYPE_CHECKING:  # rich is slow to import
-    from memsim.report._layout import FittingTable
+    from memsim.report.layout import FittingTable
 
 # Rows of a table that fit on one screen beside the rest; the others are counted in the last row.
 _MOST_ROWS = 12
@@ -30,7 +30,7 @@ _PARTS = {
 
 def plan_table(plan: Plan) -> "FittingTable":
     """Shows the layers of a plan, and what each is programmed with where they differ in that."""
-    from memsim.report._layout import Column, FittingTable
+    from memsim.report.layout import Column, FittingTable
 
     layers = plan.layers.values()
     # what all layers have is told once, above
@@ -69,7 +69,7 @@ def chip_table(tensors: Mapping[str, np.ndarray], masks: Sequence[int]) -> "Fitt
       tensors: of its file, by name.
       masks: bits of a word that each of its cells holds.
     """
-    from memsim.report._layout import Column, FittingTable
+    from memsim.report.layout import Column, FittingTable
 
     # of several bits, a cell is stuck or above level 0 by any of them
     cells = tensors["state"].size * len(masks)
@@ -94,7 +94,7 @@ def tensors_table(source: Checkpoint, matrices: Mapping[str, Matrix]) -> "Fittin
       source: the checkpoint.
       matrices: as which the tensors are read, by name of the tensor; the others stay digital.
     """
-    from memsim.report._layout import Column, FittingTable
+    from memsim.report.layout import Column, FittingTable
 
     alike: Counter[tuple[str, ...]] = Counter()
     for name, tensor in source.tensors.items():
@@ -151,7 +151,7 @@ _HEADINGS = ("writes", "reduction", "net energy\nreduction", "index bits")
 
 def figures_table(document: Mapping[str, Any]) -> "FittingTable":
     """Shows the policies of a report that was read from a file."""
-    from memsim.report._layout import Column, FittingTable
+    from memsim.report.layout import Column, FittingTable
 
     rows = [
         (name, *(_figure(entry, key) for key in _FIGURES), "yes" if entry["analog_valid"] else "NO")
@@ -163,7 +163,7 @@ def figures_table(document: Mapping[str, Any]) -> "FittingTable":
 
 def figures_side_by_side(first: Mapping[str, Any], second: Mapping[str, Any]) -> "FittingTable":
     """Shows the policies of two reports, A and B; what one lacks stays empty."""
-    from memsim.report._layout import Column, FittingTable
+    from memsim.report.layout import Column, FittingTable
 
     rows = []
     for name in dict.fromkeys([*first["policies"], *second["policies"]]):
@@ -173,7 +173,7 @@ def figures_side_by_side(first: Mapping[str, Any], second: Mapping[str, Any]) ->
             policy = name if letter == "A" else ""
             rows.append((policy, letter, *(_figure(entry, key) for key in _FIGURES)))
     columns = [Column("policy"), Column("of", left=True), *map(Column, _HEADINGS)]
-    return FittingTable("Policies of A and B", columns, rows, groups=range(1, len(rows), 2))
+    return FittingTable("Policies of A and B", columns, rows, range(1, len(rows), 2), keys=2)
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
@@ -192,7 +192,7 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str
 
 def differences_table(found: Mapping[str, tuple[str, str]]) -> "FittingTable":
     """Shows what `differences` gives."""
-    from memsim.report._layout import Column, FittingTable
+    from memsim.report.layout import Column, FittingTable
 
     columns = [Column("option"), *(Column(letter, left=True, folds=True) for letter in "AB")]
     rows = [(name, *texts) for name, texts in found.items()]

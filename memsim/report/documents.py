@@ -144,6 +144,11 @@ def advice_json(checkpoint: str, config: CrossbarConfig, advice: Advice) -> dict
         "config": dataclasses.asdict(config) | {"words_per_row": config.words_per_row},
         "hardware": hardware_json(advice.hardware),
         "inputs": service_inputs_json(advice.inputs),
+        # the crossbars that each lifetime is of
+        "pools": {
+            way: pool_text(dataclasses.asdict(config) | {"crossbars": round(of["arrays"].value)})
+            for way, of in advice.ways.items()
+        },
         "ways": {way: figures_json(figures) for way, figures in advice.ways.items()},
     }
 

@@ -15,7 +15,7 @@ from memsim.report.texts import (
 )
 
 if TYPE_CHECKING:  # rich is slow to import
-    from memsim.report._layout import FittingTable
+    from memsim.report.layout import FittingTable
 
 __all__ = ["advice_tables", "energy_table", "hardware_table", "inference_table"]
 
@@ -26,7 +26,7 @@ def energy_table(report: Mapping[str, Any]) -> "FittingTable":
     Args:
       report: what `to_json` gives, with `hardware` and with `pass` of each policy.
     """
-    from memsim.report._layout import Column, FittingTable
+    from memsim.report.layout import Column, FittingTable
 
     rows = []
     for name, entry in report["policies"].items():
@@ -45,7 +45,7 @@ def energy_table(report: Mapping[str, Any]) -> "FittingTable":
 
 def hardware_table(report: Mapping[str, Any]) -> "FittingTable":
     """Shows the numbers of the hardware of a report, and where they are from."""
-    from memsim.report._layout import Column, FittingTable
+    from memsim.report.layout import Column, FittingTable
 
     numbers = report["hardware"]["numbers"]
     rows = [
@@ -62,7 +62,7 @@ def inference_table(report: Mapping[str, Any]) -> "FittingTable":
     Args:
       report: what `to_json` gives, with `hardware` and with `inference` of each policy.
     """
-    from memsim.report._layout import Column, FittingTable
+    from memsim.report.layout import Column, FittingTable
 
     rows = []
     for name, entry in report["policies"].items():
@@ -100,7 +100,7 @@ def advice_tables(advice: Mapping[str, Any]) -> "list[FittingTable]":
     Args:
       advice: what `advice_json` gives.
     """
-    from memsim.report._layout import Column, FittingTable
+    from memsim.report.layout import Column, FittingTable
 
     ways = advice["ways"]
     currency = advice["inputs"]["cost"]["currency"]
@@ -117,7 +117,7 @@ def advice_tables(advice: Mapping[str, Any]) -> "list[FittingTable]":
             *("" if one is None else number_text(one) for one in even),
         ))  # fmt: skip
     headings = (
-        "arrays", "area", "energy", "time", "years until\na cell fails",
+        "arrays", "area", "energy", "time", "until a cell of\nthese arrays fails",
         f"{currency} per million\ninferences", "even at inferences\nper programming",
         "even at\narrays",
     )  # fmt: skip

@@ -25,10 +25,11 @@ from memsim.service.ownership import ServiceLife, quantiles
 from memsim.summary import Summary
 
 if TYPE_CHECKING:  # rich is slow to import
-    from memsim.report._layout import FittingTable
+    from memsim.report.layout import FittingTable
 
 __all__ = [
     "budget_tables",
+    "evaluation_table",
     "lifetime_tables",
     "policy_table",
     "scheme_table",
@@ -45,7 +46,7 @@ def policy_table(
       policies: by the name to show; at least one.
       title: above the table; the number of passes is added.
     """
-    from memsim.report._layout import Column, FittingTable
+    from memsim.report.layout import Column, FittingTable
 
     errors = {
         name: code_error_text(summary.code_error_rms, summary.code_error_mean)
@@ -89,7 +90,7 @@ def writing_table(policies: Mapping[str, Summary], title: str) -> "FittingTable"
       policies: counted with a `Writing`, by the name to show; at least one.
       title: see `writing_text`.
     """
-    from memsim.report._layout import Column, FittingTable
+    from memsim.report.layout import Column, FittingTable
 
     headings = ("pulses", "cells pulsed", "writes", "wrong cells", "share")
     rows = [
@@ -107,13 +108,36 @@ def writing_table(policies: Mapping[str, Summary], title: str) -> "FittingTable"
     return FittingTable(title, [Column("policy"), *map(Column, headings)], rows)
 
 
+def evaluation_table(report: Mapping[str, Any]) -> "FittingTable":
+    """Shows how good the weights are that chips hold, by a function of the user.
+
+    Args:
+      report: what `to_json` gives, with `evaluation`, and with that of each policy.
+    """
+    from memsim.report.layout import Column, FittingTable
+
+    of_file = report["evaluation"]["checkpoint"]
+    found = {name: entry["evaluation"] for name, entry in report["policies"].items()}
+    several = any(each["interval"] for each in found.values())
+    rows = [("the checkpoint", _digits(of_file), "", *([""] if several else []))]
+    for name, each in found.items():
+        ends = "" if each["interval"] is None else " to ".join(map(_digits, each["interval"]))
+        change = each["mean"] - of_file
+        rows.append((
+            name, _digits(each["mean"]), f"{change + 0.0:+.5g}", *([ends] if several else []),
+        ))  # fmt: skip
+    headings = ("returned", "change", *(["mean of the chips\n(95 %)"] if several else []))
+    title = f"What {report['evaluation']['function']} returns of the weights held"
+    return FittingTable(title, [Column("policy"), *map(Column, headings)], rows)
+
+
 def scheme_table(report: Mapping[str, Any]) -> "FittingTable":
     """Shows each policy under each scheme of writing cells: time, energy, and what is left wrong.
 
     Args:
       report: what `to_json` gives, with `cells` and with `schemes` of each policy.
     """
-    from memsim.report._layout import Column, FittingTable
+    from memsim.report.layout import Column, FittingTable
 
     marks = {
         name: "*" if scheme["placeholders"] else ""
@@ -137,12 +161,12 @@ def scheme_table(report: Mapping[str, Any]) -> "FittingTable":
             ))  # fmt: skip
         groups.append(len(rows) - 1)
     columns = [Column("policy"), Column("scheme", left=True), *map(Column, headings)]
-    return FittingTable(title, columns, rows, groups)
+    return FittingTable(title, columns, rows, groups, keys=2)
 
 
 def budget_tables(found: Budget) -> "list[FittingTable]":
     """Shows what each layer was given, how the search went, and what came out."""
-    from memsim.report._layout import Column, FittingTable
+    from memsim.report.layout import Column, FittingTable
 
     trials = []
     for trial in found.trials:
@@ -216,7 +240,7 @@ def lifetime_tables(
 def _lives_table(
     policies: Mapping[str, ServiceLife], currency: str | None, title: str
 ) -> "FittingTable":
-    from memsim.report._layout import Column, FittingTable
+    from memsim.report.layout import Column, FittingTable
 
     headings = (
         "writes\na pass", "time", "energy", "chips\nneeded", "inferences\nuntil then", "lifetime",
@@ -236,7 +260,7 @@ def _lives_table(
 
 
 def _figures_table(policies: Mapping[str, ServiceLife]) -> "FittingTable":
-    from memsim.report._layout import Column, FittingTable
+    from memsim.report.layout import Column, FittingTable
 
     rows = []
     for name, (_, unit, formula, _) in next(iter(policies.values())).figures.items():
@@ -247,7 +271,7 @@ def _figures_table(policies: Mapping[str, ServiceLife]) -> "FittingTable":
 
 
 def _inputs_table(inputs: ServiceInputs, cost: bool) -> "FittingTable":
-    from memsim.report._layout import Column, FittingTable
+    from memsim.report.layout import Column, FittingTable
 
     values = service_inputs_json(inputs)
     needed = tuple(values["cost"]) if cost else ("inferences_per_day", "batch")
@@ -263,6 +287,10 @@ def _inputs_table(inputs: ServiceInputs, cost: bool) -> "FittingTable":
             rows.append((f"{group}.{name}", shown, origin))
     columns = [Column("input"), Column("value", left=True), Column("from", left=True)]
     return FittingTable("Inputs", columns, rows)
+
+
+def _digits(value: float) -> str:
+    return f"{value:.5g}"
 
 
 def _times(reduction: float | None, digits: int = 1) -> str:

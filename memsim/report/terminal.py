@@ -5,10 +5,11 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import rich.console
 import rich.progress
+import rich.table
 
 from memsim.report.texts import printable
 
@@ -18,6 +19,7 @@ __all__ = [
     "print_problem",
     "progress_bar",
     "results_console",
+    "stages",
 ]
 
 # Characters of figures that have a plain spelling; names from files are escaped instead.
@@ -48,9 +50,37 @@ def results_console(width: int = 140) -> rich.console.Console:
 
 
 def progress_bar() -> rich.progress.Progress:
-    """Opens a bar on stderr, gone when done; in a log or a notebook it does not even end a line."""
-    console = rich.console.Console(stderr=True)
-    return rich.progress.Progress(console=console, transient=True, disable=not sys.stderr.isatty())
+    """Opens a bar on stderr, gone when done; in a log or a notebook it does not even end a line.
+
+    Its spinner and clock go on while a single step takes long.
+    """
+    # of a long name the end may be missing, so that the rest stays on one line
+    name = rich.table.Column(no_wrap=True, overflow="ellipsis")
+    return rich.progress.Progress(
+        rich.progress.SpinnerColumn(),
+        rich.progress.TextColumn("{task.description}", markup=False, table_column=name),
+        rich.progress.BarColumn(bar_width=20),
+        rich.progress.TaskProgressColumn(),
+        rich.progress.TimeElapsedColumn(),
+        console=rich.console.Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+
+
+def stages(bar: rich.progress.Progress) -> Callable[[float | None, str], None]:
+    """Makes what tells a bar (the finished fraction, what is done at present)."""
+    task = bar.add_task("", total=None)
+
+    def tell(share: float | None, stage: str) -> None:
+        nonlocal task
+        # of a stage of unknown length the bar just moves; rich cannot turn one into the other
+        if (share is None) != (bar.tasks[-1].total is None):
+            bar.remove_task(task)
+            task = bar.add_task("", total=None if share is None else 1.0)
+        bar.update(task, completed=share or 0.0, description=printable(stage))
+
+    return tell
 
 
 def print_problem(text: str) -> None:

@@ -11,6 +11,7 @@ __all__ = [
     "CODE_ERRORS",
     "code_error_text",
     "count_text",
+    "crossbar_lines",
     "encodings_text",
     "fold_name",
     "index_bits_text",
@@ -212,6 +213,21 @@ def width_text(config: Mapping[str, Any]) -> str:
     words = config["words_per_row"]
     shared = f"{words} words a row that share its input" if words > 1 else "one word a row"
     return f"{count_text(config['columns'], 'column')}, {shared}"
+
+
+def crossbar_lines(config: Mapping[str, Any]) -> dict[str, str]:
+    """Says what crossbars are, by what each text is of.
+
+    Args:
+      config: its JSON values, with `words_per_row`.
+    """
+    encoding = str(config["encoding"]).replace("_", " ")
+    return {
+        "crossbars": pool_text(config),
+        "width": width_text(config),
+        "weights": f"{config['bits']} bits in {encoding}, {count_text(config['cell_bits'], 'bit')} "
+        f"per cell, scale per {config['scale_per']}",
+    }
 
 
 def net_text(report: Mapping[str, Any]) -> str:

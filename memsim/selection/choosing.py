@@ -191,12 +191,38 @@ def with_layouts(select: Select | None, layouts: Mapping[str, str]) -> Select:
     return select
 
 
+def _none_chosen(leaves: Mapping[str, Any], select: Select) -> str:
+    """Says why nothing is a weight matrix: names, dtypes and shapes tell most of it."""
+
+    def shown(name: str, leaf: Any) -> str:
+        array = hasattr(leaf, "dtype") and hasattr(leaf, "shape")
+        return (
+            f"{name} {leaf.dtype} {tuple(leaf.shape)}" if array else f"{name} {type(leaf).__name__}"
+        )
+
+    some = [shown(name, leaf) for name, leaf in list(leaves.items())[:4]]
+    some += ["..."] if len(leaves) > 4 else []
+    narrowed = [
+        f"`{argument}` {value!r}"
+        for argument in ("include", "exclude")
+        if isinstance(select, ByName) and (value := getattr(select, argument)) is not None
+    ]
+    return (
+        f"None of {len(leaves)} tensors ({', '.join(some)}) is chosen as a weight matrix"
+        f"{' with ' if narrowed else ''}{' and '.join(narrowed)}: by default they are arrays of "
+        "floating numbers with two or more dimensions, whose names end in `weight` or `kernel`. "
+        "Choose others with `map` (command line: --map RE=LAYOUT) or `select`; `include` and "
+        "`exclude` (--include, --exclude) only narrow the choice."
+    )
+
+
 def _compile(argument: str, expression: str | None) -> None:
     try:
         re.compile(expression or "")
     except re.error as error:
         raise ValueError(
-            f"`{argument}` is {expression!r}, not a regular expression: {error}."
+            f"`{argument}` is {expression!r}, not a regular expression: {error}; a character that "
+            "stands for itself has a backslash before it."
         ) from error
 
 
@@ -274,11 +300,5 @@ def select_layers(leaves: Mapping[str, Any], select: Select) -> dict[str, Select
                 raise ValueError(f"Two matrices are called `{named}`; names tell layers apart.")
             chosen[named] = Selected(name, matrix)
     if not chosen:
-        some = ", ".join(list(leaves)[:4]) + (", ..." if len(leaves) > 4 else "")
-        raise ValueError(
-            f"None of {len(leaves)} tensors ({some}) is chosen as a weight matrix: by default "
-            "names end in `weight` or `kernel` and have two or more dimensions. Choose others with "
-            "`map` (command line: --map RE=LAYOUT) or `select`; `include` and `exclude` "
-            "(--include, --exclude) only narrow the choice."
-        )
+        raise ValueError(_none_chosen(leaves, select))
     return {name: chosen[name] for name in in_natural_order(chosen)}

@@ -141,7 +141,7 @@ def advise(
     config: CrossbarConfig | None = None,
     select: Select | None = None,
     seed: int = 0,
-    progress: Callable[[float], None] | None = None,
+    progress: Callable[[float, str], None] | None = None,
 ) -> Advice:
     """Compares streaming a network through the arrays there are with holding it on enough of them.
 
@@ -159,7 +159,7 @@ def advise(
       config: the arrays, where other words of it than those of the hardware matter.
       select: see `plan`.
       seed: of chips and endurance, 32 bits.
-      progress: called with the finished fraction.
+      progress: see `compare`.
 
     Raises:
       ValueError: hardware of any number of arrays; no policies; as `compare`.

@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import rich.table
-
 import memsim
 from memsim import plot
+from memsim.report.layout import Column, FittingTable
 from memsim.report.terminal import results_console
 from memsim.report.texts import index_bits_text, width_text
 from memsim.selection import named_leaves
@@ -78,23 +77,22 @@ def save(
 def show(out: Path, document: Mapping[str, Any], score: Score, outcome: Outcome) -> None:
     """Prints the rounds, and which is kept."""
     reference, low, high = (score.text(end, 2) for end in outcome.reference)
-    table = rich.table.Table(
-        title=f"Co-design of {document['checkpoint']}: float network {reference} ({low} to {high}) "
-        f"on {outcome.examples:,} {score.examples} held out",
-        title_justify="left",
+    title = (
+        f"Co-design of {document['checkpoint']}: float network {reference} ({low} to {high}) "
+        f"on {outcome.examples:,} {score.examples} held out"
     )
-    table.add_column("price of a write")
-    for heading in (
-        "writes", "reduction", "net energy", score.name, "change (95 %)", "index bits"
-    ):  # fmt: skip
-        table.add_column(heading, justify="right")
+    headings = (
+        "price of a write", "writes", "reduction", "net energy", score.name, "change (95 %)",
+        "index bits",
+    )  # fmt: skip
+    rows = []
     for number, one in enumerate(outcome.rounds):
         kept = " (kept)" if number == outcome.kept else ""
-        _add_row(table, f"{one.price:g}{kept}" if number else "untrained", one, score, outcome)
+        rows.append(_row(f"{one.price:g}{kept}" if number else "untrained", one, score, outcome))
     for name, one in outcome.pruned.items():
-        _add_row(table, name, one, score, outcome)
+        rows.append(_row(name, one, score, outcome))
     console = results_console()
-    console.print(table)
+    console.print(FittingTable(title, [Column(heading) for heading in headings], rows))
     if outcome.kept is not None:
         ends = [score.change_text(end, 2) for end in outcome.rounds[outcome.kept].everywhere]
         console.print(
@@ -107,11 +105,9 @@ def show(out: Path, document: Mapping[str, Any], score: Score, outcome: Outcome)
     )  # fmt: skip
 
 
-def _add_row(
-    table: rich.table.Table, name: str, one: Round, score: Score, outcome: Outcome
-) -> None:
+def _row(name: str, one: Round, score: Score, outcome: Outcome) -> tuple[str, ...]:
     summary, change = one.summary, [score.change_text(end, 2) for end in one.held_out]
-    table.add_row(
+    return (
         name,
         f"{summary.writes:,}",
         "" if summary.reduction is None else f"{summary.reduction:.2f}x",

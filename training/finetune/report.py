@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import rich.table
 from jaxtyping import Num, PyTree
 
 import memsim
 from memsim import plot
+from memsim.report.layout import Column, FittingTable
 from memsim.report.tables import policy_table
 from memsim.report.terminal import results_console
 from memsim.selection import named_leaves
@@ -141,22 +141,17 @@ def show(chosen: FinetuneOptions, document: Mapping[str, Any], outcome: Outcome)
     console.print(policy_table(outcome.comparison.policies))
     chips, stuck_at = chosen.chips, chosen.stuck_at
     kind = ("unseen " if chosen.robust else "") + ("chips" if chips > 1 else "chip")
-    table = rich.table.Table(
-        title=f"{score.name.capitalize()} on {chips} {kind} in a steady pass: {writes['policy']}"
-        + (f", {100 * stuck_at:g} % of cells stuck" if stuck_at else ""),
-        title_justify="left",
-    )
-    table.add_column("")
-    for heading in ("mean", "change, 95 %", "worst chip", "best chip"):
-        table.add_column(heading, justify="right")
-    table.add_row("float network", score.text(scores["float"], 1), "", "", "")
+    title = f"{score.name.capitalize()} on {chips} {kind} in a steady pass: {writes['policy']}"
+    title += f", {100 * stuck_at:g} % of cells stuck" if stuck_at else ""
+    rows = [("float network", score.text(scores["float"], 1), "", "", "")]
     ends = ("min", "max") if score.higher_is_better else ("max", "min")
     for name, label in _LABELS.items():
         figures = [scores[name], *(scores[f"{name}_{end}"] for end in ends)]
         low, high = (score.change_text(end, 1) for end in scores[f"{name}_change_interval"])
         mean, worst, best = (score.text(figure, 1) for figure in figures)
-        table.add_row(label, mean, f"{low} to {high}", worst, best)
-    console.print(table)
+        rows.append((label, mean, f"{low} to {high}", worst, best))
+    headings = ("network", "mean", "change, 95 %", "worst chip", "best chip")
+    console.print(FittingTable(title, [Column(heading) for heading in headings], rows))
     console.print(
         f"writes of a steady pass {writes['before_finetuning']:,.0f} before, "
         f"{writes['after_finetuning']:,.0f} after fine-tuning (each under its plan); results in "

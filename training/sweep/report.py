@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pyarrow as pa
-import rich.table
 from matplotlib.figure import Figure
 
 import memsim
 from memsim import plot
 from memsim.intervals import confidence_interval, share_interval
+from memsim.report.layout import Column, FittingTable
 from memsim.report.terminal import results_console
 from memsim.report.texts import index_bits_text
 from training import runs
@@ -193,23 +193,22 @@ def _less(spread: Mapping[str, Any], other: float) -> tuple[float, float, float]
 def show(out: Path, combinations: Sequence[Combination], summary: Mapping[str, Any]) -> None:
     """Prints the table, what failed last."""
     at = summary["yield_at"]
-    table = rich.table.Table(
-        title=f"{summary['task']}: float network {100 * summary['float_accuracy']:.2f} % on "
-        f"{summary['images']:,} images",
-        title_justify="left",
+    title = (
+        f"{summary['task']}: float network {100 * summary['float_accuracy']:.2f} % on "
+        f"{summary['images']:,} images"
     )
-    keys = _headings(table, combinations)
-    for heading in ("reduction", "net energy", "accuracy (95 %)", "5 % to 95 % of chips"):
-        table.add_column(heading, justify="right")
-    table.add_column(f"yield at {100 * at:.2f} % (95 %)", justify="right")
-    table.add_column("index bits", justify="right")
-    table.add_column("analog-valid")
+    keys, columns = _headings(combinations)
+    headings = ("reduction", "net energy", "accuracy (95 %)", "5 % to 95 %\nof chips")
+    columns += [Column(heading) for heading in headings]
+    columns += [Column(f"yield at {100 * at:.2f} %\n(95 %)"), Column("index bits")]
+    columns.append(Column("analog-valid", left=True))
+    rows = []
     for entry in summary["cells"]:
         accuracy, share, reduction = (entry[key] for key in ("accuracy", "yield", "reduction"))
         half = _half(reduction["interval"]) if reduction else 0.0
         times = f"{reduction['mean']:.2f}x" if reduction else ""
         net = entry["net_reduction"]
-        table.add_row(
+        rows.append((
             *_texts(entry, keys),
             times + (f" ±{half:.2f}" if half >= 0.005 else ""),
             f"{net['mean']:.2f}x" if net else "",
@@ -219,9 +218,9 @@ def show(out: Path, combinations: Sequence[Combination], summary: Mapping[str, A
             f"({100 * share['interval'][0]:.1f} to {100 * share['interval'][1]:.1f})",
             index_bits_text(entry["index_bits_per_weight"]),
             "yes" if entry["analog_valid"] else "NO",
-        )
+        ))  # fmt: skip
     console = results_console(160)
-    console.print(table)
+    console.print(FittingTable(title, columns, rows, keys=len(keys)))
     for entry in summary["failed"]:
         which = ", ".join(_texts(entry, keys))
         console.print(f"FAILED {which}: {entry['error']}", highlight=False, markup=False)
@@ -238,18 +237,17 @@ def _half(interval: Sequence[float]) -> float:
     return (interval[1] - interval[0]) / 2
 
 
-def _headings(table: rich.table.Table, combinations: Sequence[Combination]) -> list[str]:
-    """Adds columns for what differs in the grid, and the policy. Returns their keys."""
+def _headings(combinations: Sequence[Combination]) -> tuple[list[str], list[Column]]:
+    """Finds the policy and what differs in the grid: their keys, and a column for each."""
     entries = [describe(one) for one in combinations]
-    names = ("bits", "rows", "columns", "encoding", "policy", "stuck_at")
+    # names first: a table that goes on below itself repeats its first column
+    names = ("policy", "encoding", "bits", "rows", "columns", "stuck_at")
     keys = [key for key in names if key == "policy" or len({x[key] for x in entries}) > 1]
-    for key in keys:
-        number = key not in ("encoding", "policy")
-        table.add_column(
-            "stuck" if key == "stuck_at" else key, no_wrap=True,
-            justify="right" if number else "left",
-        )  # fmt: skip
-    return keys
+    columns = [
+        Column("stuck" if key == "stuck_at" else key, left=key in ("encoding", "policy"))
+        for key in keys
+    ]
+    return keys, columns
 
 
 def _texts(entry: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
@@ -265,15 +263,12 @@ def show_combinations(
       chunk: chips at once, if that is known already.
       force: whether it would start afresh.
     """
-    table = rich.table.Table(
-        title=f"{len(combinations)} combinations, {chips:,} chips each", title_justify="left"
-    )
-    keys = _headings(table, combinations)
-    table.add_column("chips")
-    for one in combinations:
-        table.add_row(*_texts(describe(one), keys), _plain(one))
+    title = f"{len(combinations)} combinations, {chips:,} chips each"
+    keys, columns = _headings(combinations)
+    columns.append(Column("chips", left=True, folds=True))
+    rows = [(*_texts(describe(one), keys), _plain(one)) for one in combinations]
     console = results_console(160)
-    console.print(table)
+    console.print(FittingTable(title, columns, rows, keys=len(keys)))
     devices = len(jax.devices())
     at_once = f"{chunk} chips" if chunk else f"at most {most_chips(chips)} chips, as memory allows,"
     console.print(f"{at_once} at once on each of {devices} devices", highlight=False)

@@ -11,6 +11,8 @@ from rich.text import Text
 
 from memsim.report.texts import fold_name, printable
 
+__all__ = ["Column", "FittingTable"]
+
 # Widths of a first column of names that are tried in turn; None leaves the names whole.
 _NAME_WIDTHS = (None, 26, 16)
 
@@ -30,15 +32,31 @@ class Column(NamedTuple):
 
 
 class FittingTable(JupyterMixin):
-    """Shows a table that folds its names where it is too wide, then goes on below itself.
+    """Shows a table that cuts no number short, however narrow the terminal.
 
-    Columns that do not fit stand in a table of their own below, after the first column again.
+    Where it is too wide its names fold; where that is not enough it is turned on its side, a row
+    for each column; and where that is too wide too, columns go on in tables below, each after the
+    names again. What has no room even there is a list, with each figure on a line of its own.
 
     Args:
       title: above it.
       columns: the first holds names.
       rows: texts of all columns; control characters are shown as escapes.
       groups: rows after which a line is drawn.
+      keys: how many columns, the first and others, say which row it is; tables below repeat them.
+
+    >>> import rich.console
+    >>> from memsim.report.layout import Column, FittingTable
+    >>> columns = [Column("policy"), Column("writes"), Column("row operations")]
+    >>> table = FittingTable("Writes", columns, [("sws", "1,234,567", "89,012")])
+    >>> rich.console.Console(width=30).print(table)  # doctest: +NORMALIZE_WHITESPACE
+    Writes
+    ┏━━━━━━━━━━━━━━━━┳━━━━━━━━━━━┓
+    ┃ policy         ┃       sws ┃
+    ┡━━━━━━━━━━━━━━━━╇━━━━━━━━━━━┩
+    │ writes         │ 1,234,567 │
+    │ row operations │    89,012 │
+    └────────────────┴───────────┘
     """
 
     def __init__(
@@ -47,11 +65,13 @@ class FittingTable(JupyterMixin):
         columns: Sequence[Column],
         rows: Iterable[Sequence[str]],
         groups: Iterable[int] = (),
+        keys: int = 1,
     ) -> None:
         self.title = printable(title)
         self.columns = list(columns)
         self.rows = [[_safe(text) for text in row] for row in rows]
         self.groups = set(groups)
+        self.keys = keys
 
     @property
     def row_count(self) -> int:
@@ -65,19 +85,51 @@ class FittingTable(JupyterMixin):
             # rich measures up to the width it is given
             return console.measure(table, options=options.update(width=10_000)).minimum
 
-        everything = range(1, len(self.columns))
-        for width in _NAME_WIDTHS:
-            table = self._table(everything, width)
-            if needed(table) <= options.max_width:
+        everything = range(self.keys, len(self.columns))
+        for table in (*(self._table(everything, width) for width in _NAME_WIDTHS), self._turned()):
+            if table is not None and needed(table) <= options.max_width:
                 yield table
                 return
-        for part in self._parts(options.max_width, needed):
-            yield self._table(part, _NAME_WIDTHS[-1])
+        # nothing holds all of it: parts, one below another
+        narrowest = _NAME_WIDTHS[-1]
+        parts = self._parts(options.max_width, needed)
+        tables = [self._table(part, narrowest) for part in parts]
+        if max(map(needed, tables)) <= options.max_width:
+            yield from tables
+        else:
+            yield self._list()
+
+    @property
+    def _labels(self) -> list[str]:
+        """The headings, each on one line."""
+        return [" ".join(column.heading.split("\n")) for column in self.columns]
+
+    def _turned(self) -> Table | None:
+        """Makes a column of each row; None where groups of rows, or long texts, belong together."""
+        if self.groups or any(column.folds for column in self.columns):
+            return None
+        keys, narrowest = self.keys, _NAME_WIDTHS[-1]
+        names = [
+            Column("\n".join([fold_name(row[0], narrowest), *row[1:keys]])) for row in self.rows
+        ]
+        figures = zip(*(row[keys:] for row in self.rows), strict=True)
+        rows = [(label, *row) for label, row in zip(self._labels[keys:], figures, strict=True)]
+        turned = FittingTable(self.title, [Column("\n".join(self._labels[:keys])), *names], rows)
+        return turned._table(range(1, len(names) + 1), None)
+
+    def _list(self) -> Text:
+        """Writes each row as a list, a figure on each line."""
+        lines = [self.title]
+        for row in self.rows:
+            lines.append(", ".join(filter(None, row[: self.keys])))
+            pairs = zip(self._labels[self.keys :], row[self.keys :], strict=True)
+            lines += [f"  {label}: {text}" for label, text in pairs if text]
+        return Text("\n".join(lines), overflow="fold")
 
     def _parts(self, width: int, needed: Callable[[Table], int]) -> list[list[int]]:
         """Deals columns out to tables, each as full as it can be."""
         parts: list[list[int]] = [[]]
-        for column in range(1, len(self.columns)):
+        for column in range(self.keys, len(self.columns)):
             wider = [*parts[-1], column]
             if parts[-1] and needed(self._table(wider, _NAME_WIDTHS[-1])) > width:
                 parts.append([column])
@@ -86,10 +138,11 @@ class FittingTable(JupyterMixin):
         return parts
 
     def _table(self, chosen: Iterable[int], width: int | None) -> Table:
-        """Makes a table of the first column and the chosen others."""
-        chosen = [0, *chosen]
+        """Makes a table of the columns that say which row it is, and the chosen others."""
+        chosen = list(chosen)
         # the title only above the first part
-        title = Text(self.title, "table.title") if len(chosen) < 2 or chosen[1] == 1 else None
+        title = Text(self.title, "table.title") if self.keys in chosen or not chosen else None
+        chosen = [*range(self.keys), *chosen]
         table = Table(title=title, title_justify="left")
         rows: list[list[Text]] = [[] for _ in self.rows]
         for number in chosen:

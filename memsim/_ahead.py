@@ -1,0 +1,53 @@
+"""Work on layers ahead of the thread that takes it: as much at the same time as memory allows."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, NamedTuple, TypeVar
+
+Outcome = TypeVar("Outcome")
+
+# Weights of layers that are worked on at the same time; a larger layer has the memory to itself.
+_WEIGHTS = 2**26
+
+
+class Job(NamedTuple, Generic[Outcome]):
+    """The work on a layer.
+
+    Attributes:
+      name: of the layer.
+      weights: how many it has.
+      start: what can be done beside other layers; returns the rest, which follows the layer before.
+    """
+
+    name: str
+    weights: int
+    start: Callable[[], Callable[[], Outcome]]
+
+
+def in_order(jobs: Iterable[Job[Outcome]], tell: Callable[[str], None]) -> Iterator[Outcome]:
+    """Works on layers at the same time, and gives what comes of them in their order.
+
+    Args:
+      jobs: taken one by one, no earlier than there is memory for what they hold.
+      tell: called with the layer that is waited for.
+    """
+    ahead = os.cpu_count() or 1
+    with ThreadPoolExecutor(ahead) as pool:
+        waiting: deque[tuple[Job[Outcome], Future[Callable[[], Outcome]]]] = deque()
+
+        def next_one() -> Outcome:
+            job, started = waiting.popleft()
+            tell(f"planning {job.name}")
+            return started.result()()
+
+        for job in jobs:
+            # a large layer waits until those before it are gone
+            while waiting and job.weights + sum(one.weights for one, _ in waiting) > _WEIGHTS:
+                yield next_one()
+            waiting.append((job, pool.submit(job.start)))
+            if len(waiting) > ahead:
+                yield next_one()
+        while waiting:
+            yield next_one()
