@@ -84,7 +84,7 @@ def test_page_and_charts_say_it_too(run, network, tmp_path, monkeypatch):
 
 def test_advice_says_how_it_was_made(run, network, tmp_path):
     out, png = tmp_path / "advice.json", tmp_path / "ways.png"
-    options = ("--positions", 4, "--json", out, "--png", png)
+    options = ("--positions", 4, "--json", out, "--chart", png)
     assert run("advise", network, *options)[0] == 0
     made_by = json.loads(out.read_text())["made_by"]
     assert made_by["command"].startswith(f"memsim advise {network} --positions 4")

@@ -178,7 +178,7 @@ def run_report(chosen: ReportOptions) -> None:
         baselines = dict.fromkeys(result.policies, mean_over_chips(result.baseline))
         add_hardware(document, result.policies, baselines, hardware, positions, costs)
     chosen.add_to(document, result, config, inputs, lives)
-    document["made_by"] = how_made("report", chosen)
+    document["made_by"] = how_made("memsim report", chosen)
     # files first: who reads the terminal may stop reading
     figures: dict[str, Any] = {}
     if outputs.plot:

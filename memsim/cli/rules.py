@@ -50,7 +50,7 @@ REPORT_RULES = (
     ),
     Rule("--batch", "a pass serves inferences", needs=("--positions",)),
     _FAULTS,
-    Rule("--force", "it replaces files", needs=("--json", "--html", "--png")),
+    Rule("--force", "it replaces files", needs=("--json", "--html", "--png", "--svg", "--pdf")),
 )
 
 PROGRAM_RULES = (
