@@ -25,6 +25,7 @@ _TITLES = {
     "chips_at_work": "Lifetime",
     "arrays_at_work": "Arrays at work",
 }
+_LEAST_POINTS = 3
 
 
 class Outputs(NamedTuple):
@@ -103,6 +104,9 @@ class ReportFiles(options.ForceOption):
             pictures = {}
             if outputs.plot:
                 drawn = {name: figure for name, figure in figures.items() if name in _TITLES}
+                # of few points the table says more
+                if len(document["policies"]) < _LEAST_POINTS:
+                    del drawn["reduction_against_index_bits"]
                 pictures = {_TITLES[name]: outputs.plot.to_svg(x) for name, x in drawn.items()}
             write_text(self.html_out, to_html(document, pictures=pictures), self.force)
 

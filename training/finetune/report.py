@@ -131,7 +131,9 @@ def save(
         "writes": plot.writes_by_policy(policies),
         "columns": plot.writes_per_column(policies, config),
     }
-    pictures = {"Every chip, before and after": measure}
+    # of one chip the figures above say all
+    several = len(scores["programmed_per_chip"]) > 1
+    pictures = {"Every chip, before and after": measure} if several else {}
     write_results(out, "report.json", document, {measure: shown}, figures, pictures)
 
 
