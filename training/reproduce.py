@@ -59,10 +59,6 @@ _TITLES = {
 }
 
 
-# Points of a chart on the page, at least.
-_LEAST_POINTS = 3
-
-
 class Outcome(NamedTuple):
     """The writes, accuracy, time and energy under one policy.
 
@@ -316,9 +312,9 @@ def save(
         runs.write_document(out / "positions.json", document["positions"])
     shown = {score.name: {"float network": reference.mean}}
     figures = draw(score, cases, result)
-    # of few points the table says more
-    many = len(summaries) >= _LEAST_POINTS
-    pictures = {title: file for file, title in _TITLES.items() if file in figures and many}
+    # of one or two points the table says more
+    drawn = figures if len(summaries) > 2 else {}
+    pictures = {title: file for file, title in _TITLES.items() if file in drawn}
     runs.write_results(
         out, "reproduce.json", document, shown, figures, pictures, kinds=("png", "pdf")
     )

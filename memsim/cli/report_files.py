@@ -96,8 +96,9 @@ class ReportFiles(options.ForceOption):
         """Writes the JSON, the charts and the page, those that were asked for."""
         if self.json_out:
             write_text(self.json_out, json.dumps(document, indent=1), self.force)
-        for name, path in outputs.charts if outputs.plot else ():
-            outputs.plot.save_chart(path, figures[name], document["made_by"], force=self.force)
+        if outputs.plot:
+            for name, path in outputs.charts:
+                outputs.plot.save_chart(path, figures[name], document["made_by"], force=self.force)
         if self.html_out:
             from memsim.report.page import to_html  # slow to import
 

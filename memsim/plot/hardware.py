@@ -114,6 +114,6 @@ def ways_to_run(ways: Mapping[str, Mapping[str, Priced]]) -> Figure:
 
 
 def _way_colour(way: str) -> str:
-    """Gives a way that streams the colour of its policy, and all others that of quiet lines."""
+    """Gives a way that streams the colour of its policy, and all others a quiet one."""
     start, _, policy = way.partition("streamed: ")
-    return SOFT if start or not policy else style_of(policy)[0]
+    return LINE if start or not policy else style_of(policy)[0]
