@@ -313,8 +313,7 @@ def save(
     shown = {score.name: {"float network": reference.mean}}
     figures = draw(score, cases, result)
     # of one or two points the table says more
-    drawn = figures if len(summaries) > 2 else {}
-    pictures = {title: file for file, title in _TITLES.items() if file in drawn}
+    pictures = {t: file for file, t in _TITLES.items() if file in figures and len(summaries) > 2}
     runs.write_results(
         out, "reproduce.json", document, shown, figures, pictures, kinds=("png", "pdf")
     )
