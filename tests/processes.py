@@ -1,6 +1,7 @@
 """Jobs of the command line in processes of their own, to be killed or to run side by side."""
 
 import importlib
+import json
 import multiprocessing
 import os
 import random
@@ -65,3 +66,14 @@ def kill(again, out, count, kills, moment):
             shutil.rmtree(out)
         process.join()
     return finished
+
+
+def figures_of(path):
+    """What a file holds; of a report without how it was made, which has its folder and date."""
+    if path.suffix == ".json":
+        document = json.loads(path.read_text())
+        assert document.pop("made_by")["version"]
+        return document
+    if path.suffix == ".html":
+        return path.read_text().partition("<footer>")[0]
+    return path.read_bytes()

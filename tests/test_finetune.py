@@ -1,7 +1,9 @@
+import html
 import json
 
 import jax
 import numpy as np
+import PIL.Image
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -54,6 +56,16 @@ def test_the_job_leaves_its_results(run, tmp_path):
     assert [line["step"] for line in lines] == [2, 4, 6]
     assert set(lines[0]) == {"step", "loss", "expected_writes_per_weight", "learning_rate"}
 
+    made_by = report["made_by"]
+    assert made_by["command"].startswith("python -m training.finetune ")
+    assert made_by["version"] == memsim.__version__
+    assert made_by["options"]["--steps"] == 6
+    with PIL.Image.open(first / "accuracy.png") as image:
+        assert json.loads(image.text["made_by"]) == made_by
+        assert "Dots of the accuracy of each chip" in image.text["Comment"]
+    footer = (first / "report.html").read_text().partition("<footer>")[2]
+    assert html.escape(made_by["command"]) in footer
+
     refused = run("--out", first)
     assert isinstance(refused.exception, FileExistsError)
     assert "report.json` exists; use --force" in str(refused.exception)
@@ -65,7 +77,7 @@ def test_the_job_repeats_itself(run, tmp_path):
     assert run("--out", first).exit_code == 0
     assert run("--out", second).exit_code == 0
     for name in ("report.json", "report.html", "programmed.safetensors", METRICS):
-        assert (first / name).read_bytes() == (second / name).read_bytes()
+        assert processes.figures_of(first / name) == processes.figures_of(second / name)
 
 
 @pytest.mark.slow
@@ -219,7 +231,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(tmp_path, mode, kills):
     processes.finish(start(killed))
     names = ("report.json", "finetuned.safetensors", "programmed.safetensors", METRICS)
     for name in (*names, "plan.safetensors" if mode == "robust" else "plan-1.safetensors"):
-        assert (whole / name).read_bytes() == (killed / name).read_bytes()
+        assert processes.figures_of(whole / name) == processes.figures_of(killed / name)
 
 
 @pytest.mark.slow

@@ -57,7 +57,8 @@ def public_names(module: str) -> set[str] | None:
 def is_internal(module: str) -> bool:
     parts = module.split(".")
     if parts[1:2] == ["cli"]:  # a command line is no library
-        return module not in ("memsim.cli", "memsim.cli.records")
+        # what training jobs share with it
+        return module not in ("memsim.cli", "memsim.cli.records", "memsim.cli.made_by")
     return any(part.startswith("_") for part in parts[1:])
 
 

@@ -283,7 +283,7 @@ def test_advice_on_the_command_line(tmp_path, run):
     assert code != 0
     assert "`--positions` is missing" in error
     code, printed, error = run(
-        *words, "--positions", 3, "--crossbars", 1, "--batch", 2, "--json", out, "--png", chart
+        *words, "--positions", 3, "--crossbars", 1, "--batch", 2, "--json", out, "--chart", chart
     )
     assert code == 0, error
     assert "least energy: held" in printed

@@ -60,14 +60,15 @@ def test_a_report_says_how_it_was_made(report, network):
 def test_page_and_charts_say_it_too(run, network, tmp_path, monkeypatch):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
     json_, page, charts = tmp_path / "r.json", tmp_path / "p.html", tmp_path / "charts"
-    options = (*SHORT, "--json", json_, "--html", page, "--png", charts)
+    options = (*SHORT, "--json", json_, "--html", page, "--png", charts, "--svg", charts)
     assert run("report", network, *options)[0] == 0
     made_by = json.loads(json_.read_text())["made_by"]
     assert made_by["date"] == "1970-01-02T00:00:00+00:00"
     footer = page.read_text().partition("<footer>")[2]
     for text in (made_by["command"], made_by["date"], memsim.__version__, "none drawn"):
         assert text in footer
-    for path in charts.iterdir():
+    assert {path.suffix for path in charts.iterdir()} == {".png", ".svg"}
+    for path in charts.glob("*.png"):
         with PIL.Image.open(path) as image:
             assert image.text["Software"] == f"memsim {memsim.__version__}"
             assert image.text["Creation Time"] == made_by["date"]
@@ -84,13 +85,23 @@ def test_page_and_charts_say_it_too(run, network, tmp_path, monkeypatch):
 
 def test_advice_says_how_it_was_made(run, network, tmp_path):
     out, png = tmp_path / "advice.json", tmp_path / "ways.png"
-    options = ("--positions", 4, "--json", out, "--png", png)
+    options = ("--positions", 4, "--json", out, "--chart", png)
     assert run("advise", network, *options)[0] == 0
     made_by = json.loads(out.read_text())["made_by"]
     assert made_by["command"].startswith(f"memsim advise {network} --positions 4")
     assert made_by["hardware"] == "array-128"
     with PIL.Image.open(png) as image:
         assert image.text["Description"] == made_by["command"]
+
+
+def test_a_chart_of_no_kind_is_refused_before_any_work(run, network, tmp_path):
+    words = ("advise", network, "--positions", 4, "--json", tmp_path / "a.json")
+    code, _, error = run(*words, "--chart", tmp_path / "ways.gif")
+    assert code == 1
+    assert "\n" not in error
+    assert "`--chart` is" in error
+    assert "charts are .png, .svg or .pdf, by the ending of their file" in " ".join(error.split())
+    assert not (tmp_path / "a.json").exists()
 
 
 def test_a_report_is_made_anew(run, report, tmp_path):

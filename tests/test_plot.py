@@ -78,12 +78,12 @@ def test_every_policy_is_a_point_at_its_price(policies, summaries):
         (bits,), (reduction,) = line.get_data()
         assert bits == summary.index_bits_per_weight
         assert reduction == summary.reduction
-        hollow = line.get_markerfacecolor() == "white"
+        hollow = line.get_markerfacecolor() == "#ffffff"
         assert hollow == (not summary.analog_valid)
         assert axes.viewLim.contains(bits, reduction)
     keys = figure.legends[0]
     assert [text.get_text() for text in keys.get_texts()] == ["analog-valid", "not analog-valid"]
-    assert [line.get_markerfacecolor() for line in keys.get_lines()][1] == "white"
+    assert [line.get_markerfacecolor() for line in keys.get_lines()][1] == "#ffffff"
 
 
 def test_labels_stand_in_order_and_apart(policies, summaries):

@@ -55,7 +55,7 @@ def start(weights):
 
 
 def results(out):
-    return [(out / name).read_bytes() for name in ("sweep.parquet", "summary.json")]
+    return [processes.figures_of(out / name) for name in ("sweep.parquet", "summary.json")]
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ import typer
 from jaxtyping import Array, Float32, PyTree
 
 import memsim
+from memsim.cli.made_by import how_made
 from memsim.cli.records import with_options
 from memsim.report.layout import Column, FittingTable
 from memsim.report.terminal import results_console
@@ -282,6 +283,7 @@ def main(chosen: RedeployOptions) -> None:
             for way, of_way in records.items()
         },
     }
+    document["made_by"] = how_made("python -m training.redeploy", chosen)
     runs.write_document(chosen.out, document, chosen.force)
     pool = pool_text(dataclasses.asdict(config))
     show(f"digits CNN, {chosen.policy}, on wearing chips with {pool}", records)

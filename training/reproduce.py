@@ -28,6 +28,7 @@ from matplotlib.ticker import EngFormatter
 
 import memsim
 from memsim import plot
+from memsim.cli.made_by import how_made
 from memsim.cli.records import with_options
 from memsim.config import Encoding
 from memsim.hardware import with_net_reduction
@@ -267,10 +268,10 @@ def main(chosen: ReproduceOptions) -> None:
         "passes": chosen.passes,
         "writing": chosen.writing,
         "pulses": dataclasses.asdict(pulses),
-        **runs.versions(),
     }
     hardware = chosen.priced(config) if chosen.hardware else None
-    document = save(chosen.out, task, config, cases, settings, result, hardware)
+    made_by = how_made("python -m training.reproduce", chosen)
+    document = save(chosen.out, task, config, cases, settings, result, hardware, made_by)
     show(chosen.out, task, result, document)
 
 
@@ -282,6 +283,7 @@ def save(
     settings: dict[str, Any],
     result: Result,
     hardware: memsim.Hardware | None,
+    made_by: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Writes the charts, as PNG and PDF, `report.html`, and `reproduce.json` last; returns it.
 
@@ -294,6 +296,7 @@ def save(
         f"float_{score.name}": reference.mean,
         f"float_{score.name}_interval": [reference.low, reference.high],
         "settings": settings,
+        "made_by": made_by,
     }
     for policy, outcome in result.outcomes.items():
         document["policies"][policy] |= {
@@ -309,7 +312,8 @@ def save(
         runs.write_document(out / "positions.json", document["positions"])
     shown = {score.name: {"float network": reference.mean}}
     figures = draw(score, cases, result)
-    pictures = {title: file for file, title in _TITLES.items() if file in figures}
+    # of one or two points the table says more
+    pictures = {t: file for file, t in _TITLES.items() if file in figures and len(summaries) > 2}
     runs.write_results(
         out, "reproduce.json", document, shown, figures, pictures, kinds=("png", "pdf")
     )

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 import memsim
 from memsim import plot
-from memsim.files.writing import check_output, write_text, write_whole
+from memsim.files.writing import check_output, write_text
 from training.data import Batch
 
 State = TypeVar("State")
@@ -28,11 +28,6 @@ _AFRESH = "use --force to start afresh"
 
 
 # --- settings
-
-
-def versions() -> dict[str, str]:
-    """Returns the versions that results depend on."""
-    return {"memsim": memsim.__version__, "jax": jax.__version__}
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -160,11 +155,16 @@ def write_document(path: Path, document: Mapping[str, Any], force: bool = True) 
     write_text(path, json.dumps(document, indent=1), force=force)
 
 
-def write_charts(out: Path, figures: Mapping[str, Figure], kinds: Sequence[str] = ("png",)) -> None:
-    """Writes figures by the name of their file, in files of each kind."""
+def write_charts(
+    out: Path,
+    figures: Mapping[str, Figure],
+    made_by: Mapping[str, Any],
+    kinds: Sequence[str] = ("png",),
+) -> None:
+    """Writes figures by the name of their file, in files of each kind, with how they were made."""
     for file, figure in figures.items():
         for kind in kinds:
-            write_whole(out / f"{file}.{kind}", figure.savefig, force=True)
+            plot.save_chart(out / f"{file}.{kind}", figure, made_by, force=True)
 
 
 def write_results(
@@ -181,13 +181,13 @@ def write_results(
     Args:
       out: the folder.
       name: of the JSON file.
-      document: the report, see `memsim.report.to_json`.
+      document: the report, see `memsim.report.to_json`, with how it was made.
       scores: for the page, `accuracy` in shares of 1 or `perplexity`, each by what it is of.
       figures: by the name of their file.
       pictures: those of them on the page: names by title.
       kinds: of the files.
     """
-    write_charts(out, figures, kinds)
+    write_charts(out, figures, document["made_by"], kinds)
     drawn = {title: plot.to_svg(figures[file]) for title, file in pictures.items()}
     page = memsim.report.to_html(document, pictures=drawn, **scores)
     write_text(out / "report.html", page, force=True)

@@ -21,6 +21,7 @@ import typer
 from jaxtyping import Array, Float, Float32, Int32, PyTree
 
 import memsim
+from memsim.cli.made_by import how_made
 from memsim.cli.records import with_options
 from memsim.report.documents import figures_json, service_inputs_json, service_life_json
 from memsim.report.layout import Column, FittingTable
@@ -238,6 +239,7 @@ def main(chosen: WearoutOptions) -> None:
     document["lifetime"]["pool"] = pool_text(document["config"])
     if chosen.share_at_1 == 0.5:
         document["lifetime"]["placeholders"].append("share_at_1")
+    document["made_by"] = how_made("python -m training.wearout", chosen)
     runs.write_document(chosen.out, document, chosen.force)
     show(document, services, inputs, chosen.out)
 

@@ -10,8 +10,9 @@ import typer
 from memsim.cli import options
 from memsim.cli.hardware_options import HardwareOption, on_hardware
 from memsim.cli.inference_options import PositionsOptions
-from memsim.cli.made_by import how_made, write_chart
+from memsim.cli.made_by import how_made
 from memsim.cli.records import with_options
+from memsim.cli.report_files import load_plot, missing_plot
 from memsim.files.writing import write_text
 from memsim.hardware.files import read_hardware
 from memsim.report.documents import advice_json
@@ -74,9 +75,14 @@ class AdviseOptions(
             "--json", metavar="OUT.json", help="all figures", rich_help_panel=options.OUTPUT
         ),
     ] = None
-    png_out: Annotated[
+    chart_out: Annotated[
         Path | None,
-        typer.Option("--png", metavar="OUT.png", help="one chart", rich_help_panel=options.OUTPUT),
+        typer.Option(
+            "--chart",
+            metavar="OUT.png",
+            help="one chart; or OUT.svg, OUT.pdf",
+            rich_help_panel=options.OUTPUT,
+        ),
     ] = None
 
 
@@ -87,7 +93,12 @@ def run_advise(chosen: AdviseOptions) -> None:
     chosen = on_hardware(dataclasses.replace(chosen, hardware=named))
     hardware, config = read_hardware(named), chosen.config()
     policies = {name: options.parse_policy(name) for name in chosen.policy or _DEFAULT_POLICIES}
-    options.check_outputs({"--json": chosen.json_out, "--png": chosen.png_out}, chosen.force)
+    options.check_outputs({"--json": chosen.json_out, "--chart": chosen.chart_out}, chosen.force)
+    plot = load_plot() if chosen.chart_out else None
+    if chosen.chart_out:
+        if plot is None:
+            raise ValueError(missing_plot("--chart", chosen.chart_out))
+        plot.saving.check_chart(chosen.chart_out, "--chart")
     kind = hardware.cells.kind
     service = Service(
         batch=chosen.batch,
@@ -112,15 +123,13 @@ def run_advise(chosen: AdviseOptions) -> None:
             seed=chosen.seed, progress=stages(bar),
         )  # fmt: skip
     document = advice_json(options.path_text(chosen.checkpoint), config, advice)
-    document["made_by"] = how_made("advise", chosen)
+    document["made_by"] = how_made("memsim advise", chosen)
     # files first: who reads the terminal may stop reading
     if chosen.json_out:
         write_text(chosen.json_out, json.dumps(document, indent=1), chosen.force)
-    if chosen.png_out:
-        from memsim import plot  # slow to import
-
+    if chosen.chart_out and plot is not None:
         figure = plot.ways_to_run(advice.ways)
-        write_chart(chosen.png_out, figure, document["made_by"], chosen.force)
+        plot.save_chart(chosen.chart_out, figure, document["made_by"], force=chosen.force)
     console = results_console()
     for table in advice_tables(document):
         console.print(table)

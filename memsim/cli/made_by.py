@@ -1,7 +1,6 @@
-"""How a command came to its figures: on record in JSON, and in the charts that it draws."""
+"""How a command came to its figures: on record in JSON, on pages, and in charts."""
 
 import datetime
-import functools
 import os
 import shlex
 from collections.abc import Mapping
@@ -14,27 +13,34 @@ from memsim import __version__
 from memsim.cli.options import path_text
 from memsim.cli.records import given_values
 from memsim.files._digests import digest_of
-from memsim.files.writing import write_whole
-from memsim.report._made_by import chart_metadata
 
-__all__ = ["OUTPUTS", "file_digests", "how_made", "write_chart"]
+__all__ = ["OUTPUTS", "file_digests", "how_made", "versions"]
 
 # Options that say where results go, and not what they are.
-OUTPUTS = frozenset({"--json", "--html", "--png", "--out", "--save-chip", "--force", "--again"})
+OUTPUTS = frozenset(
+    "--json --html --png --svg --pdf --chart --out --save-chip --force --again".split()  # noqa: SIM905
+)
 # Options that name a file, or something that is none.
-_FILES_OR_NAMES = ("--hardware", "--positions", "--evaluate")
+_FILES_OR_NAMES = (
+    "--hardware", "--positions", "--evaluate", "--weights", "--data", "--train-data",
+)  # fmt: skip
 _UNNAMED_HARDWARE = "published"
 
 
+def versions() -> dict[str, str]:
+    """Returns the versions that figures depend on."""
+    return {"memsim": __version__, "jax": jax.__version__}
+
+
 def how_made(command: str, chosen: Any) -> dict[str, Any]:
-    """Gives the entry `made_by` of the JSON of a command that runs.
+    """Gives the entry `made_by` of the JSON of a command, or a training job, that runs.
 
     The date is that of SOURCE_DATE_EPOCH where the environment has it, so that files can be made
     again byte for byte.
 
     Args:
-      command: its name.
-      chosen: its options.
+      command: as it is started, such as `memsim report`.
+      chosen: its options; of rates, stuck cells and writing those that it has.
     """
     given = {option: x for option, x in given_values().items() if option != "--again"}
     # what other tools take for builds that come out the same
@@ -44,16 +50,12 @@ def how_made(command: str, chosen: Any) -> dict[str, Any]:
         now = datetime.datetime.fromtimestamp(int(seconds), datetime.UTC)
     # the command has outputs too; the options are what figures depend on
     return {
-        "version": __version__,
-        "jax": jax.__version__,
-        "command": shlex.join(["memsim", command, *_spelled(given)]),
+        "version": versions()["memsim"],
+        "jax": versions()["jax"],
+        "command": shlex.join([*command.split(), *_spelled(given)]),
         "options": {option: _plain(x) for option, x in given.items() if option not in OUTPUTS},
         "seed": chosen.seed,
-        "rates": {
-            "stuck_at_0": getattr(chosen, "stuck_at_0", 0.0),
-            "stuck_at_1": getattr(chosen, "stuck_at_1", 0.0),
-            "writing": getattr(chosen, "writing", None),
-        },
+        "rates": _rates(chosen),
         "hardware": chosen.hardware or _UNNAMED_HARDWARE,
         "files": file_digests(given),
         "date": now.isoformat(timespec="seconds"),
@@ -76,11 +78,13 @@ def _file_of(option: str, value: Any) -> Path:
     return Path(f"{module}.py" if option == "--evaluate" else value)
 
 
-def write_chart(path: Path, figure: Any, made_by: Mapping[str, Any], force: bool) -> None:
-    """Writes a chart of matplotlib; a PNG says how it was made."""
-    # other formats refuse names that they do not know
-    metadata = chart_metadata(made_by) if path.suffix.lower() == ".png" else None
-    write_whole(path, functools.partial(figure.savefig, metadata=metadata), force)
+def _rates(chosen: Any) -> dict[str, Any]:
+    """Gives the rates of stuck cells, of a sweep in lists, and the writing."""
+    # jobs have one rate, of which half is at each level
+    both = getattr(chosen, "stuck_at", None)
+    halves = [rate / 2 for rate in both] if isinstance(both, (list, tuple)) else (both or 0.0) / 2
+    rates = {name: getattr(chosen, name, halves) for name in ("stuck_at_0", "stuck_at_1")}
+    return rates | {"writing": _plain(getattr(chosen, "writing", None))}
 
 
 def _spelled(given: Mapping[str, Any]) -> list[str]:

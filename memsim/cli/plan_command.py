@@ -190,7 +190,7 @@ def _plan_in_budget(
             "config": dataclasses.asdict(config),
         }
         document |= {"max_drop": chosen.max_drop, "seed": chosen.seed} | budget_json(found)
-        document["made_by"] = how_made("plan", chosen)
+        document["made_by"] = how_made("memsim plan", chosen)
         write_text(chosen.json_out, json.dumps(document, indent=1), chosen.force)
     for table in budget_tables(found):
         console.print(table)

@@ -135,7 +135,7 @@ def run_report(chosen: ReportOptions) -> None:
         if evaluation:
             evaluation.add_to(document)
         tell(None, f"reading {chosen.checkpoint.name} for its SHA-256")
-        document["made_by"] = how_made("report", chosen)
+        document["made_by"] = how_made("memsim report", chosen)
         # files first: who reads the terminal may stop reading
         tell(None, "writing files")
         figures: dict[str, Any] = {}

@@ -11,13 +11,12 @@ import typer
 
 from memsim.cli import options
 from memsim.cli.encoding_options import Asked
-from memsim.cli.made_by import write_chart
 from memsim.files.writing import write_text
 from memsim.hardware.inference import InferenceCost
 from memsim.service.ownership import ServiceLife
 from memsim.streaming import Comparison
 
-__all__ = ["Outputs", "ReportFiles", "draw_charts"]
+__all__ = ["Outputs", "ReportFiles", "draw_charts", "load_plot", "missing_plot"]
 
 _CHARTS = ("writes_by_policy", "reduction_against_index_bits")
 # Titles of the charts in the page, which shows the others as tables.
@@ -26,13 +25,14 @@ _TITLES = {
     "chips_at_work": "Lifetime",
     "arrays_at_work": "Arrays at work",
 }
+_LEAST_POINTS = 3
 
 
 class Outputs(NamedTuple):
-    """The module that draws the charts, None where there is none, and their files by name."""
+    """The module that draws the charts, None where there is none, and their names and files."""
 
     plot: ModuleType | None
-    charts: dict[str, Path]
+    charts: list[tuple[str, Path]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,18 @@ class ReportFiles(options.ForceOption):
             "--png", metavar="FOLDER", help="charts, in a folder", rich_help_panel=options.OUTPUT
         ),
     ] = None
+    svg_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--svg", metavar="FOLDER", help="the same as SVG", rich_help_panel=options.FILES
+        ),
+    ] = None
+    pdf_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--pdf", metavar="FOLDER", help="the same as PDF", rich_help_panel=options.FILES
+        ),
+    ] = None
 
     def check_files(self, more_charts: Sequence[str]) -> Outputs:
         """Checks that all outputs can be written, and finds what draws the charts.
@@ -62,19 +74,20 @@ class ReportFiles(options.ForceOption):
         Args:
           more_charts: names of those that this report has beside `_CHARTS`.
         """
-        plot = _plot() if self.html_out or self.png_out else None
-        folder = self.png_out
-        charts = {}
-        if folder:
+        folders = {"--png": self.png_out, "--svg": self.svg_out, "--pdf": self.pdf_out}
+        named = {option: folder for option, folder in folders.items() if folder}
+        plot = load_plot() if self.html_out or named else None
+        every = {"--json": self.json_out, "--html": self.html_out}
+        charts = []
+        for option, folder in named.items():
             if not plot:
-                raise ValueError(f'`--png` {folder} needs matplotlib: pip install "memsim[plot]".')
-            charts = {name: folder / f"{name}.png" for name in (*_CHARTS, *more_charts)}
+                raise ValueError(missing_plot(option, folder))
             # before long work, as all that can be refused
             folder.mkdir(parents=True, exist_ok=True)
-        every = {"--json": self.json_out, "--html": self.html_out}
-        options.check_outputs(
-            every | {f"--png ({name})": x for name, x in charts.items()}, self.force
-        )
+            for name in (*_CHARTS, *more_charts):
+                charts.append((name, folder / f"{name}.{option[2:]}"))
+                every[f"{option} ({name})"] = charts[-1][1]
+        options.check_outputs(every, self.force)
         return Outputs(plot, charts)
 
     def write_files(
@@ -83,14 +96,18 @@ class ReportFiles(options.ForceOption):
         """Writes the JSON, the charts and the page, those that were asked for."""
         if self.json_out:
             write_text(self.json_out, json.dumps(document, indent=1), self.force)
-        for name, path in outputs.charts.items():
-            write_chart(path, figures[name], document["made_by"], self.force)
+        if outputs.plot:
+            for name, path in outputs.charts:
+                outputs.plot.save_chart(path, figures[name], document["made_by"], force=self.force)
         if self.html_out:
             from memsim.report.page import to_html  # slow to import
 
             pictures = {}
             if outputs.plot:
                 drawn = {name: figure for name, figure in figures.items() if name in _TITLES}
+                # of few points the table says more
+                if len(document["policies"]) < _LEAST_POINTS:
+                    del drawn["reduction_against_index_bits"]
                 pictures = {_TITLES[name]: outputs.plot.to_svg(x) for name, x in drawn.items()}
             write_text(self.html_out, to_html(document, pictures=pictures), self.force)
 
@@ -125,7 +142,12 @@ def draw_charts(
     return figures
 
 
-def _plot() -> ModuleType | None:
+def missing_plot(option: str, path: Path) -> str:
+    """Says what to install where an option asks for a chart and nothing draws it."""
+    return f'`{option}` {path} needs matplotlib: pip install "memsim[plot]".'
+
+
+def load_plot() -> ModuleType | None:
     """Imports `memsim.plot`, where matplotlib is installed; slow to import."""
     try:
         from memsim import plot

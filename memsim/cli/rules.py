@@ -55,7 +55,7 @@ REPORT_RULES = (
         excludes=("--from",),
     ),
     _FAULTS,
-    Rule("--force", "it replaces files", needs=("--json", "--html", "--png")),
+    Rule("--force", "it replaces files", needs=("--json", "--html", "--png", "--svg", "--pdf")),
 )
 
 PROGRAM_RULES = (

@@ -14,7 +14,7 @@ from memsim.plot.policies import (
     writes_per_column,
 )
 from memsim.plot.prices import reduction_against_index_bits
-from memsim.plot.style import to_svg
+from memsim.plot.saving import save_chart, to_svg
 
 __all__ = [
     "accuracy_against_pulses",
@@ -23,6 +23,7 @@ __all__ = [
     "arrays_at_work",
     "chips_at_work",
     "reduction_against_index_bits",
+    "save_chart",
     "to_svg",
     "ways_to_run",
     "wear_map",

@@ -11,21 +11,24 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
+from memsim.config import CrossbarConfig
 from memsim.plot.style import (
-    BAD,
-    BAR,
-    GOOD,
     INK,
+    PAPER,
     SOFT,
     DashesByColour,
     bars_of,
+    described,
     legend_below,
+    listed,
     new_figure,
     styles_of,
     tidy,
     whole_numbers_on,
 )
 from memsim.policies import Policy
+from memsim.report._colours import is_policy, style_of
+from memsim.report._columns import NEGATIVE, columns_of_word
 from memsim.report.texts import count_text, time_text
 from memsim.service.lifetime import DAYS_PER_YEAR
 
@@ -53,23 +56,25 @@ def accuracy_over_chips(
     """
     figure = new_figure(8, 1.2 + 0.75 * len(series))
     axes = figure.subplots()
-    colours = (BAD, GOOD, BAR, SOFT)
     share = measure == "accuracy"
     scale = 100 if share else 1
 
     def text(value: float) -> str:
         return f"{100 * value:.1f} %" if share else f"{value:.2f}"
 
-    for row, values in enumerate(series.values()):
+    for row, (name, values) in enumerate(series.items()):
         figures = scale * np.asarray(values)
         spread = np.linspace(-0.22, 0.22, figures.size)[np.argsort(np.argsort(figures))]
-        colour = colours[row % len(colours)]
+        # rows say what was done; only policies have colours of their own
+        colour = style_of(name)[0] if is_policy(name) else SOFT
         axes.scatter(figures, row + spread, s=16, color=colour, alpha=0.75, linewidth=0)
-        axes.plot([figures.mean()] * 2, [row - 0.33, row + 0.33], color=colour, linewidth=2)
+        axes.plot([figures.mean()] * 2, [row - 0.33, row + 0.33], color=INK, linewidth=2)
     axes.axvline(scale * float_accuracy, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    low, high = axes.get_xlim()
+    left = scale * float_accuracy > (low + high) / 2  # where there is room
     axes.annotate(
-        f"float {text(float_accuracy)} ", (scale * float_accuracy, -0.62),
-        color=INK, fontsize=9, ha="right", va="center",
+        f" float {text(float_accuracy)} ", (scale * float_accuracy, -0.62),
+        color=INK, fontsize=9, ha="right" if left else "left", va="center",
     )  # fmt: skip
     labels = [f"{name}\nmean {text(float(np.mean(values)))}" for name, values in series.items()]
     axes.set_yticks(range(len(series)), labels)
@@ -77,7 +82,13 @@ def accuracy_over_chips(
     unit = "test accuracy (%)" if share else "perplexity"
     axes.set_xlabel(f"{unit}: a dot is a chip, a bar the mean")
     tidy(axes, f"{measure.capitalize()} of each chip")
-    return figure
+    told = [
+        f"{name} {text(min(values))} to {text(max(values))}, mean {text(float(np.mean(values)))}, "
+        f"of {count_text(len(values), 'chip')}"
+        for name, values in series.items()
+    ]
+    against = f"float network {text(float_accuracy)}"
+    return described(figure, f"Dots of the {measure} of each chip, {against}: {listed(told)}.")
 
 
 def yield_against_stuck_rate(
@@ -100,7 +111,7 @@ def yield_against_stuck_rate(
     rates = sorted({rate for line in yields.values() for rate in line})
     for number, (name, line) in enumerate(yields.items()):
         colour, marker = styles[name]
-        dashes, _ = dashes_of(colour)
+        dashes, _, face = dashes_of(colour)
         # beside each other, so that bars do not hide each other
         aside = ScaledTranslation(
             (number - (len(yields) - 1) / 2) * 3 / 72, 0, figure.dpi_scale_trans
@@ -110,8 +121,8 @@ def yield_against_stuck_rate(
         axes.errorbar(
             [100 * rate for rate in at], points[:, 0],
             yerr=bars_of(points), color=colour, linestyle=dashes,
-            marker=marker, markersize=5.5, linewidth=1.1, elinewidth=0.9, capsize=2.5, label=name,
-            transform=axes.transData + aside,
+            marker=marker, markersize=5.5, markerfacecolor=face, linewidth=1.1, elinewidth=0.9,
+            capsize=2.5, label=name, transform=axes.transData + aside,
         )  # fmt: skip
     positive = [100 * rate for rate in rates if rate]
     if positive:
@@ -126,8 +137,17 @@ def yield_against_stuck_rate(
     axes.set_xlabel("share of cells stuck (%), half at each level")
     axes.set_ylabel("yield (% of chips); bars: 95 %")
     legend_below(figure)
-    tidy(axes, f"Chips that keep an accuracy of {100 * accuracy:.1f} %", grid=True)
-    return figure
+    title = f"Chips that keep an accuracy of {100 * accuracy:.1f} %"
+    tidy(axes, title, grid=True)
+    told = [
+        f"{name} "
+        + " and ".join(
+            f"{100 * line[at][0]:.1f} % with {100 * at:g} %"
+            for at in dict.fromkeys((min(line), max(line)))
+        )
+        for name, line in yields.items()
+    ]
+    return described(figure, f"{title}, share of them by cells stuck: {listed(told)}.")
 
 
 def chips_at_work(
@@ -153,14 +173,16 @@ def chips_at_work(
     # the axis starts and ends at a tick
     shown = slice(min(max(low - 1, 0), places.size - 2), high + 1)
     ticks = places[shown]
-    for name, of_chips in years.items():
-        colour, _ = styles[name]
-        dashes, _ = dashes_of(colour)
+    for number, (name, of_chips) in enumerate(years.items()):
+        colour, marker = styles[name]
+        dashes, _, face = dashes_of(colour)
         fails = np.sort(of_chips[np.isfinite(of_chips)])
         left = 100 * (1 - np.arange(fails.size + 1) / of_chips.size)
         axes.step(
             [ticks[0], *fails, ticks[-1]], [*left, left[-1]], where="post", color=colour,
-            linestyle=dashes, linewidth=1.5,
+            linestyle=dashes, linewidth=1.5, marker=marker, markersize=5, markerfacecolor=face,
+            # at other places of each line, so that lines that fall together are seen
+            markevery=(0.03 + 0.13 * number / len(years), 0.13),
             label=f"{name} (half: {time_text(np.median(of_chips))})",
         )  # fmt: skip
     axes.axhline(50, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
@@ -173,14 +195,27 @@ def chips_at_work(
     axes.set_ylabel("chips that have not failed (%)")
     legend_below(figure)
     tidy(axes, f"Chips still at work: {pool} each", grid=True)
-    return figure
+    told = [
+        f"half of {count_text(of_chips.size, 'chip')} under {name} by {_end_text(of_chips)}"
+        for name, of_chips in years.items()
+    ]
+    return described(figure, f"Lines of the chips that have not failed, {pool}: {listed(told)}.")
 
 
-def wear_map(wear: Mapping[str, Shaped[np.ndarray, "rows columns"]]) -> Figure:
+def _end_text(years: Float[np.ndarray, " chips"]) -> str:
+    """Writes when half of the chips have failed, and when all have."""
+    half, all_of_them = (time_text(float(end)) for end in (np.median(years), np.max(years)))
+    return f"{half}, all by {all_of_them}"
+
+
+def wear_map(
+    wear: Mapping[str, Shaped[np.ndarray, "rows columns"]], config: CrossbarConfig | None = None
+) -> Figure:
     """Draws the writes of each cell of one crossbar, a panel per policy, on one scale of colours.
 
     Args:
       wear: by policy, the writes of a crossbar's cells: `programming.wear[crossbar]`.
+      config: the crossbars: lines tell the halves of differential words apart.
 
     Raises:
       ValueError: of several crossbars, or chips.
@@ -202,7 +237,9 @@ def wear_map(wear: Mapping[str, Shaped[np.ndarray, "rows columns"]]) -> Figure:
     ]
     figure = new_figure(1.6 + sum(widths) + 0.15 * len(widths), 4.6)
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True, width_ratios=widths)[0]
-    colours = LinearSegmentedColormap.from_list("wear", ("#f3f6fa", "#8fb0da", BAR, "#142440"))
+    colours = LinearSegmentedColormap.from_list(
+        "wear", ("#f3f6fa", "#8fb0da", "#3b6fb6", "#142440")
+    )
     for each, title, cells in zip(axes, titles, panels.values(), strict=True):
         image = each.imshow(
             cells, cmap=colours, vmin=0, vmax=most, aspect="auto", interpolation="nearest"
@@ -213,9 +250,15 @@ def wear_map(wear: Mapping[str, Shaped[np.ndarray, "rows columns"]]) -> Figure:
         each.set_xticks(columns, list(map(str, columns)))
         each.spines[:].set_visible(False)
         each.tick_params(length=0)
+        for start in _halves_at(config, cells.shape[1]):
+            each.axvline(start - 0.5, color=PAPER, linewidth=3)
+            each.axvline(start - 0.5, color=INK, linewidth=1)
     axes[0].yaxis.set_major_locator(MaxNLocator(7, integer=True))
     axes[0].set_ylabel("row of the crossbar")
-    figure.supxlabel("column of the crossbar (0: low-order bit)", fontsize=10, color=SOFT)
+    text = "column of the crossbar (0: low-order bit)"
+    if config is not None and config.encoding == "differential":
+        text += "\nlines: positive half | negative half"
+    figure.supxlabel(text, fontsize=10, color=SOFT)
     figure.suptitle(
         "Writes of each cell", x=0.01, ha="left", fontsize=11, color=INK, fontweight="bold"
     )
@@ -225,4 +268,20 @@ def wear_map(wear: Mapping[str, Shaped[np.ndarray, "rows columns"]]) -> Figure:
     bar.ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     whole_numbers_on(bar.ax.yaxis)
     bar.set_label("writes", color=SOFT)
-    return figure
+    told = [
+        f"{name} at most {count_text(int(cells.max()), 'write')}, mean {cells.mean():,.1f}"
+        for name, cells in panels.items()
+    ]
+    return described(figure, f"Maps of the writes of each cell of a crossbar: {listed(told)}.")
+
+
+def _halves_at(config: CrossbarConfig | None, number: int) -> list[int]:
+    """Lists the columns of a crossbar at which the negative half of a word starts."""
+    if config is None or config.encoding != "differential":
+        return []
+    width = config.cells_per_word
+    word = columns_of_word(config.encoding, config.bits, config.cell_bits, width)
+    starts = [at for at, column in enumerate(word) if column.part == NEGATIVE][:1]
+    return [
+        at + start for at in range(0, number, width) for start in starts if at + width <= number
+    ]

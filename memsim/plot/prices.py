@@ -14,8 +14,12 @@ from matplotlib.lines import Line2D
 
 from memsim.plot.style import (
     INK,
+    LINE,
+    PAPER,
     SOFT,
     apart_from,
+    described,
+    listed,
     new_figure,
     reductions_on,
     styles_of,
@@ -92,14 +96,19 @@ def reduction_against_index_bits(
     axes.set_ylabel("reduction in cell writes")
     keys = [
         Line2D([], [], color=SOFT, marker="o", linestyle="none", markerfacecolor=face, label=label)
-        for face, label in ((SOFT, "analog-valid"), ("white", "not analog-valid"))
+        for face, label in ((SOFT, "analog-valid"), (PAPER, "not analog-valid"))
     ]
     figure.legend(
         handles=keys, ncols=2, frameon=False, fontsize=8.5, labelcolor=INK,
         loc="outside lower right",
     )  # fmt: skip
     tidy(axes, "Writes saved against routing memory", grid=True)
-    return figure
+    told = [
+        f"{texts[name]} {points[name].reduction:.2f}x at {_price_text(points[name])} bits"
+        + ("" if points[name].analog_valid else ", not analog-valid")
+        for name in reversed(names)
+    ]
+    return described(figure, f"Reduction in writes against index bits per weight: {listed(told)}.")
 
 
 class _Point(NamedTuple):
@@ -115,7 +124,7 @@ def _marker(style: tuple[str, str], point: _Point) -> dict[str, Any]:
     colour, marker = style
     return {
         "color": colour, "marker": marker, "markersize": 6, "linestyle": "none",
-        "markerfacecolor": colour if point.analog_valid else "white",
+        "markerfacecolor": colour if point.analog_valid else PAPER,
     }  # fmt: skip
 
 
@@ -136,13 +145,17 @@ def _labelled(
     """Draws the label of a point, right of the axes, and the thread that leads to it."""
     x, y = (axes.transScale + axes.transLimits).transform(point[:2])
     axes.plot(
-        [x, 1, 1.05], [y, y, row], color="#c9d1da", linewidth=0.6, zorder=1,
+        [x, 1, 1.05], [y, y, row], color=LINE, linewidth=0.6, zorder=1,
         transform=axes.transAxes, clip_on=False,
     )  # fmt: skip
     axes.plot(1.065, row, **_marker(style, point), transform=axes.transAxes, clip_on=False)
-    price = f"{point.bits:.2f}" if point.bits == 0 or point.bits >= 0.005 else "<0.01"
-    texts = (f"{point.reduction:.2f}x", price, point.net, point.errors, name)
+    texts = (f"{point.reduction:.2f}x", _price_text(point), point.net, point.errors, name)
     _row(axes, row, [*itertools.compress(texts, columns)], INK, columns)
+
+
+def _price_text(point: _Point) -> str:
+    """Writes index bits to two decimals; a price that rounds to nothing is not called nothing."""
+    return f"{point.bits:.2f}" if point.bits == 0 or point.bits >= 0.005 else "<0.01"
 
 
 def _row(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,35 +15,31 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from memsim.policies import Policy
+from memsim.report._colours import THEME, style_of
 
 __all__ = [
-    "BAD",
-    "BAR",
-    "GOOD",
     "INK",
     "LINE",
+    "PAPER",
     "SOFT",
     "DashesByColour",
     "apart_from",
     "bars_of",
     "counts_on",
+    "described",
     "legend_below",
+    "listed",
     "new_figure",
     "reductions_on",
     "styles_of",
     "tidy",
-    "to_svg",
     "whole_numbers_on",
 ]
 
-INK, SOFT, BAR, GOOD, BAD = "#1c2430", "#5d6b7d", "#3b6fb6", "#2f8f5b", "#b4552d"
-LINE, _GRID = "#b8c1cc", "#edf0f3"
+INK, SOFT, LINE, PAPER = (THEME[name] for name in ("ink", "soft", "axis", "paper"))
 
-# Colour and marker of the first policy of a chart, the second, ...
-_STYLES = (
-    (SOFT, "s"), (BAR, "o"), ("#7a4fa3", "D"), (GOOD, "^"), ("#1f8a96", "v"), ("#9a7317", "P"),
-    ("#b03a72", "X"), (BAD, "<"),
-)  # fmt: skip
+# Alt texts are read aloud: of more than this only the ends are told.
+_MOST_TOLD = 12
 
 _DASHES = ("-", "--", ":", "-.")
 
@@ -54,16 +49,20 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 
-def tidy(axes: Axes, title: str, grid: bool = False) -> None:
-    """Gives axes a title and quiet lines, and with `grid` a light grid behind what is drawn."""
-    axes.set_title(title, loc="left", fontsize=11, color=INK, fontweight="bold")
+def tidy(axes: Axes, title: str, grid: bool = False, above: float = 6) -> None:
+    """Gives axes a title and quiet lines, and with `grid` a light grid behind what is drawn.
+
+    Args:
+      above: points between axes and title.
+    """
+    axes.set_title(title, loc="left", fontsize=11, color=INK, fontweight="bold", pad=above)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(LINE)
     axes.tick_params(colors=SOFT, labelsize=9)
     axes.xaxis.label.set_color(SOFT)
     axes.yaxis.label.set_color(SOFT)
     if grid:
-        axes.grid(color=_GRID, linewidth=0.8)
+        axes.grid(color=THEME["grid"], linewidth=0.8)
         axes.set_axisbelow(True)
 
 
@@ -85,16 +84,17 @@ def legend_below(figure: Figure) -> None:
 
 
 class DashesByColour:
-    """Tells lines of one colour apart: each next one gets other dashes."""
+    """Tells lines of one colour apart: each next one gets other dashes, and then hollow markers."""
 
     def __init__(self) -> None:
         self._drawn: Counter[str] = Counter()
 
-    def __call__(self, colour: str) -> tuple[str, int]:
-        """Returns the dashes of the next line of this colour, and how many it has already."""
+    def __call__(self, colour: str) -> tuple[str, int, str]:
+        """Returns dashes of the next line of this colour, how many it has, and a marker's face."""
         number = self._drawn[colour]
         self._drawn[colour] += 1
-        return _DASHES[number % len(_DASHES)], number
+        again, dashes = divmod(number, len(_DASHES))
+        return _DASHES[dashes], number, PAPER if again % 2 else colour
 
 
 def bars_of(points: Float[np.ndarray, "points 3"]) -> Float[np.ndarray, "2 points"]:
@@ -103,14 +103,23 @@ def bars_of(points: Float[np.ndarray, "points 3"]) -> Float[np.ndarray, "2 point
 
 
 def styles_of(policies: Mapping[str, Policy]) -> dict[str, tuple[str, str]]:
-    """Gives each name a colour and a marker, the same to all variants of one kind of policy.
+    """Gives each name the colour and the marker of its policy, the same in every chart."""
+    return {name: style_of(policy.name) for name, policy in policies.items()}
 
-    Args:
-      policies: by name, in an order that decides which kind gets which.
-    """
-    kinds = {name: _kind(policy) for name, policy in policies.items()}
-    numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds.values()))}
-    return {name: _STYLES[numbers[kind] % len(_STYLES)] for name, kind in kinds.items()}
+
+def described(figure: Figure, text: str) -> Figure:
+    """Gives a figure its alt text, which is its label: what it shows, with its figures."""
+    figure.set_label(text)
+    return figure
+
+
+def listed(texts: Sequence[str]) -> str:
+    """Joins texts for an alt text; of very many, those in the middle are only counted."""
+    if len(texts) > _MOST_TOLD:
+        half = _MOST_TOLD // 2
+        between = f"{len(texts) - 2 * half} others between"
+        texts = [*texts[:half], between, *texts[-half:]]
+    return "; ".join(texts)
 
 
 def apart_from(policy: Policy, fields: Iterable[str]) -> str:
@@ -124,10 +133,6 @@ def apart_from(policy: Policy, fields: Iterable[str]) -> str:
         field.name: field.default for field in dataclasses.fields(placing) if field.name in fields
     }
     return str(dataclasses.replace(placing, **defaults))
-
-
-def _kind(policy: Policy) -> str:
-    return policy.name
 
 
 def reductions_on(axis: Axis) -> None:
@@ -150,20 +155,3 @@ def _log_ticks(axis: Axis) -> None:
 def whole_numbers_on(axis: Axis) -> None:
     """Writes the ticks of an axis of counts in full: 1,500,000."""
     axis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-
-
-def to_svg(figure: Figure) -> str:
-    """Turns a figure into an SVG element, for `to_html`; the same figure gives the same text.
-
-    Example:
-      >>> to_svg(new_figure(4, 3))[:4]
-      '<svg'
-    """
-    import matplotlib
-
-    buffer = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with matplotlib.rc_context({"svg.hashsalt": "memsim"}):
-        figure.savefig(buffer, format="svg", metadata=nothing)
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]

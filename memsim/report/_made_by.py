@@ -1,6 +1,5 @@
-"""Says how a report was made: on its page, in its charts, on a terminal."""
+"""Says how a report was made: on its page, on a terminal."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +19,7 @@ def made_by_lines(made_by: Mapping[str, Any]) -> dict[str, str]:
         "command": made_by["command"],
         "seed": str(made_by["seed"]),
         "stuck cells": _stuck_text(made_by),
-        "writing": rates["writing"] or "none fails",
+        "writing": "; ".join(_as_list(rates["writing"])) if rates["writing"] else "none fails",
         "hardware": made_by["hardware"],
     }
     lines |= {f"SHA-256 of {name}": digest for name, digest in made_by["files"].items()}
@@ -45,20 +44,15 @@ def setup_lines(report: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _stuck_text(made_by: Mapping[str, Any]) -> str:
-    rates = made_by["rates"]
-    stuck = "none drawn"
-    if rates["stuck_at_0"] or rates["stuck_at_1"]:
-        stuck = f"{100 * rates['stuck_at_0']:g} % at 0 and {100 * rates['stuck_at_1']:g} % at 1"
     if "--faults" in made_by["options"]:
-        stuck = "as --faults has them"
-    return stuck
+        return "as --faults has them"
+    rates = (_as_list(made_by["rates"][name]) for name in ("stuck_at_0", "stuck_at_1"))
+    return "; ".join(
+        f"{100 * zero:g} % at 0 and {100 * one:g} % at 1" if zero or one else "none drawn"
+        for zero, one in zip(*rates, strict=True)
+    )
 
 
-def chart_metadata(made_by: Mapping[str, Any]) -> dict[str, str]:
-    """Gives what a chart in a PNG says of how it was made, under the names that PNG has for it."""
-    return {
-        "Software": f"memsim {made_by['version']}",
-        "Creation Time": made_by["date"],
-        "Description": made_by["command"],
-        "made_by": json.dumps(made_by),
-    }
+def _as_list(value: Any) -> list[Any]:
+    # a job may have several rates, a command has one
+    return value if isinstance(value, list) else [value]

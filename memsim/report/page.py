@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
+from memsim.report._colours import THEME, style_of
+from memsim.report._columns import NEGATIVE, PICTURE, column_bars, columns_text
 from memsim.report._made_by import made_by_lines
 from memsim.report.texts import (
     CODE_ERRORS,
@@ -37,6 +39,8 @@ def to_html(
     perplexity: Mapping[str, float] | None = None,
 ) -> str:
     """Makes a self-contained page: no script, no font, no picture from elsewhere.
+
+    It is dark where the reader's system is, and prints on A4.
 
     Example:
       >>> page = to_html(to_json("model.npz", config, summaries, digital=[]))  # doctest: +SKIP
@@ -77,6 +81,12 @@ def to_html(
     }
     environment.globals |= {
         "CODE_ERRORS": CODE_ERRORS,
+        "NEGATIVE": NEGATIVE,
+        "PICTURE": PICTURE,
+        "THEME": THEME,
+        "column_bars": column_bars,
+        "columns_text": columns_text,
+        "colour_of": lambda name: style_of(name)[0],
         "code_error": code_error_text,
         "encodings_text": encodings_text,
         "lifetime_title": lifetime_title,

@@ -1,5 +1,6 @@
 """The command of co-design: what is checked first, what is on record, what goes on."""
 
+from memsim.cli.made_by import how_made
 from memsim.cli.records import with_options
 from training import runs
 from training.codesign.job import run_rounds
@@ -37,6 +38,7 @@ def main(chosen: CodesignOptions) -> None:
         runs.write_settings(record, settings)
         outcome = run_rounds(task, config, policy, chosen, chosen.priced(config), bar, old)
     document = describe(task, settings, outcome)
+    document["made_by"] = how_made("python -m training.codesign", chosen)
     save(out, task, policy, document, outcome)
     show(out, document, task.score, outcome)
     if outcome.kept is None:

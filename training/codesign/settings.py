@@ -8,8 +8,9 @@ import numpy as np
 import typer
 
 import memsim
+from memsim.cli.made_by import versions
 from memsim.config import Encoding
-from training import options, runs
+from training import options
 
 # How far words may be off where places are chosen, in codes, and what a write may make up for.
 _TOLERANCE, _MOST_PRICE = 15, 10_000
@@ -131,7 +132,7 @@ class CodesignOptions(options.WritingOptions, options.LearningOptions):
     def on_record(self) -> dict[str, Any]:
         """Returns what results depend on, as JSON values; the files themselves have digests."""
         aside = ("data_dir", "test_batch", "out", "force")
-        return options.as_json(self, leave_out=aside) | runs.versions()
+        return options.as_json(self, leave_out=aside) | versions()
 
 
 def check_options(chosen: CodesignOptions) -> tuple[memsim.CrossbarConfig, memsim.Policy]:

@@ -4,6 +4,7 @@ import hashlib
 
 import typer
 
+from memsim.cli.made_by import how_made
 from memsim.cli.records import with_options
 from training import runs
 from training.finetune.job import fine_tune
@@ -46,7 +47,8 @@ def main(chosen: FinetuneOptions) -> None:
         runs.write_settings(record, settings)
         outcome = fine_tune(task, config, policy, chosen, bar)
     document = describe(task.name, config, policy, settings, outcome)
-    save(out, document, outcome)
+    document["made_by"] = how_made("python -m training.finetune", chosen)
+    save(out, config, document, outcome)
     show(chosen, document, outcome)
 
 

@@ -109,7 +109,9 @@ def spread(
     }
 
 
-def save(out: Path, document: dict[str, Any], outcome: Outcome) -> None:
+def save(
+    out: Path, config: memsim.CrossbarConfig, document: dict[str, Any], outcome: Outcome
+) -> None:
     """Writes the results, `report.json` last."""
     memsim.save_tensors(out / "trained.safetensors", outcome.trained, force=True)
     memsim.save_tensors(out / "finetuned.safetensors", outcome.tuned, force=True)
@@ -127,9 +129,11 @@ def save(out: Path, document: dict[str, Any], outcome: Outcome) -> None:
     figures = {
         measure: plot.accuracy_over_chips(scores["float"], series, measure),
         "writes": plot.writes_by_policy(policies),
-        "columns": plot.writes_per_column(policies),
+        "columns": plot.writes_per_column(policies, config),
     }
-    pictures = {"Every chip, before and after": measure}
+    # of one chip the figures above say all
+    several = len(scores["programmed_per_chip"]) > 1
+    pictures = {"Every chip, before and after": measure} if several else {}
     write_results(out, "report.json", document, {measure: shown}, figures, pictures)
 
 

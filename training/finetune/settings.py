@@ -8,7 +8,8 @@ import jax
 import typer
 
 import memsim
-from training import options, policies, runs
+from memsim.cli.made_by import versions
+from training import options, policies
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,7 @@ class FinetuneOptions(options.WritingOptions, options.ReadOptions, options.Learn
         """Returns what results depend on, as JSON values; the files themselves have digests."""
         aside = ("data_dir", "test_batch", "out", "force", "dry_run")
         chosen = options.as_json(self, leave_out=aside)
-        return chosen | {"chips_at_once": self.group} | runs.versions()
+        return chosen | {"chips_at_once": self.group} | versions()
 
     def digests(self) -> tuple[str, ...]:
         """Names of the digests that go on record beside the options."""

@@ -11,6 +11,7 @@ import typer
 from jax.experimental import multihost_utils
 
 import memsim
+from memsim.cli.made_by import how_made
 from memsim.cli.records import with_options
 from memsim.hardware import PRESETS, read_hardware
 from memsim.selection import named_leaves
@@ -216,6 +217,6 @@ def finish(chosen: SweepOptions, combinations: Sequence[Combination], outcome: O
     at = max(0.0, outcome.float_accuracy - 0.01) if at is None else at
     summary = save_summary(
         chosen.out, outcome.name, combinations, outcome.failed, table,
-        outcome.float_accuracy, outcome.images, at,
+        outcome.float_accuracy, outcome.images, at, how_made("python -m training.sweep", chosen),
     )  # fmt: skip
     show(chosen.out, combinations, summary)

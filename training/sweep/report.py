@@ -32,6 +32,7 @@ def save_summary(
     float_accuracy: float,
     images: int,
     yield_at: float,
+    made_by: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Writes charts and `summary.json`.
 
@@ -40,6 +41,7 @@ def save_summary(
       failed: what went wrong, by the number of the combination.
       table: the rows of the other combinations.
       yield_at: accuracy from which on a chip counts for the yield, share of 1.
+      made_by: how the sweep was made.
 
     Returns:
       The summary.
@@ -61,13 +63,13 @@ def save_summary(
         "images": images,
         "float_accuracy": float_accuracy,
         "yield_at": yield_at,
-        "memsim": memsim.__version__,
         "cells": list(found.values()),
         "failed": [
             describe(one) | {"error": failed[one.number]}
             for one in combinations
             if one.number in failed
         ],
+        "made_by": made_by,
     }
     save_charts(out, [one for one in combinations if one.number in found], found, summary)
     runs.write_document(out / "summary.json", summary)
@@ -137,7 +139,7 @@ def save_charts(
         wide = f"_{config.columns}columns" if config.columns else ""
         kind = f"_{config.bits}bits_{config.rows}rows{wide}_{config.encoding}"
         figures |= _draw(members, found, summary, kind if len(by_config) > 1 else "")
-    runs.write_charts(out, figures)
+    runs.write_charts(out, figures, summary["made_by"])
 
 
 def _draw(

@@ -6,8 +6,9 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from memsim.cli.made_by import versions
 from memsim.config import Encoding
-from training import options, runs
+from training import options
 from training.models.language import LANGUAGE_MODELS
 from training.sweep.combinations import (
     Combination,
@@ -121,7 +122,7 @@ class SweepOptions(Processes, options.WritingOptions, options.ReadOptions, optio
         chosen = options.as_json(self, leave_out=aside)
         if self.chunk is None:
             del chosen["chunk"]
-        return chosen | runs.versions()
+        return chosen | versions()
 
     def found_later(self) -> tuple[str, ...]:
         """Names what is on record beside `on_record`."""
