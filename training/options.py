@@ -21,6 +21,7 @@ RESNET20, CIFAR10, CIFAR10_TRAIN = (
 # Keys are made of 32 bits; of a larger seed JAX drops the others, so that two seeds draw the same.
 MAX_SEED = 2**32 - 1
 
+EncodingName = Annotated[str, typer.Option(help="encoding of a weight, see `memsim report`")]
 Rows = Annotated[int, typer.Option(help="rows of a crossbar")]
 Columns = Annotated[
     int | None,

@@ -200,9 +200,7 @@ class ReproduceOptions(options.TaskOptions):
     rows: options.Rows = 128
     columns: options.Columns = None
     bits: options.Bits = 8
-    encoding: Annotated[str, typer.Option(help="encoding of a weight, see `memsim report`")] = (
-        "twos_complement"
-    )
+    encoding: options.EncodingName = "twos_complement"
     crossbars: options.Crossbars = 1
     set_width: Annotated[float, typer.Option(help="width of a SET pulse, seconds")] = (
         _PULSES.set_width
@@ -270,8 +268,8 @@ def main(chosen: ReproduceOptions) -> None:
         "pulses": dataclasses.asdict(pulses),
     }
     hardware = chosen.priced(config) if chosen.hardware else None
-    made_by = how_made("python -m training.reproduce", chosen)
-    document = save(chosen.out, task, config, cases, settings, result, hardware, made_by)
+    made = how_made("python -m training.reproduce", chosen)
+    document = save(chosen.out, task, config, cases, settings, result, hardware, made)
     show(chosen.out, task, result, document)
 
 

@@ -29,14 +29,14 @@ class Rows(NamedTuple):
 
     Attributes:
       of_word: int32 [sections, words], the input that drives each word; past the last for none.
-      inputs: int32 [groups, rows], the input of each row: of every section, or of all together.
-      together: whether it is of all.
+      inputs: int32 [groups, rows], the input of each row: of every section, or of all at once.
+      shared: whether all sections share them.
       size: rows of a crossbar.
     """
 
     of_word: Int32[Array, "sections words"]
     inputs: Int32[Array, "groups rows"]
-    together: bool
+    shared: bool
     size: int
 
 
@@ -94,11 +94,13 @@ def column_sums(
       cells, config, readout: what is read, and how.
       limit: most levels of a sum where `adc_bits` sets none: what 32 bits can hold in the end.
     """
+    # a product with the cells for every bit of every vector, all at once
     bits = _bits_of(inputs, rows, readout)
     sums = _add_up(bits, cells.mean, rows, here)
     if cells.deviation is not None:
         variance = _add_up(bits, jnp.square(cells.deviation), rows, here)  # of independent cells
         of_vector = (readout.input_bits, len(sums), sums[0, 0, 0].size)
+        # drawn vector by vector: what one gives does not hang on those beside it
         noise = jax.vmap(lambda key: jax.random.normal(key, of_vector, sums.dtype))(keys)
         sums += jnp.sqrt(variance) * jnp.moveaxis(noise, 2, 0).swapaxes(1, 2)
     # what the converter says, before it saturates
@@ -148,7 +150,7 @@ def _add_up(
 ) -> Float32[Array, "groups bits vectors columns"]:
     """Adds up the columns of the rows that each bit drives, exact while all of it is whole."""
     groups, _, inputs, _ = bits.shape
-    if rows.together:
+    if rows.shared:
         # the word that each input drives in each slot, past the last for none
         sections, words = here.shape
         slots = words // rows.size
@@ -172,6 +174,7 @@ def _shifted(
     """Adds up the codes of all bits, each at its place in two's complement."""
     groups, bits, vectors, columns = codes.shape
     columns = columns * groups // (len(here) * config.words_per_row)
+    # unrolled: a product of integers is slow on a CPU
     places = [1 << bit for bit in range(bits - 1)] + [-1 << (bits - 1)]
     total = functools.reduce(jnp.add, [place * codes[:, i] for i, place in enumerate(places)])
     total = total.reshape(groups, vectors, len(here) // groups, config.words_per_row, columns)

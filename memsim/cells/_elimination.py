@@ -89,6 +89,7 @@ def substitute(
     """Solves `(1 + G R) I = right` for the currents I of all devices, of many vectors at once."""
     devices, _, across, _, inverses, of_rows = factors
     product = functools.partial(jnp.matmul, precision="highest")
+    # every line as if those across had no resistance
     alone = _of_lines(factors, _turned(right, of_rows))
 
     def inwards(beyond: Array, line: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -101,6 +102,7 @@ def substitute(
         rise = product(source + before, inverse)
         return rise, rise
 
+    # to the near end, and back with what the lines across rise by
     sources = across * jnp.moveaxis(alone, 1, 0)
     none = jnp.zeros_like(sources[0])
     _, sources = jax.lax.scan(inwards, none, (inverses, sources), reverse=True)
@@ -127,6 +129,7 @@ def _inverse(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
         return small
     half = size // 2
     product = functools.partial(jnp.matmul, precision="highest")
+    # the Schur complement of the first half
     beside, last = matrix[:half, half:], matrix[half:, half:]
     first = _inverse(matrix[:half, :half])
     led = product(first, beside)
@@ -151,6 +154,7 @@ def _of_lines(
         found = (source + beyond) / pivot[None]
         return found, found
 
+    # one crossing after the other, of all lines and vectors at once
     pivots, sources = factors.pivots.T, jnp.moveaxis(right, 2, 0)
     none = jnp.zeros_like(sources[0])
     _, sources = jax.lax.scan(forth, none, (sources, pivots))

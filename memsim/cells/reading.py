@@ -20,17 +20,10 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Int32, Key, PyTree, UInt
 
 from memsim._checks import as_key, check_kind
+from memsim.cells import _columns
 from memsim.cells._arguments import check_arguments, checked_inputs, most_levels
 from memsim.cells._column_levels import top_levels
-from memsim.cells._columns import (
-    column_sums,
-    negated,
-    over_rows,
-    rows_of,
-    sign_level,
-    stored_as,
-    takes_turns,
-)
+from memsim.cells._columns import negated, sign_level, stored_as, takes_turns
 from memsim.cells.readouts import Cells, Readout, check_solved, program_cells
 from memsim.codes import bit_slice, dequantize
 from memsim.config import CrossbarConfig
@@ -42,7 +35,7 @@ from memsim.selection import by_output, from_output, named_leaves, slice_of, ten
 __all__ = ["Saturated", "count_saturated", "read_layer", "read_matmul", "read_weights"]
 
 # Sums of columns at once.
-_SUMS_AT_ONCE = 2**23
+_SUMS_AT_ONCE = 2**20
 
 
 class Saturated(NamedTuple):
@@ -249,7 +242,7 @@ def _read_layer(
     tuple[Int32[Array, ""], Int32[Array, ""]],
 ]:
     """Gives the products, and the conversions that saturated above and below."""
-    matrix, rows = layer.matrix, rows_of(layer, config)
+    matrix, rows = layer.matrix, _columns.rows_of(layer, config)
     complemented, negative = stored_as(cells.words, config)
     # words by turns: all, or those without a sign and those with one
     used = rows.of_word < matrix.inputs
@@ -260,10 +253,10 @@ def _read_layer(
     parts = []
     for turn, here in enumerate(turns):
         turn_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, turn)
-        read = column_sums(turn_keys, inputs, rows, here, cells, config, readout, limit)
+        read = _columns.column_sums(turn_keys, inputs, rows, here, cells, config, readout, limit)
         columns, above, below = read.total, above + read.above, below + read.below
         if config.flags == "section" or turn:
-            total = over_rows(inputs, rows, here, config, readout)
+            total = _columns.over_rows(inputs, rows, here, config, readout)
         if config.flags == "section":
             # of a complemented column the sum is that of all cells at their highest level, less it
             top = jnp.asarray(top_levels(config), columns.dtype)[None, None, None]
@@ -278,7 +271,7 @@ def _read_layer(
     sums = functools.reduce(jnp.add, parts)
     # sections to outputs, and what was added to all codes taken off again
     if config.encoding == "offset_binary":
-        total = over_rows(inputs, rows, used, config, readout)
+        total = _columns.over_rows(inputs, rows, used, config, readout)
         sums -= (1 << (config.bits - 1)) * total.astype(sums.dtype)
     index = jnp.asarray(layer.placement.weights)
     of_slot = index[:, : config.words_per_row] // matrix.inputs  # of an unused one: no output
@@ -288,9 +281,8 @@ def _read_layer(
     if layer.offset is not None:
         outputs -= (layer.offset * of_inputs).astype(outputs.dtype)
     if layer.correction is not None:
-        outputs = outputs.astype(jnp.float32) - layer.correction[None] * of_inputs.astype(
-            jnp.float32
-        )
+        added = layer.correction[None] * of_inputs.astype(jnp.float32)
+        outputs = outputs.astype(jnp.float32) - added
     return outputs, (above, below)
 
 

@@ -58,13 +58,13 @@ class ReportFiles(options.ForceOption):
     svg_out: Annotated[
         Path | None,
         typer.Option(
-            "--svg", metavar="FOLDER", help="the same as SVG", rich_help_panel=options.FILES
+            "--svg", metavar="FOLDER", help="the same as SVG", rich_help_panel=options.OUTPUT
         ),
     ] = None
     pdf_out: Annotated[
         Path | None,
         typer.Option(
-            "--pdf", metavar="FOLDER", help="the same as PDF", rich_help_panel=options.FILES
+            "--pdf", metavar="FOLDER", help="the same as PDF", rich_help_panel=options.OUTPUT
         ),
     ] = None
 

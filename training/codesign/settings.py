@@ -63,9 +63,7 @@ class CodesignOptions(options.WritingOptions, options.LearningOptions):
         typer.Option(min=1, help="number of crossbars", show_default="16; with --from all"),
     ] = None
     bits: options.Bits = 8
-    encoding: Annotated[str, typer.Option(help="encoding of a weight, see `memsim report`")] = (
-        "sign_magnitude"
-    )
+    encoding: options.EncodingName = "sign_magnitude"
     stuck_at: options.StuckAt = 0.0
     chips: Annotated[
         int, typer.Option(min=1, help="chips tested on, where they differ; none is trained for")
