@@ -9,6 +9,7 @@ and 8 chips of PCM under `vmap` beside a loop. Rounds alternate; each ratio is t
 of the rounds.
 """
 
+import functools
 import time
 from collections.abc import Callable
 
@@ -91,15 +92,12 @@ def products() -> None:
         assert programming.words is not None  # noqa: S101 - they were asked for
         readout = Readout(adc_bits=8, cells=cells)
         cells_of = program_cells(chip.key, programming.words["kernel"], config, readout)
-        read = jax.jit(
-            lambda *arguments, config=config, readout=readout: read_matmul(
-                *arguments, config, readout
-            )
-        )
-        arguments = chip.key, vectors, held["kernel"], cells_of, plan.layers["kernel"]
+        layer = plan.layers["kernel"]
+        read = jax.jit(functools.partial(read_matmul, layer=layer, config=config, readout=readout))
+        arguments = chip.key, vectors, held["kernel"], cells_of
         compare(
             f"read_matmul, {policy}, {columns or 8} columns, {name}",
-            lambda read=read, arguments=arguments: read(*arguments),
+            functools.partial(read, *arguments),
             "float32 product",
             lambda: product(driven, levels),
         )

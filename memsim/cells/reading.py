@@ -20,10 +20,9 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Int32, Key, PyTree, UInt
 
 from memsim._checks import as_key, check_kind
-from memsim.cells import _columns
-from memsim.cells._arguments import check_arguments, checked_inputs, most_levels
-from memsim.cells._column_levels import top_levels
-from memsim.cells._columns import negated, sign_level, stored_as, takes_turns
+from memsim.cells._arguments import check_arguments, checked_inputs
+from memsim.cells._columns import negated, stored_as
+from memsim.cells._vectors import read_in_chunks, read_vectors
 from memsim.cells.readouts import Cells, Readout, check_solved, program_cells
 from memsim.codes import bit_slice, dequantize
 from memsim.config import CrossbarConfig
@@ -33,9 +32,6 @@ from memsim.planning import LayerPlan, Plan
 from memsim.selection import by_output, from_output, named_leaves, slice_of, tensor_name
 
 __all__ = ["Saturated", "count_saturated", "read_layer", "read_matmul", "read_weights"]
-
-# Sums of columns at once.
-_SUMS_AT_ONCE = 2**20
 
 
 class Saturated(NamedTuple):
@@ -191,7 +187,7 @@ def read_layer(
       [7, -147]
     """
     key, codes, _ = checked_inputs(key, inputs, cells, layer, config, readout)
-    outputs, _ = _read_layer(key[None], codes[None], cells, layer, config, readout)
+    outputs, _ = read_vectors(key[None], codes[None], cells, layer, config, readout)
     only: Array = outputs[0]
     return only
 
@@ -225,65 +221,8 @@ def count_saturated(
       1
     """
     key, codes, outside = checked_inputs(key, inputs, cells, layer, config, readout)
-    _, (above, below) = _read_layer(key[None], codes[None], cells, layer, config, readout)
+    _, (above, below) = read_vectors(key[None], codes[None], cells, layer, config, readout)
     return Saturated(outside, above, below)
-
-
-@functools.partial(jax.jit, static_argnames=("config", "readout"))
-def _read_layer(
-    keys: Key[Array, " vectors"],
-    inputs: Int32[Array, "vectors inputs"],
-    cells: Cells,
-    layer: LayerPlan,
-    config: CrossbarConfig,
-    readout: Readout,
-) -> tuple[
-    Int32[Array, "vectors outputs"] | Float32[Array, "vectors outputs"],
-    tuple[Int32[Array, ""], Int32[Array, ""]],
-]:
-    """Gives the products, and the conversions that saturated above and below."""
-    matrix, rows = layer.matrix, _columns.rows_of(layer, config)
-    complemented, negative = stored_as(cells.words, config)
-    # words by turns: all, or those without a sign and those with one
-    used = rows.of_word < matrix.inputs
-    turns = [used & ~negative, used & negative] if takes_turns(config) else [used]
-    above = below = jnp.zeros((), jnp.int32)
-    weights = jnp.asarray(config.column_weights, jnp.int32)[None, None, None]
-    limit = most_levels(layer, config, readout)
-    parts = []
-    for turn, here in enumerate(turns):
-        turn_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, turn)
-        read = _columns.column_sums(turn_keys, inputs, rows, here, cells, config, readout, limit)
-        columns, above, below = read.total, above + read.above, below + read.below
-        if config.flags == "section" or turn:
-            total = _columns.over_rows(inputs, rows, here, config, readout)
-        if config.flags == "section":
-            # of a complemented column the sum is that of all cells at their highest level, less it
-            top = jnp.asarray(top_levels(config), columns.dtype)[None, None, None]
-            of_all = total[..., None].astype(columns.dtype) * top
-            columns = jnp.where(complemented[None], of_all - columns, columns)
-        if turn:  # the sign within its cell
-            columns = columns.at[..., -1].add(-(sign_level(config) * total).astype(columns.dtype))
-        # columns to one number a slot of a section; the order of a product hangs on the batch
-        weighed = columns * weights.astype(columns.dtype)
-        one = functools.reduce(jnp.add, jnp.moveaxis(weighed, -1, 0))
-        parts.append(negated(config) * one if turn else one)
-    sums = functools.reduce(jnp.add, parts)
-    # sections to outputs, and what was added to all codes taken off again
-    if config.encoding == "offset_binary":
-        total = _columns.over_rows(inputs, rows, used, config, readout)
-        sums -= (1 << (config.bits - 1)) * total.astype(sums.dtype)
-    index = jnp.asarray(layer.placement.weights)
-    of_slot = index[:, : config.words_per_row] // matrix.inputs  # of an unused one: no output
-    by_slot = sums.reshape(len(sums), of_slot.size).T
-    outputs = jax.ops.segment_sum(by_slot, of_slot.reshape(-1), matrix.outputs).T
-    of_inputs = inputs.sum(axis=1, keepdims=True, dtype=jnp.int32)
-    if layer.offset is not None:
-        outputs -= (layer.offset * of_inputs).astype(outputs.dtype)
-    if layer.correction is not None:
-        added = layer.correction[None] * of_inputs.astype(jnp.float32)
-        outputs = outputs.astype(jnp.float32) - added
-    return outputs, (above, below)
 
 
 def read_matmul(
@@ -376,22 +315,7 @@ def _read_vectors(
     barrier: Callable[[Array], Array] = jax.lax.optimization_barrier
     divisor = barrier(jnp.broadcast_to(scale, flat.shape))
     codes = jnp.round(flat / divisor).astype(jnp.int32)
-
-    # a chunk of vectors at a time: the sums of all at once would not fit
-    of_vector = readout.input_bits * cells.mean[:, 0].size * config.words_per_row
-    chunks = max(1, -(-len(codes) * of_vector // _SUMS_AT_ONCE))
-    size = -(-len(codes) // chunks)
-    codes = jnp.pad(codes, ((0, chunks * size - len(codes)), (0, 0)))
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(codes), dtype=jnp.uint32))
-
-    def product(chunk: tuple[Array, Array]) -> Array:
-        outputs: Array
-        outputs, _ = _read_layer(*chunk, cells, layer, config, readout)
-        return outputs
-
-    chunked = keys.reshape(chunks, size), codes.reshape(chunks, size, layer.matrix.inputs)
-    products = jax.lax.map(product, chunked).reshape(chunks * size, layer.matrix.outputs)
-    products = products[: len(flat)].astype(flat.dtype)
+    products = read_in_chunks(key, codes, cells, layer, config, readout).astype(flat.dtype)
     # the smaller scale first: then nothing overflows or vanishes that is not so in the end
     per_output = jnp.broadcast_to(layer.scale, layer.matrix.slice_shape)
     per_output = by_output(per_output, layer.matrix.slice_axes)[:, 0].astype(flat.dtype)[None]

@@ -106,7 +106,9 @@ def _train(
     assert task.training is not None  # noqa: S101 - the options ask for examples to train on
     training = task.training
     fall = optax.cosine_decay_schedule(1.0, chosen.total)
-    schedule = optax.cosine_decay_schedule(chosen.learning_rate, chosen.total)
+    # Adam's first steps are long: the rate rises over a twentieth of all
+    rise = chosen.total // 20
+    schedule = optax.warmup_cosine_decay_schedule(0, chosen.learning_rate, rise, chosen.total)
     optimizer = optax.adam(schedule)
     if limits is not None:
         optimizer = optax.chain(optimizer, within(limits))
