@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int32, Key
 
+from memsim._batching import NEAR, in_turn
 from memsim.cells import _columns
 from memsim.cells._arguments import most_levels
 from memsim.cells._column_levels import top_levels
@@ -16,9 +17,6 @@ from memsim.cells._columns import negated, sign_level, stored_as, takes_turns
 from memsim.cells.readouts import Cells, Readout
 from memsim.config import CrossbarConfig
 from memsim.planning import LayerPlan
-
-# Sums of columns at once, over all bits: they stay in the caches of a processor.
-_SUMS_AT_ONCE = 2**20
 
 
 @functools.partial(jax.jit, static_argnames=("config", "readout"))
@@ -91,37 +89,20 @@ def read_in_chunks(
     Vector i reads with `fold_in(key, i)`.
     """
     of_vector = readout.input_bits * cells.mean[:, 0].size * config.words_per_row
-    chunks = max(1, -(-len(codes) * of_vector // _SUMS_AT_ONCE))
+    chunks = max(1, -(-len(codes) * of_vector // NEAR))
     size = -(-len(codes) // chunks)
     # chunks of one size, the last filled up with vectors of zeros
     padded = jnp.pad(codes, ((0, chunks * size - len(codes)), (0, 0)))
     numbers = jnp.arange(len(padded), dtype=jnp.uint32)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
-    chips_at_once = max(1, _SUMS_AT_ONCE // max(1, size * of_vector))
 
     def product(*of: Any) -> Array:
         outputs: Array
         outputs, _ = read_vectors(*of, config, readout)
         return outputs
 
-    # left to `vmap`, thousands of chips are read at once, out of all caches
-    in_turn = jax.custom_batching.custom_vmap(product)
-
-    @in_turn.def_vmap
-    def of_chips(count: int, in_batched: list[Any], *of: Any) -> tuple[Array, bool]:
-        # some arguments are those of a chip, the others of all
-        leaves, tree = jax.tree.flatten(of)
-        batched = jax.tree.leaves(in_batched)
-
-        def of_chip(own: list[Array]) -> Array:
-            each = iter(own)
-            mixed = [next(each) if is_own else x for x, is_own in zip(leaves, batched, strict=True)]
-            return product(*jax.tree.unflatten(tree, mixed))
-
-        own = [x for x, is_own in zip(leaves, batched, strict=True) if is_own]
-        return jax.lax.map(of_chip, own, batch_size=chips_at_once), True
-
+    read_chunk = in_turn(product, size * of_vector)
     chunked = keys.reshape(chunks, size), padded.reshape(chunks, size, layer.matrix.inputs)
-    read = jax.lax.map(lambda chunk: in_turn(*chunk, cells, layer), chunked)
+    read = jax.lax.map(lambda chunk: read_chunk(*chunk, cells, layer), chunked)
     outputs: Array = read.reshape(chunks * size, layer.matrix.outputs)[: len(codes)]
     return outputs

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int, Int32, Key, PyTree, UInt
 
+from memsim._batching import in_turn
 from memsim._checks import as_key, check_kind
 from memsim.cells._arguments import check_arguments, checked_inputs
 from memsim.cells._columns import negated, stored_as
@@ -118,28 +119,43 @@ def _read_weights(
     for number, name in enumerate(plan.names):
         layer = plan.layers[name]
         tensor = slice_of(leaves[tensor_name(name, layer.matrix)], layer.matrix)
-        cell_key, read_key = jax.random.split(jax.random.fold_in(key, number))
-        cells = program_cells(cell_key, words[name], config, readout)
-        seen = cells.mean
-        if cells.deviation is not None:
-            noise = jax.random.normal(read_key, seen.shape, seen.dtype)
-            seen = seen + cells.deviation * noise
-        # what cells count too much or too little, weighed as their columns and signs count
-        levels = bit_slice(cells.words[:, : config.words], config).astype(jnp.float32)
-        complemented, negative = stored_as(cells.words, config)
-        weights = jnp.asarray(config.column_weights, jnp.float32)
-        turned = jnp.tile(jnp.where(complemented, -1, 1), (1, config.rows, 1))
-        signs = turned * jnp.where(negative, negated(config), 1)[..., None]
-        codes = jnp.matmul((seen - levels) * signs, weights, precision="highest")
+        layer_key = jax.random.fold_in(key, number)
+        seen = in_turn(
+            functools.partial(_seen_codes, config, readout),
+            8 * words[name].size * config.cells_per_word,  # draws, levels, errors
+        )
+        codes, residual = seen(layer_key, words[name])
         if any(readout.wires):
-            codes = jnp.where(cells.residual <= readout.wire_tolerance, codes, jnp.nan)
-            most_left = jnp.maximum(most_left, cells.residual)  # a NaN stays one
+            codes = jnp.where(residual <= readout.wire_tolerance, codes, jnp.nan)
+            most_left = jnp.maximum(most_left, residual)  # a NaN stays one
         # back to where the weights are, added to what they are
         error = from_output(invert_placement(codes, layer.placement), layer.matrix)
         added = dequantize(error, layer.scale, tensor.dtype)
         parts.append(tensor + jax.lax.stop_gradient(added))
     leaves |= put_back({name: plan.layers[name] for name in plan.names}, parts)
     return jax.tree.unflatten(jax.tree.structure(effective), leaves.values()), most_left
+
+
+def _seen_codes(
+    config: CrossbarConfig,
+    readout: Readout,
+    key: Key[Array, ""],
+    words: UInt[Array, "sections physical_words"],
+) -> tuple[Float32[Array, "sections words"], Float32[Array, ""]]:
+    """Gives what cells count too much or too little, as codes; and what the wires' solve left."""
+    cell_key, read_key = jax.random.split(key)
+    cells = program_cells(cell_key, words, config, readout)
+    seen = cells.mean
+    if cells.deviation is not None:
+        noise = jax.random.normal(read_key, seen.shape, seen.dtype)
+        seen = seen + cells.deviation * noise
+    # weighed as their columns and signs count
+    levels = bit_slice(cells.words[:, : config.words], config).astype(jnp.float32)
+    complemented, negative = stored_as(cells.words, config)
+    weights = jnp.asarray(config.column_weights, jnp.float32)
+    turned = jnp.tile(jnp.where(complemented, -1, 1), (1, config.rows, 1))
+    signs = turned * jnp.where(negative, negated(config), 1)[..., None]
+    return jnp.matmul((seen - levels) * signs, weights, precision="highest"), cells.residual
 
 
 def read_layer(
