@@ -18,8 +18,8 @@ ROOT = Path(__file__).parent.parent
 ORDER = """
     _batching _checks _moved _words config codes selection placement schedule _random_cells chip
     writing _steps policies planning programming network draws expectation codesign floor intervals
-    summary _ahead _stream cells hardware streaming sensitivity budgeting minimising attention service
-    files report plot cli
+    summary _ahead _stream cells hardware streaming sensitivity budgeting minimising attention
+    service files report plot cli
 """.split()  # noqa: SIM905
 HEAVY = (
     "scipy", "rich", "jinja2", "safetensors", "numba", "typer", "matplotlib", "hwcomponents",
