@@ -24,7 +24,7 @@ from training.progress import progress_bar
 from training.tasks import open_task
 
 _OUT = Path("runs/redeployment")
-_STEPS, _BATCH, _RATE = 300, 64, 1e-3
+_STEPS, _BATCH, _RATE = 300, 64, 1e-4
 _PRICES, _STEPS_A_PRICE = (4, 16, 64), 150
 
 
