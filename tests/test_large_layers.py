@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import memsim
-from memsim import _stream, placement
+from memsim import _ahead, _stream, placement
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def in_pieces(monkeypatch):
     def cut():
         monkeypatch.setattr(placement, "_SORTED_AT_ONCE", 50)
         monkeypatch.setattr(_stream, "_CODED_WEIGHTS", 40)
-        monkeypatch.setattr(_stream, "_AHEAD_WEIGHTS", 300)
+        monkeypatch.setattr(_ahead, "_WEIGHTS", 300)
 
     return cut
 

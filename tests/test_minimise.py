@@ -136,4 +136,4 @@ def test_a_plan_of_least_wear_on_the_command_line(tmp_path, run, monkeypatch):
     assert "`energy` is that of hardware" in error
     code, _, error = run(*words, *budget, "--force", "--minimise", "power")
     assert code != 0
-    assert "`what` is 'power'" in error
+    assert "`--minimise` is 'power'" in error
