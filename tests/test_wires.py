@@ -71,7 +71,7 @@ def test_a_large_crossbar_leaves_kirchhoff_little_to_complain_of(wires):
 
 @given(
     rows=st.integers(1, 6),
-    columns=st.integers(1, 6),
+    columns=st.integers(1, 6) | st.just(40),
     wires=st.tuples(st.sampled_from([0.1, 3.0, 500.0]), st.sampled_from([0.1, 3.0, 500.0])),
     seed=st.integers(0, 2**16),
 )
@@ -79,27 +79,10 @@ def test_a_large_crossbar_leaves_kirchhoff_little_to_complain_of(wires):
 def test_currents_are_those_of_a_nodal_matrix(rows, columns, wires, seed):
     rng = np.random.default_rng(seed)
     conductance = rng.lognormal(np.log(1e-4), 1, (rows, columns))
-    voltages = rng.standard_normal(rows)
-    expected = solve_crossbar(conductance, voltages, *wires)
-    found = memsim.cells.device_currents(
-        jnp.asarray(conductance), jnp.asarray(voltages), Wires(*wires)
-    ).value
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
-
-
-@given(
-    rows=st.integers(1, 6),
-    columns=st.integers(1, 40),
-    wires=st.tuples(st.sampled_from([0.1, 3.0, 500.0]), st.sampled_from([0.1, 3.0, 500.0])),
-    seed=st.integers(0, 2**16),
-)
-@settings(max_examples=30)
-def test_many_vectors_at_once_are_those_of_a_nodal_matrix(rows, columns, wires, seed):
-    rng = np.random.default_rng(seed)
-    conductance = rng.lognormal(np.log(1e-4), 1, (rows, columns))
     voltages = rng.standard_normal((5, rows))
-    found = memsim.cells.device_currents(conductance, voltages, Wires(*wires))
-    for vector, currents in zip(voltages, found.value, strict=True):
+    alone = memsim.cells.device_currents(conductance, voltages[0], Wires(*wires)).value
+    found = memsim.cells.device_currents(conductance, voltages, Wires(*wires)).value
+    for vector, currents in zip([voltages[0], *voltages], [alone, *found], strict=True):
         expected = solve_crossbar(conductance, vector, *wires)
         np.testing.assert_allclose(currents, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
 
