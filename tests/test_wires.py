@@ -79,10 +79,11 @@ def test_a_large_crossbar_leaves_kirchhoff_little_to_complain_of(wires):
 def test_currents_are_those_of_a_nodal_matrix(rows, columns, wires, seed):
     rng = np.random.default_rng(seed)
     conductance = rng.lognormal(np.log(1e-4), 1, (rows, columns))
-    voltages = rng.standard_normal((5, rows))
+    voltages = rng.standard_normal((64, rows))  # enough to share an elimination
     alone = memsim.cells.device_currents(conductance, voltages[0], Wires(*wires)).value
     found = memsim.cells.device_currents(conductance, voltages, Wires(*wires)).value
-    for vector, currents in zip([voltages[0], *voltages], [alone, *found], strict=True):
+    pairs = [(voltages[0], alone), *((voltages[i], found[i]) for i in (0, 1, 63))]
+    for vector, currents in pairs:
         expected = solve_crossbar(conductance, vector, *wires)
         np.testing.assert_allclose(currents, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
 
@@ -92,7 +93,7 @@ def test_currents_are_those_of_a_nodal_matrix(rows, columns, wires, seed):
 def test_many_vectors_at_once_are_one_by_one_gradients_too(crossbar, wires, turned):
     conductance, _ = crossbar
     conductance = conductance.T if turned else conductance
-    voltages = jnp.asarray(np.random.default_rng(1).uniform(-0.2, 0.2, (6, len(conductance))))
+    voltages = jnp.asarray(np.random.default_rng(1).uniform(-0.2, 0.2, (64, len(conductance))))
 
     def total(of, conductance, voltages, wires):
         currents = of(conductance, voltages, Wires(*wires))
@@ -104,7 +105,7 @@ def test_many_vectors_at_once_are_one_by_one_gradients_too(crossbar, wires, turn
         return memsim.cells.device_currents(*arguments, tolerance=1e-12).value
 
     def one_by_one(conductance, voltages, wires):
-        return jnp.stack([at_once(conductance, vector, wires) for vector in voltages])
+        return jax.vmap(lambda vector: at_once(conductance, vector, wires))(voltages)
 
     def found(of):
         return jax.value_and_grad(total, (1, 2, 3))(of, conductance, voltages, wires)
@@ -116,8 +117,8 @@ def test_many_vectors_at_once_are_one_by_one_gradients_too(crossbar, wires, turn
 
 def test_single_precision_is_refined_to_its_tolerance():
     rng = np.random.default_rng(0)
-    conductance = jnp.asarray(rng.choice([200e-6, 11e-6], (128, 96)), jnp.float32)
-    voltages = jnp.asarray(rng.integers(0, 2, (8, 128)) * 0.2, jnp.float32)
+    conductance = jnp.asarray(rng.choice([200e-6, 11e-6], (128, 48)), jnp.float32)
+    voltages = jnp.asarray(rng.integers(0, 2, (64, 128)) * 0.2, jnp.float32)
     found = memsim.cells.device_currents(conductance, voltages, Wires(2.97, 2.97))
     exact = memsim.cells.device_currents(
         jnp.asarray(conductance, jnp.float64), jnp.asarray(voltages, jnp.float64), Wires(2.97, 2.97)
@@ -284,10 +285,10 @@ def test_conductances_of_any_size_are_solved(siemens):
         jnp.asarray(share * siemens, jnp.float32), jnp.asarray(voltages, jnp.float32), wires
     )
     many = memsim.cells.device_currents(
-        jnp.asarray(share * siemens, jnp.float32), jnp.tile(jnp.float32(voltages), (4, 1)), wires
+        jnp.asarray(share * siemens, jnp.float32), jnp.tile(jnp.float32(voltages), (64, 1)), wires
     )
     largest = np.abs(expected).max()
-    for value in many.value:
+    for value in many.value[:4]:
         np.testing.assert_allclose(value / siemens, expected, rtol=0, atol=1e-5 * largest)
     np.testing.assert_allclose(found.value / siemens, expected, rtol=0, atol=1e-5 * largest)
 

@@ -41,8 +41,9 @@ __all__ = [
 
 # Solvers aim below the tolerance: the residual of conjugate gradients is that of exact arithmetic.
 _AIM = 0.1
-# Vectors of inputs from which on elimination is cheaper, and how often it is refined at most.
-_MANY_VECTORS, _MOST_REFINEMENTS = 4, 8
+# Vectors of inputs from which on elimination is cheaper: measured, 8 to 64 and more by size and
+# dtype, so that few are ever slower for it; and how often it is refined at most.
+_MANY_VECTORS, _MOST_REFINEMENTS = 64, 8
 
 
 class Wires(NamedTuple):
@@ -84,9 +85,8 @@ def device_currents(
 ) -> Solution:
     """Solves for the currents through the devices of a crossbar whose wires have a resistance.
 
-    Differentiable in every array argument, forward and backward; `vmap` for many crossbars. Vectors
-    that are given together share one elimination of the wires: 64 of them cost about what two do
-    one by one.
+    Differentiable in every array argument, forward and backward; `vmap` for many crossbars. From
+    64 vectors on that are given at once, all share one elimination of the wires.
 
     Args:
       conductance: siemens, float32 or float64; 0 for an open device.
