@@ -22,6 +22,7 @@ from memsim.chip import Chip, Stuck
 from memsim.codes import decode
 from memsim.config import MATCHED_BITS
 from memsim.network import Params, check_belongs, check_chip, put_back
+from memsim.placement import negate_rows
 from memsim.planning import Plan
 from memsim.policies._matching.faulty_rows import word_kinds
 from memsim.policies._recoding.walk import words_of_codes
@@ -168,7 +169,7 @@ class WordChains:
                 largest = np.argmax(np.abs(ends).reshape(scales, -1), axis=1)
                 largest += np.arange(scales) * (own.size // scales)
                 after[largest] = np.sign(ends[largest]) * config.max_code
-            tensor = from_output(after.astype(np.float32), layer.matrix)
+            tensor = from_output(self._negated(name, after).astype(np.float32), layer.matrix)
             moved.append(tensor * np.asarray(layer.scale))
         layers = {name: self.plan.layers[name] for name in self._weights}
         tensors = {name: np.asarray(of) for name, of in put_back(layers, moved).items()}
@@ -235,7 +236,7 @@ class WordChains:
         return {name: self._codes_of(name, leaves) for name in self.plan.names}
 
     def _codes_of(self, name: str, leaves: Mapping[str, Any]) -> np.ndarray:
-        """Rounds the weights of a layer to codes, int32 [weights]."""
+        """Rounds the weights of a layer to the codes that are stored, int32 [weights]."""
         layer, config = self.plan.layers[name], self.plan.config
         tensor: Any = leaves.get(tensor_name(name, layer.matrix))
         check_belongs(name, tensor, layer)
@@ -245,8 +246,12 @@ class WordChains:
         if not np.all(np.isfinite(weights)):
             raise ValueError(f"`{name}` holds NaN or infinite weights; mend them before.")
         rounded = np.clip(np.rint(weights), -config.max_code, config.max_code).astype(np.int32)
-        codes: np.ndarray = by_output(rounded, layer.matrix.slice_axes).reshape(-1)
-        return codes
+        return self._negated(name, by_output(rounded, layer.matrix.slice_axes).reshape(-1))
+
+    def _negated(self, name: str, codes: np.ndarray) -> np.ndarray:
+        """Changes the sign of what rows that are negated store."""
+        layer = self.plan.layers[name]
+        return np.asarray(negate_rows(codes, layer.negated, layer.placement))  # type: ignore[arg-type]
 
     def _stuck(self, chip: Chip | None) -> Stuck:
         """Gives the stuck bits of each place, int32 [places]."""

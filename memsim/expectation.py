@@ -15,7 +15,7 @@ from memsim.chip import Chip
 from memsim.codes import AnyArray, bit_slice, encode
 from memsim.config import CrossbarConfig
 from memsim.network import anonymous, check_belongs, check_chip, join, stucking_of
-from memsim.placement import apply_placement
+from memsim.placement import apply_placement, negate_rows
 from memsim.planning import LayerPlan, Plan
 from memsim.programming import Stucking, draws_cells, enable_slots
 from memsim.schedule import Schedule, Slots, apply_schedule
@@ -119,7 +119,10 @@ def _placed(
     codes = by_output(clipped, layer.matrix).reshape(-1)
     added = layer.offset if layer.delta is None else layer.delta
     if added is not None:
-        codes = jnp.clip(codes + added.astype(jnp.float32), config.min_code, config.max_code)
+        codes = codes + added.astype(jnp.float32)
+    if added is not None or layer.negated is not None:
+        codes = negate_rows(codes, layer.negated, layer.placement)
+        codes = jnp.clip(codes, config.min_code, config.max_code)
     return apply_placement(codes, layer.placement)
 
 

@@ -15,7 +15,7 @@ from memsim._checks import as_key, check_kind, check_whole
 from memsim.chip import Chip, check_rates, new_chip, whole_chip
 from memsim.codes import decode, dequantize, encode, rounded_quotient, to_codes
 from memsim.config import CrossbarConfig
-from memsim.placement import apply_placement, invert_placement
+from memsim.placement import apply_placement, invert_placement, negate_rows
 from memsim.planning import LayerPlan, Plan
 from memsim.programming import (
     Counts,
@@ -220,8 +220,12 @@ def placed_words(
     # codes as they are now, in the order of the placement
     codes = by_output(codes, layer.matrix).reshape(-1)
     added = layer.offset if layer.delta is None else layer.delta
-    if added is not None:  # weights may have moved since: within what a word can hold
-        moved = codes.astype(jnp.int32) + added.astype(jnp.int32)
+    if added is not None or layer.negated is not None:
+        moved = codes.astype(jnp.int32)
+        if added is not None:
+            moved = moved + added.astype(jnp.int32)
+        moved = negate_rows(moved, layer.negated, layer.placement)
+        # weights may have moved since: within what a word can hold
         codes = jnp.clip(moved, config.min_code, config.max_code)
     words = apply_placement(encode(codes, config), layer.placement)
     if layer.flips is None:
@@ -275,7 +279,9 @@ def effective_weights(
         data, flags = words[:, : config.words], words[:, config.words :]
         words = data ^ jnp.tile(flags, config.rows)
     codes = decode(invert_placement(words, layer.placement), config)
-    # what the policy added is taken off again
+    # what the policy negated or added is undone
+    if layer.negated is not None:  # the lowest code has no negative in its own dtype
+        codes = negate_rows(codes.astype(jnp.int32), layer.negated, layer.placement)
     if layer.offset is not None:
         codes = codes.astype(jnp.int32) - layer.offset
     if layer.correction is not None:

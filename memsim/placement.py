@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int32, Shaped
+from jaxtyping import Array, Bool, Int32, Shaped
 
 from memsim._checks import check_array, check_kind, check_whole
 from memsim.codes import AnyArray
@@ -20,6 +20,7 @@ __all__ = [
     "inverse_positions",
     "invert_placement",
     "mixes_outputs",
+    "negate_rows",
     "sorted_placement",
     "unsorted_placement",
     "used_mask",
@@ -213,6 +214,47 @@ def invert_placement(
             f"`sections` has shape {sections.shape}; `placement` fills {placement.weights.shape}."
         )
     return sections.reshape(-1)[jnp.asarray(placement.positions)]
+
+
+def negate_rows(
+    values: Shaped[Array, " weights"],
+    negated: Bool[AnyArray, "sections rows"] | None,
+    placement: Placement,
+) -> Shaped[Array, " weights"]:
+    """Changes the sign of the values whose weights sit in negated rows; done twice, undone.
+
+    Args:
+      values: signed numbers, in the order of the indices of weights.
+      negated: the rows; None for none.
+
+    Raises:
+      ValueError: values or rows of another number than those of the placement.
+
+    >>> import jax.numpy as jnp, numpy as np
+    >>> placement = unsorted_placement(outputs=2, inputs=2, rows=2)
+    >>> negated = np.asarray([[False, True], [False, False]])
+    >>> negate_rows(jnp.asarray([1, 2, 3, 4]), negated, placement).tolist()
+    [1, -2, 3, 4]
+    """
+    check_array("values", values, "numbers", "[weights]", axes=1)
+    check_kind("placement", placement, Placement)
+    if values.shape != placement.positions.shape:
+        raise ValueError(
+            f"`values` has shape {values.shape}; `placement` is of {placement.positions.shape}."
+        )
+    if negated is None:
+        return values
+    # a row is as many words of its section as go into one
+    check_array("negated", negated, "truth values", "[sections, rows]", axes=2)
+    sections, in_section = placement.weights.shape
+    words = in_section // max(1, negated.shape[1])
+    if negated.shape != (sections, in_section // max(1, words)):
+        raise ValueError(
+            f"`negated` has shape {negated.shape}; give a bool for every row of {sections} "
+            f"sections of {in_section} words."
+        )
+    of_weight = invert_placement(jnp.repeat(jnp.asarray(negated), words, axis=1), placement)
+    return jnp.where(of_weight, -values, values)
 
 
 def check_placement(placement: Placement, matrix: tuple[int, int], rows: int, words: int) -> None:

@@ -50,18 +50,17 @@ class LayerPlan(NamedTuple):
       scale: float32, broadcastable to the tensor.
       placement: which weight sits in which (section, word).
       low_columns, reprogram, fixed: int32, float32 and bool, bit stucking.
-      index_bits: float64, routing memory per weight: exact, so that a layer's bits are too.
+      index_bits: float64, routing memory per weight: exact.
       analog_valid: bool, whether every section holds weights of one output only.
-      delta: int8 [weights], or int16 where stuck cells are avoided, what is added to the code of
-        each weight, in the order of `Placement`; None unless the policy is `matched`.
-      correction: float32 [outputs], what is taken off the codes of each output again; None unless
-        the policy corrects mean errors.
-      flips: words [sections, words], or [sections, words of a row] for flags of sections: the bits
-        that are stored complemented; None unless the policy is `flip-n-write`.
-      offset: int32, what is added to every code and subtracted from what is read; None unless the
-        policy is `aras`.
-      crossbars: int32 [sections], the crossbar of each section, see `chosen_schedule`; None where
-        they go by the config's schedule.
+      delta: int8 [weights], int16 where stuck cells are avoided, what is added to each code, in the
+        order of `Placement`; None unless the policy is `matched`.
+      correction: float32 [outputs], what is taken off their codes again; None unless the policy
+        corrects mean errors.
+      flips: words [sections, words], or [sections, words of a row] for flags of sections: bits that
+        are complemented; None unless the policy is `flip-n-write`.
+      offset: int32, what is added to every code; None unless the policy is `aras`.
+      crossbars: int32 [sections], of each section, see `chosen_schedule`; None for the schedule's.
+      negated: bool [sections, rows], rows that store negatives; None unless the policy has some.
     """
 
     matrix: Matrix
@@ -77,6 +76,7 @@ class LayerPlan(NamedTuple):
     flips: UInt[AnyArray, "sections _"] | None = None
     offset: Int32[AnyArray, ""] | None = None
     crossbars: Int32[AnyArray, " sections"] | None = None
+    negated: Bool[AnyArray, "sections rows"] | None = None
 
 
 class Plan(NamedTuple):

@@ -129,6 +129,11 @@ CALLS = {
     placement.sorted_placement: {"codes": np.asarray(CODES), "rows": 4, "scope": "output"},
     placement.apply_placement: {"values": jnp.arange(4), "placement": PLACED},
     placement.invert_placement: {"sections": jnp.zeros((2, 4)), "placement": PLACED},
+    placement.negate_rows: {
+        "values": jnp.zeros(PLACED.positions.shape, jnp.int32),
+        "negated": np.zeros(PLACED.weights.shape, bool),
+        "placement": PLACED,
+    },
     schedule.block_schedule: {"sections": 6, "crossbars": 2},
     schedule.interleaved_schedule: {"sections": 6, "crossbars": None},
     schedule.apply_schedule: {"values": jnp.zeros((6, 3)), "schedule": TABLE},

@@ -1,5 +1,6 @@
 """Files of plans: nothing in them is believed."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -19,10 +20,12 @@ POLICIES = {
     "unsorted": "unsorted",
     "sws": "sws+stuck:p=0.5,low=2",
     "matched": "matched:tolerance=3",
+    "negated": "matched:negate=rows",
     "flags of words": "flip-n-write",
     "flags of sections": "flip-n-write:flags=section",
     "aras": "aras",
 }
+CONFIGS = {"negated": dataclasses.replace(CONFIG, columns=12)}
 NAMES = ("layer2.weight", "layer10\x1b[31m/ß.conv.weight")
 
 
@@ -39,7 +42,7 @@ def files(tensors, tmp_path_factory):
     found = {}
     for name, policy in POLICIES.items():
         path = tmp_path_factory.mktemp("plans") / "plan"
-        plan = memsim.plan(tensors, CONFIG, memsim.Policy.parse(policy))
+        plan = memsim.plan(tensors, CONFIGS.get(name, CONFIG), memsim.Policy.parse(policy))
         memsim.save_plan(path, plan)
         found[name] = read(path)
     return found
@@ -66,7 +69,8 @@ def refused(tmp_path, tensors, description):
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_plan_comes_back_with_the_same_counts(tmp_path, tensors, key, policy):
-    plan = memsim.plan(tensors, CONFIG, memsim.Policy.parse(POLICIES[policy]))
+    config = CONFIGS.get(policy, CONFIG)
+    plan = memsim.plan(tensors, config, memsim.Policy.parse(POLICIES[policy]))
     memsim.save_plan(tmp_path / "plan", plan)
     loaded = memsim.load_plan(tmp_path / "plan")
     assert jax.tree.structure(loaded) == jax.tree.structure(plan)
@@ -282,8 +286,9 @@ def test_plans_of_0_1_are_not_believed_either(tmp_path, policy):
     for name in tensors:
         refused(tmp_path, {n: x for n, x in tensors.items() if n != name}, description)
     for part in OPTIONAL:
-        if part == "crossbars":  # came later
-            refused(tmp_path, {**tensors, "0.crossbars": np.zeros(15, np.int32)}, description)
+        later = {"crossbars": np.zeros(15, np.int32), "negated": np.zeros((15, 8), bool)}
+        if part in later:
+            refused(tmp_path, {**tensors, f"0.{part}": later[part]}, description)
             continue
         others = [n for n in COUNTED if f"0.{part}" in read(DATA / f"plan_0.1_{n}.safetensors")[0]]
         array = read(DATA / f"plan_0.1_{others[0]}.safetensors")[0][f"0.{part}"]

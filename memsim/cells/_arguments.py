@@ -44,6 +44,8 @@ def checked_inputs(
         )
     # bounds that the dtype of the inputs can hold
     lowest, highest = -(2 ** (readout.input_bits - 1)), 2 ** (readout.input_bits - 1) - 1
+    if layer.negated is not None:  # drivers apply the negatives too
+        lowest = -highest
     of_dtype = np.iinfo(array.dtype)
     lowest, highest = max(lowest, int(of_dtype.min)), min(highest, int(of_dtype.max))
     # the nearest number that drivers can apply

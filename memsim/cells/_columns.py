@@ -21,21 +21,21 @@ _SHARED_COLUMNS = 64
 
 
 class Rows(NamedTuple):
-    """The rows that inputs drive.
+    """The rows, and what drives them: an input or, where rows are negated, its negative.
 
     All words of a row share its input, so that a product with all rows is one of matrices. Where a
     section has room for all inputs of a layer, cells are taken in the order of the inputs: then
     one product serves all sections.
 
     Attributes:
-      of_word: int32 [sections, words], the input that drives each word; past the last for none.
-      inputs: int32 [groups, rows], the input of each row: of every section, or of all at once.
+      of_word: int32 [sections, words], the driver of each word; past the last for none.
+      drivers: int32 [groups, rows], the driver of each row: of every section, or of all at once.
       shared: whether all sections share them.
       size: rows of a crossbar.
     """
 
     of_word: Int32[Array, "sections words"]
-    inputs: Int32[Array, "groups rows"]
+    drivers: Int32[Array, "groups rows"]
     shared: bool
     size: int
 
@@ -62,18 +62,22 @@ def rows_of(layer: LayerPlan, config: CrossbarConfig) -> Rows:
     """Finds which input drives which row of a layer."""
     inputs, weights = layer.matrix.inputs, jnp.asarray(layer.placement.weights)
     used = weights < inputs * layer.matrix.outputs
-    of_word = jnp.where(used, weights % inputs, inputs)
-    # a product that all share has room for the inputs that a section lacks
+    drivers, driver = inputs, weights % inputs
+    if layer.negated is not None:  # those of negatives come after those of inputs
+        rows = jnp.repeat(jnp.asarray(layer.negated), config.words_per_row, axis=1)
+        drivers, driver = 2 * inputs, driver + jnp.where(rows, inputs, 0)
+    of_word = jnp.where(used, driver, drivers)
+    # a product that all share has room for the drivers that a section lacks
     room = max(1, _SHARED_COLUMNS // (config.words_per_row * config.cells_per_word))
-    if inputs <= room * config.rows:
-        return Rows(of_word, jnp.arange(inputs, dtype=jnp.int32)[None], True, config.rows)
+    if drivers <= room * config.rows:
+        return Rows(of_word, jnp.arange(drivers, dtype=jnp.int32)[None], True, config.rows)
     of_row = of_word.reshape(-1, config.rows, config.words_per_row).min(axis=2)
     return Rows(of_word, of_row, False, config.rows)
 
 
 def column_sums(
     keys: Key[Array, " vectors"],
-    inputs: Int32[Array, "vectors inputs"],
+    inputs: Int32[Array, "vectors drivers"],
     rows: Rows,
     here: Bool[Array, "sections words"],
     cells: Cells,
@@ -88,7 +92,7 @@ def column_sums(
 
     Args:
       keys: of the read noise of each vector; consumed.
-      inputs: two's complement of `readout.input_bits`.
+      inputs: what drivers apply, two's complement of `readout.input_bits`.
       rows: that they drive, see `rows_of`.
       here: bool [sections, words], those that are read; the others are not driven.
       cells, config, readout: what is read, and how.
@@ -121,7 +125,7 @@ def column_sums(
 
 
 def over_rows(
-    inputs: Int32[Array, "vectors inputs"],
+    inputs: Int32[Array, "vectors drivers"],
     rows: Rows,
     here: Bool[Array, "sections words"],
     config: CrossbarConfig,
@@ -134,10 +138,10 @@ def over_rows(
 
 
 def _bits_of(
-    inputs: Int32[Array, "vectors inputs"], rows: Rows, readout: Readout
+    inputs: Int32[Array, "vectors drivers"], rows: Rows, readout: Readout
 ) -> Float32[Array, "groups bits rows vectors"]:
     """Gives the bits that drive each row, the lowest first."""
-    driven = jnp.take(inputs.T, rows.inputs, axis=0, mode="clip")
+    driven = jnp.take(inputs.T, rows.drivers, axis=0, mode="clip")
     shifts = jnp.arange(readout.input_bits, dtype=jnp.int32)[None, :, None, None]
     return (driven[:, None] >> shifts & 1).astype(jnp.float32)
 
@@ -149,21 +153,23 @@ def _add_up(
     here: Bool[Array, "sections words"],
 ) -> Float32[Array, "groups bits vectors columns"]:
     """Adds up the columns of the rows that each bit drives, exact while all of it is whole."""
-    groups, _, inputs, _ = bits.shape
+    groups, _, drivers, _ = bits.shape
     if rows.shared:
-        # the word that each input drives in each slot, past the last for none
+        # the word that each of them drives in each slot, past the last for none
         sections, words = here.shape
         slots = words // rows.size
         word = np.arange(here.size, dtype=np.int32).reshape(here.shape)
         section, slot = np.arange(sections)[:, None], np.arange(words)[None] % slots
-        of_word = jnp.where(here, rows.of_word, inputs)
-        driven = jnp.full((inputs, sections, slots), here.size, jnp.int32)
+        of_word = jnp.where(here, rows.of_word, drivers)
+        driven = jnp.full((drivers, sections, slots), here.size, jnp.int32)
         driven = driven.at[of_word, section, slot].set(word, mode="drop")
         values = values.reshape(here.size, -1)
         read = jnp.take(values, driven, axis=0, mode="fill", fill_value=0)
     else:
         read = jnp.where(here[..., None], values, 0)
-    return jnp.einsum("gtrv,grn->gtvn", bits, read.reshape(groups, inputs, -1), precision="highest")
+    return jnp.einsum(
+        "gtrv,grn->gtvn", bits, read.reshape(groups, drivers, -1), precision="highest"
+    )
 
 
 def _shifted(

@@ -34,8 +34,9 @@ def read_vectors(
     """Gives the products, and the conversions that saturated above and below."""
     matrix, rows = layer.matrix, _columns.rows_of(layer, config)
     complemented, negative = stored_as(cells.words, config)
+    driving = inputs if layer.negated is None else jnp.concatenate([inputs, -inputs], axis=1)
     # words by turns: all, or those without a sign and those with one
-    used = rows.of_word < matrix.inputs
+    used = jnp.asarray(layer.placement.weights) < matrix.inputs * matrix.outputs
     turns = [used & ~negative, used & negative] if takes_turns(config) else [used]
     above = below = jnp.zeros((), jnp.int32)
     weights = jnp.asarray(config.column_weights, jnp.int32)[None, None, None]
@@ -43,10 +44,10 @@ def read_vectors(
     parts = []
     for turn, here in enumerate(turns):
         turn_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, turn)
-        read = _columns.column_sums(turn_keys, inputs, rows, here, cells, config, readout, limit)
+        read = _columns.column_sums(turn_keys, driving, rows, here, cells, config, readout, limit)
         columns, above, below = read.total, above + read.above, below + read.below
         if config.flags == "section" or turn:
-            total = _columns.over_rows(inputs, rows, here, config, readout)
+            total = _columns.over_rows(driving, rows, here, config, readout)
         if config.flags == "section":
             # of a complemented column the sum is that of all cells at their highest level, less it
             top = jnp.asarray(top_levels(config), columns.dtype)[None, None, None]
@@ -61,7 +62,7 @@ def read_vectors(
     sums = functools.reduce(jnp.add, parts)
     # sections to outputs, and what was added to all codes taken off again
     if config.encoding == "offset_binary":
-        total = _columns.over_rows(inputs, rows, used, config, readout)
+        total = _columns.over_rows(driving, rows, used, config, readout)
         sums -= (1 << (config.bits - 1)) * total.astype(sums.dtype)
     index = jnp.asarray(layer.placement.weights)
     of_slot = index[:, : config.words_per_row] // matrix.inputs  # of an unused one: no output

@@ -28,7 +28,7 @@ from memsim.cells.readouts import Cells, Readout, check_solved, program_cells
 from memsim.codes import bit_slice, dequantize
 from memsim.config import CrossbarConfig
 from memsim.network import Params, Programming, put_back
-from memsim.placement import invert_placement
+from memsim.placement import invert_placement, negate_rows
 from memsim.planning import LayerPlan, Plan
 from memsim.selection import by_output, from_output, named_leaves, slice_of, tensor_name
 
@@ -129,8 +129,9 @@ def _read_weights(
             codes = jnp.where(residual <= readout.wire_tolerance, codes, jnp.nan)
             most_left = jnp.maximum(most_left, residual)  # a NaN stays one
         # back to where the weights are, added to what they are
-        error = from_output(invert_placement(codes, layer.placement), layer.matrix)
-        added = dequantize(error, layer.scale, tensor.dtype)
+        error = invert_placement(codes, layer.placement)
+        error = negate_rows(error, layer.negated, layer.placement)
+        added = dequantize(from_output(error, layer.matrix), layer.scale, tensor.dtype)
         parts.append(tensor + jax.lax.stop_gradient(added))
     leaves |= put_back({name: plan.layers[name] for name in plan.names}, parts)
     return jax.tree.unflatten(jax.tree.structure(effective), leaves.values()), most_left
@@ -172,13 +173,13 @@ def read_layer(
     added, and weighed by its column, all in integers. Rows whose words have a sign apart
     (`sign_magnitude`, and `twos_complement` in cells of several bits) take turns: first those that
     are not negative, then the others; where words share a row, those of each slot take turns of
-    their own. What complements, offsets and corrections add is the sum of
-    the inputs times a number, and is taken off digitally.
+    their own. Rows that are negated are driven by the negative of their input. What complements,
+    offsets and corrections add is the sum of the inputs times a number, and is taken off digitally.
 
     Args:
       key: of the noise of each read; consumed.
       inputs: integers; those outside the two's complement of `readout.input_bits` saturate, see
-        `count_saturated`.
+        `count_saturated`; where rows are negated, so does the lowest, whose negative has no room.
       cells: from `program_cells`.
       layer: of an analog-valid plan.
       config, readout: those of `cells`.

@@ -109,6 +109,7 @@ def parts_of(matrix: Matrix, sections: int, config: CrossbarConfig) -> dict[str,
         "flips": Part((config.word_dtype.name,), (sections, flags), 0, sum(config.column_masks)),
         "offset": Part(("int32",), (), -reach, reach),
         "crossbars": Part(("int32",), (sections,), 0, (config.crossbars or 1) - 1),
+        "negated": Part(("bool",), (sections, config.rows), 0, 1),
     }
 
 

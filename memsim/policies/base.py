@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
-from jaxtyping import Float32, Int32, Shaped, UInt
+from jaxtyping import Bool, Float32, Int32, Shaped, UInt
 
 from memsim._checks import check_choice, check_kind, check_number, check_whole
 from memsim._words import import_class, made_of, read_words, words_of, written_word
@@ -103,10 +103,10 @@ class Arrangement(NamedTuple):
       flips: words [sections, words], or [sections, words of a row] for flags of sections: the bits
         that are stored complemented.
       offset: int32, what is added to every code and subtracted from what is read.
-      crossbars: int32 [sections], the crossbar of each section, at most as many sections on one as
-        layers have steps; None leaves it to the schedule.
-      index_bits: routing memory per weight, where it is not that of `Policy.index_bits` because the
-        weights themselves tell a part of it.
+      crossbars: int32 [sections], of each section, no more on one than layers have steps; None
+        leaves it to the schedule.
+      negated: bool [sections, rows], rows that store negatives, and are driven by that of an input.
+      index_bits: per weight, where it is not `Policy.index_bits`: weights may tell a part of it.
     """
 
     placement: Placement
@@ -115,6 +115,7 @@ class Arrangement(NamedTuple):
     flips: UInt[AnyArray, "sections _"] | None = None
     offset: Int32[AnyArray, ""] | None = None
     crossbars: Int32[AnyArray, " sections"] | None = None
+    negated: Bool[AnyArray, "sections rows"] | None = None
     index_bits: float | None = None
 
 

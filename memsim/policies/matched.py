@@ -33,14 +33,19 @@ class Matched(Stuckable):
         only the tolerance counts.
       pool: weights move within their `output`, or within their `section` of it, or, at `none`,
         inputs keep their order and only outputs take places.
-      index: tells of every row its input (`rows`), or of every input the word that it has
-        (`words`), which is shorter: rows of equal words may change places, so that their inputs
-        are in order. A controller that knows the words of the rows finds the inputs again.
+      index: tells of every row its input in a table (`rows`); of every section the number of the
+        order of its inputs among all orders of those left (`order`), which is shorter; or of every
+        input the word that it has (`words`), shorter still where rows have equal words: they may
+        change places, so that their inputs are in order. A controller that knows the words of the
+        rows finds the inputs again.
       correction: `mean` takes the mean error that is left in an output off again: a number per
         output, times the sum of its inputs, subtracted digitally. Errors of an output then sum to
         nothing, which is most of what they do to accuracy; its weights may be off by that mean more
         than the tolerance. `none` leaves it. None is `mean` beside a tolerance, else `none`; a
         `mean` that is the default is kept as None, so that policies that do the same are equal.
+      negate: `rows` may store the negatives of their weights where those follow better on what is
+        held: a bit of each row, shared by its words, and drivers that apply the negative of an
+        input; `none` does.
       faults: stuck cells are ignored (`ignore`), or weights go where those of one chip already hold
         the right bits (`avoid`); a weight that none is right for gets the word nearest to it.
 
@@ -57,8 +62,9 @@ class Matched(Stuckable):
     tolerance: int = 0
     price: int | None = None
     pool: Literal["output", "section", "none"] = "output"
-    index: Literal["rows", "words"] = "rows"
+    index: Literal["rows", "order", "words"] = "rows"
     correction: Literal["none", "mean", None] = None
+    negate: Literal["none", "rows"] = "none"
     faults: Literal["ignore", "avoid"] = "ignore"
 
     def __post_init__(self) -> None:
@@ -73,11 +79,17 @@ class Matched(Stuckable):
             )
         if self.correction == "mean" and self.tolerance:
             object.__setattr__(self, "correction", None)
-        if self.index == "words" and (self.avoids_faults or self.pool == "none"):
-            why = "inputs keep their order" if self.pool == "none" else "rows differ by stuck cells"
+        ordered, by_words = self.pool == "none", self.index == "words"
+        if (self.index != "rows" and ordered) or (by_words and self.avoids_faults):
+            why = "inputs keep their order" if ordered else "rows differ by stuck cells"
             raise ValueError(
-                f"`index` is 'words', but {why}; leave it out, or leave out "
-                f"{'pool=none' if self.pool == 'none' else 'faults=avoid'}."
+                f"`index` is {self.index!r}, but {why}; leave it out, or leave out "
+                f"{'pool=none' if ordered else 'faults=avoid'}."
+            )
+        if self.negate == "rows" and (by_words or ordered):
+            raise ValueError(
+                "`negate` is 'rows', which takes inputs in any order and an index of them; "
+                + ("use index=order." if by_words else "leave out pool=none, or negate=rows.")
             )
         if self.price is None:
             return
@@ -112,6 +124,12 @@ class Matched(Stuckable):
                 "`faults` is 'avoid' and `pool` 'none': inputs that stay in their order avoid no "
                 "stuck cells; use pool=output or pool=section."
             )
+        if self.negate == "rows" and (wide or config.words_per_row == 1):
+            found = f"{config.bits} `bits`" if wide else f"{config.columns} `columns`, a word a row"
+            raise ValueError(
+                f"`negate` is 'rows' on crossbars of {found}; it takes at most {MATCHED_BITS} "
+                "bits, and rows of several words (columns=128) that share the bit."
+            )
         if self.tolerance and wide:
             raise ValueError(
                 f"`tolerance` is {self.tolerance} at {config.bits} `bits`; it takes at most "
@@ -129,7 +147,8 @@ class Matched(Stuckable):
         """Leads weights through all outputs, or chooses each section by what its crossbar holds."""
         from memsim.policies._matching import lines, sections  # compiles: slow to import
 
-        rules = lines.Rules(self.tolerance, self.price, self.pool, self.avoids_faults)
+        negates = self.negate == "rows"
+        rules = lines.Rules(self.tolerance, self.price, self.pool, self.avoids_faults, negates)
         outputs, inputs = layer.codes.shape
         streamed, several = config.crossbars is not None, (config.crossbars or 1) > 1
         # weight stationary, one crossbar stands for all of them, unless each has stuck cells
@@ -149,6 +168,7 @@ class Matched(Stuckable):
                     filled.delta,
                     self._correction(filled.error),
                     crossbars=filled.crossbars if several else None,
+                    negated=filled.negated if negates else None,
                 )
                 return self._indexed(arrangement, layer.codes, config), {"": filled.held}
 
@@ -173,7 +193,7 @@ class Matched(Stuckable):
         self, arrangement: Arrangement, codes: np.ndarray, config: CrossbarConfig
     ) -> Arrangement:
         """Lets the words tell which input a row has, if that is asked for."""
-        if self.index == "rows":
+        if self.index != "words":
             return arrangement
         from memsim.policies._matching.word_index import index_by_words  # imports SciPy
 
@@ -223,8 +243,8 @@ class Matched(Stuckable):
     def index_bits(self, inputs: int, outputs: int, config: CrossbarConfig) -> float:
         """Takes the row of every weight, the order of the outputs and 16 bits for a correction.
 
-        On wide crossbars the words of a row share its index, and each section says which output is
-        in which of its slots.
+        On wide crossbars the words of a row share its index and the bit that says whether it is
+        negated, and each section says which output is in which of its slots.
         """
         of_rows = self._row_bits(inputs, outputs, config)
         of_order: float = (outputs - 1).bit_length()
@@ -238,12 +258,19 @@ class Matched(Stuckable):
         return of_rows + (of_order + (16 if self.corrects else 0)) / inputs
 
     def _row_bits(self, inputs: int, outputs: int, config: CrossbarConfig) -> float:
-        """Takes the input of every row, shared by its words, as a table has it."""
+        """Takes the input of every row, shared by its words, as a table or an order has it."""
         pool = {"output": inputs, "section": min(config.rows, inputs), "none": 1}[self.pool]
         shared = 1.0
         if self._by_crossbar(inputs, outputs, config):
             shared = -(-outputs // config.words_per_row) / outputs
-        return (pool - 1).bit_length() * shared
+        of_row: float = (pool - 1).bit_length()
+        if self.index == "order":
+            of_row = 0
+            for start in range(0, inputs, config.rows):
+                rows = min(config.rows, inputs - start)
+                left = rows if self.pool == "section" else inputs - start
+                of_row += _bits_of_order(rows, left) / inputs
+        return (of_row + (self.negate == "rows")) * shared
 
     @property
     def avoids_faults(self) -> bool:
@@ -257,3 +284,9 @@ class Matched(Stuckable):
             return dataclasses.replace(self, tolerance=0, price=None)
         tolerance = min(math.isqrt(2 * whole), _MOST_TOLERANCE)
         return dataclasses.replace(self, tolerance=tolerance, price=whole)
+
+
+def _bits_of_order(rows: int, inputs: int) -> int:
+    """Counts the bits that number the ways to put so many of some inputs in rows, in order."""
+    ways = math.lgamma(inputs + 1) - math.lgamma(inputs - rows + 1)
+    return math.ceil(ways / math.log(2) - 1e-9)

@@ -22,6 +22,7 @@ _MOST_ROWS = 12
 _PARTS = {
     "delta": "errors within a tolerance",
     "correction": "means corrected",
+    "negated": "rows negated",
     "flips": "words flipped",
     "offset": "offset of codes",
     "crossbars": "crossbars chosen",

@@ -33,8 +33,8 @@ class CodesignOptions(options.WritingOptions, options.LearningOptions):
         str | None,
         typer.Option(
             help="how weights are placed; a tolerance and a price foresee that they will move",
-            show_default=f"matched:tolerance={_TOLERANCE},correction=none at the highest price; "
-            "with --from unsorted",
+            show_default=f"matched:tolerance={_TOLERANCE},correction=none,index=order at the "
+            "highest price, in wide rows negate=rows too; with --from unsorted",
         ),
     ] = None
     price: Annotated[
@@ -100,7 +100,8 @@ class CodesignOptions(options.WritingOptions, options.LearningOptions):
         if self.policy or self.old:
             return self.policy or "unsorted"
         price = min(max(1, round(max(self.price))), _MOST_PRICE)
-        return f"matched:tolerance={_TOLERANCE},price={price},correction=none"
+        negate = ",negate=rows" if self.config().words_per_row > 1 else ""
+        return f"matched:tolerance={_TOLERANCE},price={price},correction=none,index=order{negate}"
 
     @property
     def chips_differ(self) -> bool:

@@ -64,6 +64,29 @@ def assign_rows(costs, column):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
+def assign_signed(costs, signs, column):  # type: ignore[no-untyped-def]
+    """Gives every row a column of its own and a sign, at the least cost in all.
+
+    Args:
+      costs: int32 [rows, signs * columns], of the columns with one sign, then with the other.
+      signs: 1 or 2.
+      column: int32 [rows], returned, of these `signs * columns`.
+
+    Returns:
+      int32 [signs * columns], see `assign_rows`.
+    """
+    if signs == 1:
+        return assign_rows(costs, column)
+    columns = costs.shape[1] // 2
+    # whichever column a row gets, it takes the sign that costs less there
+    dual = assign_rows(np.minimum(costs[:, :columns], costs[:, columns:]), column)
+    for i in range(column.size):
+        if costs[i, columns + column[i]] < costs[i, column[i]]:
+            column[i] += columns
+    return np.concatenate((dual, dual))
+
+
+@numba.njit(cache=True, nogil=True)
 def _bid(costs, dual, owner):  # type: ignore[no-untyped-def]
     """Lets rows bid for their cheapest columns, twice; most of them get one.
 

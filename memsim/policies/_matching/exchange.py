@@ -6,7 +6,7 @@ Offline, on the host, in compiled loops.
 import numba
 import numpy as np
 
-from memsim.policies._matching.assignment import assign_rows
+from memsim.policies._matching.assignment import assign_signed
 
 # Exchanges of those that promise most that are tried before giving up; numbers that may be kept to
 # judge by, at most.
@@ -41,11 +41,12 @@ def costs_in_slots(held, codes, price):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def exchange_slots(held, codes, first, price, listed):  # type: ignore[no-untyped-def]
+def exchange_slots(held, codes, signs, first, price, listed):  # type: ignore[no-untyped-def]
     """Exchanges the outputs of two slots as long as all words then cost less.
 
     Args:
       held, codes, price: see `costs_in_slots`, which `listed` is from.
+      signs: of inputs, 1 or 2: then their negatives come after all.
       first: int32 [slots], the output in each slot at first.
 
     Returns:
@@ -56,7 +57,7 @@ def exchange_slots(held, codes, first, price, listed):  # type: ignore[no-untype
     costs = np.zeros((rows, codes.shape[1]), np.int32)
     for slot in range(slots):
         add_costs(held[slot], codes[order[slot]], price, 1, costs)
-    dual = assign_rows(costs, row)
+    dual = assign_signed(costs, signs, row)
     least = total_cost(costs, row)
     saving = np.zeros((slots, slots), np.int64)
     other_costs, other_row = np.empty_like(costs), np.empty_like(row)
@@ -74,7 +75,7 @@ def exchange_slots(held, codes, first, price, listed):  # type: ignore[no-untype
             other_costs[:] = costs
             _replace(held[a], codes[x], codes[y], price, other_costs)
             _replace(held[b], codes[y], codes[x], price, other_costs)
-            other_dual = assign_rows(other_costs, other_row)
+            other_dual = assign_signed(other_costs, signs, other_row)
             total = total_cost(other_costs, other_row)
             if total < least:
                 least, dual, improved = total, other_dual, True

@@ -25,6 +25,7 @@ class Rules(NamedTuple):
     price: int | None = None
     pool: str = "output"
     avoids_faults: bool = False
+    negates_rows: bool = False
 
 
 class Lines(NamedTuple):

@@ -13,7 +13,7 @@ import numpy as np
 
 from memsim.codes import encode
 from memsim.config import CrossbarConfig
-from memsim.policies._matching.assignment import FAR, assign_rows
+from memsim.policies._matching.assignment import FAR, assign_rows, assign_signed
 from memsim.policies._matching.exchange import (
     add_costs,
     costs_in_slots,
@@ -83,7 +83,7 @@ class Fit(NamedTuple):
     Attributes:
       cost: of all words.
       order: int32 [slots], the output in each slot.
-      row: int32 [rows], the input in each row.
+      row: int32 [rows], the input in each row; of signed ones the negatives come after all.
     """
 
     cost: int
@@ -131,25 +131,27 @@ class Search:
         prices = Prices(*map(np.concatenate, zip(self._prices, priced, strict=True)))
         return Words(nodes, entries, prices)
 
-    def fit(self, words: Words, codes: np.ndarray, climbs: int, run: Run = map) -> Fit:
+    def fit(self, words: Words, codes: np.ndarray, signs: int, climbs: int, run: Run = map) -> Fit:
         """Fits inputs on rows and outputs in slots.
 
         Args:
           words: of the rows and slots.
-          codes: uint16 [outputs, inputs]: as many outputs as slots, no fewer inputs than rows.
+          codes: uint16 [outputs, signs * inputs]: as many outputs as slots, no fewer inputs than
+            rows; where there are two signs, the negatives of all after them.
+          signs: 1, or 2 for rows that may be negated.
           climbs: of the orders that are tried, those from which slots are exchanged.
           run: what calls a function for each; the `map` of a pool does it side by side.
         """
         nodes, held = (np.ascontiguousarray(x.T) for x in (words.nodes, words.entries))
         price = words.prices.cost
         orders = _orders(nodes, codes, self._node_of_code, self._bits, self._starts, self._tries)
-        fits = [Fit(*_alternate(held, codes, order, price)) for order in orders]
+        fits = [Fit(*_alternate(held, codes, signs, order, price)) for order in orders]
         fits.sort(key=lambda fit: fit.cost)
         if climbs and len(held) > 1:
             listed = costs_in_slots(held, codes, price)
 
             def climb(fit: Fit) -> Fit:
-                return Fit(*exchange_slots(held, codes, fit.order, price, listed))
+                return Fit(*exchange_slots(held, codes, signs, fit.order, price, listed))
 
             fits = list(run(climb, fits[:climbs]))
         return min(fits, key=lambda fit: fit.cost)
@@ -178,12 +180,12 @@ def _bits(graph: Graph, config: CrossbarConfig) -> tuple[np.ndarray, int]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _alternate(held, codes, first, price):  # type: ignore[no-untyped-def]
+def _alternate(held, codes, signs, first, price):  # type: ignore[no-untyped-def]
     """Goes from slots to rows to slots to rows, from one order of slots; see `Fit`.
 
     Args:
       held: int32 [slots, rows], entries of `price`.
-      codes: uint16 [outputs, inputs].
+      codes, signs: see `Search.fit`.
       first: int32 [slots], outputs in each slot.
       price: integers [entries, codes].
     """
@@ -200,7 +202,7 @@ def _alternate(held, codes, first, price):  # type: ignore[no-untyped-def]
                 add_costs(held[slot], codes[order[slot]], price, -1, costs)
             add_costs(held[slot], codes[change[slot]], price, 1, costs)
         order[:] = change
-        assign_rows(costs, row)
+        assign_signed(costs, signs, row)
         total = total_cost(costs, row)
         if best < 0 or total < best:
             best, best_order[:], best_row[:] = total, order, row

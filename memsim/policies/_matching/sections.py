@@ -52,16 +52,18 @@ _EFFORT = (
 
 
 class Section(NamedTuple):
-    """A section: of each slot the output, of each row the input, of each word the node programmed.
+    """A section: of slots the outputs, of rows the inputs, of words the nodes programmed.
 
     Attributes:
       outputs: int64 [slots].
       inputs: int64 [rows].
+      negated: bool [rows], those that store negatives.
       words: uint16 [rows, slots].
     """
 
     outputs: np.ndarray
     inputs: np.ndarray
+    negated: np.ndarray
     words: np.ndarray
 
 
@@ -75,6 +77,7 @@ class Layer(NamedTuple):
       config: of the crossbars.
       effort: that goes into a section.
       faults: the kinds of the words of its crossbars, to avoid stuck cells; None not to.
+      signs: that rows may have: 1, or 2 where they may be negated.
     """
 
     codes: np.ndarray
@@ -83,6 +86,19 @@ class Layer(NamedTuple):
     config: CrossbarConfig
     effort: Effort
     faults: RowKinds | None
+    signs: int
+
+    def negative(self, codes: np.ndarray) -> np.ndarray:
+        """Gives the codes of negatives, from the graph's lowest like `codes`."""
+        of_zero = -2 * self.graph.lowest
+        mirrored: np.ndarray = (of_zero - codes.astype(np.int32)).astype(codes.dtype)
+        return mirrored
+
+    def stored(self, section: "Section") -> np.ndarray:
+        """Gives the codes that a section stores, uint16 [rows, slots]."""
+        codes = self.codes[np.ix_(section.outputs, section.inputs)].T
+        stored: np.ndarray = np.where(section.negated[:, None], self.negative(codes), codes)
+        return stored
 
 
 class Filled(NamedTuple):
@@ -94,6 +110,7 @@ class Filled(NamedTuple):
       delta: int8 [weights], or int16 where stuck cells are avoided, what is added to each code.
       error: float64 [outputs], the mean error of what is then held.
       held: int32 [crossbars, rows, words of a row], word nodes afterwards.
+      negated: bool [sections, rows], rows that store negatives.
     """
 
     placement: Placement
@@ -101,6 +118,7 @@ class Filled(NamedTuple):
     delta: np.ndarray
     error: np.ndarray
     held: np.ndarray
+    negated: np.ndarray
 
 
 def fill_sections(
@@ -126,7 +144,7 @@ def fill_sections(
     search = Search(graph, config, effort.tries, faults)
     seen = np.ascontiguousarray(seen - graph.lowest, np.uint16)
     nodes = graph.node_of_code.astype(np.uint16)[seen]
-    layer = Layer(seen, nodes, graph, config, effort, faults)
+    layer = Layer(seen, nodes, graph, config, effort, faults, 1 + rules.negates_rows)
     units = Units(seen, nodes, graph, config, rules)
     count, before, held = units.sections, held.astype(np.uint16), held.astype(np.uint16)
     # first on the crossbars that all layers share, the rest on some that no other will take
@@ -143,8 +161,8 @@ def fill_sections(
             here = [sections[i] for i in np.flatnonzero(crossbars == one)]
             whole = np.ones(held[one].shape, np.bool_) if faults is None else faults.of[one] == 0
             _polish_crossbar(here, held[one], whole, layer)
-    placement, delta, error = _placed(sections, crossbars, layer)
-    return Filled(placement, crossbars, delta, error, held.astype(np.int32))
+    placement, delta, error, negated = _placed(sections, crossbars, layer)
+    return Filled(placement, crossbars, delta, error, held.astype(np.int32), negated)
 
 
 def held_after(
@@ -203,15 +221,18 @@ def _fill(
         inputs = _some(units.inputs[unit], max(_MOST_INPUTS, rows))
         outputs = _some(units.outputs[unit], max(_MOST_INPUTS, slots))
         codes = layer.codes[np.ix_(outputs, inputs)]
+        if layer.signs == 2:
+            codes = np.concatenate([codes, layer.negative(codes)], axis=1)
         words = search.words(held[crossbar, :rows, :slots], taking[crossbar])
         if units.fixed:
             cost, order, row = search.fit_slots(words, codes)
         else:
-            cost, order, row = search.fit(words, codes, climbs, run)
+            cost, order, row = search.fit(words, codes, layer.signs, climbs, run)
         programmed = words.programmed(codes[np.ix_(order, row)].T).astype(np.uint16)
-        return cost / (rows * slots), Section(outputs[order], inputs[row], programmed)
+        negated, row = row >= inputs.size, row % inputs.size
+        return cost / (rows * slots), Section(outputs[order], inputs[row], negated, programmed)
 
-    pairs = Pairs(units, held, layer.graph.code_of_node.size)
+    pairs = Pairs(units, held)
     taken = np.zeros(len(held), np.int64)
     known: dict[tuple[int, int], tuple[float, Section]] = {}
     with ThreadPoolExecutor(effort.candidates) as pool:
@@ -258,7 +279,7 @@ def _polish_crossbar(
     words = np.zeros_like(codes)
     for step, section in enumerate(sections):
         rows, slots = section.words.shape
-        codes[step, :rows, :slots] = layer.codes[np.ix_(section.outputs, section.inputs)].T
+        codes[step, :rows, :slots] = layer.stored(section)
         words[step, :rows, :slots] = section.words
     _polish_words(codes, held, whole, layer.graph, words)
     for step, section in enumerate(sections):
@@ -291,24 +312,31 @@ def _polish_words(codes, held, whole, graph, words):  # type: ignore[no-untyped-
 
 def _placed(
     sections: list[Section], crossbars: np.ndarray, layer: Layer
-) -> tuple[Placement, np.ndarray, np.ndarray]:
-    """Gives filled sections as a placement, and the errors that they leave; see `fill_sections`."""
+) -> tuple[Placement, np.ndarray, np.ndarray, np.ndarray]:
+    """Gives filled sections as a placement, the errors that they leave and the rows negated.
+
+    See `Filled`.
+    """
     seen, graph, faults = layer.codes, layer.graph, layer.faults
     inputs = seen.shape[1]
     rows, words = layer.config.rows, layer.config.words_per_row
     weights = np.full((len(sections), rows, words), seen.size, np.int32)
+    negated = np.zeros((len(sections), rows), np.bool_)
     delta = np.zeros(seen.shape, np.int8 if faults is None else np.int16)
     error = np.zeros(seen.shape, np.int16)
     for number, section in enumerate(sections):
         k, v = section.words.shape
         place = np.ix_(section.outputs, section.inputs)
         weights[number, :k, :v] = section.inputs[:, None] + inputs * section.outputs
+        negated[number, :k] = section.negated
         programmed = graph.code_of_node[section.words]
         held = programmed
         if faults is not None:
             held = faults.value[faults.of[crossbars[number], :k, :v], programmed]
-        asked = seen[place].astype(np.int32)
-        delta[place], error[place] = programmed.T - asked, held.T - asked
+        # more or less than was to be stored: of negatives the other way round
+        more = np.where(section.negated, -1, 1)[:, None]
+        stored = layer.stored(section).astype(np.int32)
+        delta[place], error[place] = (more * (programmed - stored)).T, (more * (held - stored)).T
     flat = weights.reshape(len(sections), -1)
     placement = Placement(
         flat,
@@ -316,4 +344,4 @@ def _placed(
         np.asarray([len(section.inputs) for section in sections], np.int32),
         np.asarray([len(section.outputs) for section in sections], np.int32),
     )
-    return placement, delta.reshape(-1), error.mean(axis=1, dtype=np.float64)
+    return placement, delta.reshape(-1), error.mean(axis=1, dtype=np.float64), negated

@@ -20,6 +20,8 @@ class Units:
       shape: int64 [units, 2], the rows and slots of the next section of each; no rows where nothing
         is left.
       counts: int32 [units, bins], the words that are left, see `count_levels`.
+      alike: uint16 [words], the word that each is counted as: where rows may be negated, a word and
+        its negative are one.
     """
 
     def __init__(
@@ -51,8 +53,13 @@ class Units:
         self.fixed = rules.pool == "none"
         if self.fixed:
             grouped, groups = [np.arange(outputs)], 1
+        self.alike = np.arange(graph.code_of_node.size, dtype=np.uint16)
+        if rules.negates_rows:
+            zero = -graph.lowest
+            for code in range(1, graph.node_of_code.size - zero):
+                positive, negative = graph.node_of_code[[zero + code, zero - code]]
+                self.alike[negative] = positive
         self._nodes, self._most = nodes, (rows, words)
-        self._words = graph.code_of_node.size
         self.outputs = [of_group for of_group in grouped for _ in pools]
         self.inputs = pools * groups
         number = range(len(self.inputs))
@@ -84,22 +91,21 @@ class Units:
 
     def _levels(self, outputs: np.ndarray, inputs: np.ndarray) -> np.ndarray:
         nodes = self._nodes[np.ix_(outputs, inputs)]
-        found: np.ndarray = count_levels(nodes, self._words)
+        found: np.ndarray = count_levels(nodes, self.alike)
         return found
 
 
 class Pairs:
     """Crossbars and units, and how far words that a crossbar holds are lacking in a unit."""
 
-    def __init__(self, units: Units, held: np.ndarray, words: int) -> None:
+    def __init__(self, units: Units, held: np.ndarray) -> None:
         """Compares all crossbars with all units.
 
         Args:
           units: of the layer.
           held: uint16 [crossbars, rows, words of a row], word nodes; looked at again as it changes.
-          words: of the graph.
         """
-        self._units, self._held, self._words = units, held, words
+        self._units, self._held = units, held
         crossbars, number = np.arange(len(held)), np.arange(len(units.inputs))
         self._lacking = np.full((len(held), number.size), np.inf, np.float32)
         self._compare(crossbars, number)
@@ -132,19 +138,18 @@ class Pairs:
     def _compare(self, crossbars: np.ndarray, numbers: np.ndarray) -> None:
         units = self._units
         _compare(
-            self._held, units.counts, units.shape, crossbars, numbers, self._words, self._lacking
+            self._held, units.alike, units.counts, units.shape, crossbars, numbers, self._lacking
         )
 
 
 @numba.njit(cache=True, nogil=True)
-def _compare(held, counts, shape, crossbars, numbers, words, lacking):  # type: ignore[no-untyped-def]
+def _compare(held, alike, counts, shape, crossbars, numbers, lacking):  # type: ignore[no-untyped-def]
     """Counts what crossbars hold past what units have left, bin by bin, and by the word.
 
     Args:
       held: uint16 [crossbars, rows, slots].
-      counts, shape: of the `Units`.
+      alike, counts, shape: of the `Units`.
       crossbars, numbers: int64, of crossbars and units to compare.
-      words: of the graph.
       lacking: float32 [crossbars, units], returned.
     """
     for crossbar in crossbars:
@@ -156,7 +161,7 @@ def _compare(held, counts, shape, crossbars, numbers, words, lacking):  # type: 
             # units of one shape meet the same words
             if rows != shape[unit, 0] or slots != shape[unit, 1]:
                 rows, slots = shape[unit]
-                of_held = count_levels(held[crossbar, :rows, :slots], words)
+                of_held = count_levels(held[crossbar, :rows, :slots], alike)
             total = 0
             for k in range(of_held.size):
                 total += max(0, of_held[k] - counts[unit, k])
@@ -164,20 +169,21 @@ def _compare(held, counts, shape, crossbars, numbers, words, lacking):  # type: 
 
 
 @numba.njit(cache=True, nogil=True)
-def count_levels(nodes, size):  # type: ignore[no-untyped-def]
+def count_levels(nodes, alike):  # type: ignore[no-untyped-def]
     """Counts words, and those of the same high-order bits, ever fewer.
 
     Args:
       nodes: uint16, word nodes, of two axes.
-      size: of all words.
+      alike: of the `Units`.
 
     Returns:
       int32 [bins], one resolution after another.
     """
+    size = alike.size
     counts = np.zeros(2 * size + 32, np.int32)
     for row in range(nodes.shape[0]):
         for node in nodes[row]:
-            counts[node] += 1
+            counts[alike[node]] += 1
     # bins of twice as many words are sums of two
     first, bins = 0, size
     while bins > 2:
