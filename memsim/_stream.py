@@ -80,6 +80,7 @@ def lay_out_ahead(
     weights: Round,
     config: CrossbarConfig,
     placings: Mapping[Placing, Mapping[str, Stuck]],
+    left: dict[Placing, Held],
     held: dict[Placing, Held],
     tell: Callable[[str], None] = lambda stage: None,
 ) -> Iterator[LaidOut]:
@@ -92,7 +93,9 @@ def lay_out_ahead(
       weights: where they come from.
       config: without flag cells.
       placings: with the stuck cells that each avoids, by layer.
-      held: what crossbars hold before; kept up to date.
+      left: what a pass starts from; kept up to date where a policy arranges a network anew: its
+        layers then come once more, from the first one on.
+      held: returned: what the layers so far left.
       tell: called with what is waited for: a layer that is read, or planned.
     """
     matrices = {name: matrix for name, (_, matrix) in selected.items()}
@@ -117,7 +120,7 @@ def lay_out_ahead(
         prepared = [prepare_layer(name, placed, matrices, stored, of.policy, stuck)]
 
         def finished() -> LayerPlan:
-            layer, held[of] = prepared.pop()(held.get(of, {}))
+            layer, held[of] = prepared.pop()(held[of])
             if placed is not tensor:
                 scale = layer_scale(name, slice_of(tensor, matrix), matrix, stored)
                 layer = layer._replace(scale=scale)
@@ -132,7 +135,7 @@ def lay_out_ahead(
         done = lay_out(number, name, tensor, of, finished())
         return lambda: done
 
-    def jobs() -> Iterator[Job[LaidOut]]:
+    def jobs(some: Sequence[Placing]) -> Iterator[Job[LaidOut]]:
         last, tensor, placed = "", np.empty(0), np.empty(0)
         for number, (name, (source, matrix)) in enumerate(selected.items()):
             if source != last:  # slices of one stack are read once
@@ -141,11 +144,17 @@ def lay_out_ahead(
                 same = weights.load_placed is weights.load
                 placed = tensor if same else np.asarray(weights.load_placed(source))
                 last = source
-            for placing in placings:
+            for placing in some:
                 job = functools.partial(work, number, name, tensor, placed, placing)
                 yield Job(name, matrix.inputs * matrix.outputs, job)
 
-    yield from in_order(jobs(), tell)
+    some = list(placings)
+    while some:
+        held |= {placing: left.get(placing, {}) for placing in some}
+        yield from in_order(jobs(some), tell)
+        anew = {each: each.policy.anew(held[each], each.policy.stored_on(config)) for each in some}
+        some = [placing for placing in some if anew[placing] is not None]
+        left |= {placing: start for placing, start in anew.items() if start is not None}
 
 
 def _target_of(weights: np.ndarray, layer: LayerPlan, config: CrossbarConfig) -> Array:
@@ -227,6 +236,7 @@ class Stream:
         self._keys = keys
         self._make_chip = make_chip
         self._tallies: list[Tally] = []
+        self._begun: list[Tally] = []  # those before this pass
         self._waiting: list[tuple[np.ndarray, Slots]] = []
         self._counts: list[list[Counts]] = [[] for _ in keys]  # of every chip, every pass
         self._keep_wear = keep_wear
@@ -234,7 +244,12 @@ class Stream:
         self._first_wear: list[np.ndarray] = []  # of every chip, in the first pass
 
     def add(self, target: np.ndarray, slots: Slots) -> None:
-        """Takes words [steps, crossbars, words] and what they are."""
+        """Takes words [steps, crossbars, words] and what they are.
+
+        The first layer starts a pass, or starts it once more if the network is arranged anew.
+        """
+        if not slots.layer.any():
+            self._tallies, self._waiting = list(self._begun), []
         self._waiting.append((target, slots))
         chunk = self._chunk
         while chunk and sum(words.shape[0] for words, _ in self._waiting) >= chunk:
@@ -259,6 +274,7 @@ class Stream:
             chip = tally.chip._replace(passes=tally.chip.passes + 1)
             nothing = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), tally.counts)
             self._tallies[number] = tally._replace(chip=chip, counts=nothing)
+        self._begun = list(self._tallies)
         if self._keep_wear and not self._first_wear:
             self._first_wear = [np.asarray(tally.wear) for tally in self._tallies]
 
@@ -269,6 +285,7 @@ class Stream:
             tally._replace(wear=np.zeros(tally.wear.shape, tally.wear.dtype))
             for tally in self._tallies
         ]
+        self._begun = list(self._tallies)
 
     def summaries(self, facts: Mapping[str, LayerSummary]) -> list[Summary]:
         """Gives a summary for each chip."""

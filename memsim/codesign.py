@@ -251,7 +251,7 @@ class WordChains:
     def _negated(self, name: str, codes: np.ndarray) -> np.ndarray:
         """Changes the sign of what rows that are negated store."""
         layer = self.plan.layers[name]
-        return np.asarray(negate_rows(codes, layer.negated, layer.placement))  # type: ignore[arg-type]
+        return np.asarray(negate_rows(codes, layer.negated, layer.placement))
 
     def _stuck(self, chip: Chip | None) -> Stuck:
         """Gives the stuck bits of each place, int32 [places]."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +28,10 @@ __all__ = [
 
 # Weights that are sorted at once: what that takes beside the placement stays small.
 _SORTED_AT_ONCE = 2**21
+
+
+# Arrays of NumPy or JAX: what comes in goes out.
+Values = TypeVar("Values", Array, np.ndarray)
 
 
 class Placement(NamedTuple):
@@ -217,14 +221,14 @@ def invert_placement(
 
 
 def negate_rows(
-    values: Shaped[Array, " weights"],
+    values: Shaped[Values, " weights"],
     negated: Bool[AnyArray, "sections rows"] | None,
     placement: Placement,
-) -> Shaped[Array, " weights"]:
+) -> Shaped[Values, " weights"]:
     """Changes the sign of the values whose weights sit in negated rows; done twice, undone.
 
     Args:
-      values: signed numbers, in the order of the indices of weights.
+      values: signed numbers, in the order of the indices of weights; those of NumPy stay there.
       negated: the rows; None for none.
 
     Raises:
@@ -253,8 +257,9 @@ def negate_rows(
             f"`negated` has shape {negated.shape}; give a bool for every row of {sections} "
             f"sections of {in_section} words."
         )
-    of_weight = invert_placement(jnp.repeat(jnp.asarray(negated), words, axis=1), placement)
-    return jnp.where(of_weight, -values, values)
+    of_weight = negated.repeat(words, axis=1).reshape(-1)[placement.positions]
+    signed: Values = values * (1 - 2 * of_weight.astype(values.dtype))
+    return signed
 
 
 def check_placement(placement: Placement, matrix: tuple[int, int], rows: int, words: int) -> None:

@@ -146,7 +146,6 @@ def plan(
     (['dense/kernel'], 1)
     """
     check_kind("config", config, CrossbarConfig, "give a memsim.CrossbarConfig")
-    # what is programmed, and under which policy
     leaves = named_leaves(params)
     selected = select_layers(leaves, select_by_name() if select is None else select)
     policies = policy_of_layers(policy, selected)
@@ -173,13 +172,15 @@ def plan(
         avoided = stuck[name] if one.avoids_faults else None
         return prepare_layer(name, array, matrices, config, one, avoided)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy sorts without the interpreter's lock
+    layers: dict[str, LayerPlan] = {}
+    start: Held | None = {}
+    while start is not None:  # until the policy keeps what has been arranged
+        held = start
         # finished in the order of programming: a layer may follow the one before
-        layers: dict[str, LayerPlan] = {}
-        held: Held = {}
-        for name, prepared in zip(selected, pool.map(prepare_one, selected), strict=True):
-            layers[name], held = prepared(held)
-    # the whole network on its crossbars
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy sorts without the GIL
+            for name, prepared in zip(selected, pool.map(prepare_one, selected), strict=True):
+                layers[name], held = prepared(held)
+        start = next(iter(policies.values())).anew(held, config)
     return on_device(Plan(config, layers, *schedule_layers(layers.values(), config)))
 
 
@@ -278,8 +279,7 @@ def on_device(made: Plan) -> Plan:
     """Puts a plan on the device, but for its index bits: JAX would round them to 32 bits."""
     placed: Plan = jax.device_put(made)
     for name, layer in placed.layers.items():
-        exact = np.asarray(made.layers[name].index_bits)
-        placed.layers[name] = layer._replace(index_bits=exact)
+        placed.layers[name] = layer._replace(index_bits=np.asarray(made.layers[name].index_bits))
     return placed
 
 

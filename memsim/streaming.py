@@ -305,7 +305,6 @@ def _program_all(
     matrices = {name: matrix for name, (_, matrix) in selected.items()}
     placings = {placing: _stuck_of(placing, matrices, config, chips) for _, placing in streams}
     facts: Facts = {placing: {} for placing in placings}
-    # by weights: layers differ in size by more than anything else
     sizes = {name: each.inputs * each.outputs for name, each in matrices.items()}
     done, everything = 0, len(rounds) * len(placings) * sum(sizes.values()) or 1
 
@@ -313,16 +312,17 @@ def _program_all(
         if progress:
             progress(done / everything, stage)
 
-    left: dict[Placing, Held] = {}  # by the old network
+    left: dict[Placing, Held] = {}  # what passes start from
     for number, weights in enumerate(rounds):
-        held = dict(left)
-        for part in lay_out_ahead(selected, weights, config, placings, held, tell):
+        held: dict[Placing, Held] = {}
+        for part in lay_out_ahead(selected, weights, config, placings, left, held, tell):
+            # but for layers that are arranged anew
+            done += sizes[part.name] * (number > 0 or part.name not in facts[part.placing])
             facts[part.placing][part.name] = part.facts
             tell(f"programming {part.name}")
             for (_, placing), stream in streams.items():
                 if placing == part.placing:
                     stream.add(part.target, part.slots)
-            done += sizes[part.name]
         tell(f"programming the end of pass {number + 1}")
         for stream in streams.values():
             stream.finish_pass()

@@ -119,9 +119,8 @@ class Arrangement(NamedTuple):
     index_bits: float | None = None
 
 
-Held = dict[str, np.ndarray]
-"""What the layers so far left on each pool of crossbars, in a form of the policy's own; a pool that
-is missing is erased."""
+Held = dict[str, Any]
+"""What the layers so far left on pools of crossbars, in a form of the policy's own."""
 Follow = Callable[[Held], tuple[Arrangement, Held]]
 """The rest of the work on a layer, once it is known what the layers before it left."""
 
@@ -208,9 +207,12 @@ class Policy(abc.ABC):
         placement = self.place(layer.codes, config)
         return lambda held: (Arrangement(placement), held)
 
+    def anew(self, held: Held, config: CrossbarConfig) -> Held | None:
+        """Gives what a network starts from to be arranged once more; None keeps it as it is."""
+        return None
+
     def at_price(self, price: float, config: CrossbarConfig) -> "Policy":
-        """Gives the policy of a layer where one write less makes up for `price` squared code
-        errors.
+        """Gives the policy of a layer where a write less makes up for `price` squared code errors.
 
         It is how `budget` shares out errors.
 
@@ -258,7 +260,7 @@ class Policy(abc.ABC):
         check_kind("policy", text, str, "give a text such as 'sws+stuck:p=0.5,low=3'")
         name, options = _split(text.strip())
         base, plus, technique = name.partition("+")
-        kind = _imported(base) if ":" in base else _named(base)
+        kind = _imported(base) if ":" in base else _library().get(base)
         if kind is None or (plus and not (technique == "stuck" and issubclass(kind, Stuckable))):
             raise ValueError(f"`policy` is {text!r}; choose one of {', '.join(_known_names())}.")
         takes = words_of(kind)
@@ -360,10 +362,6 @@ def _subclasses(kind: Any) -> Iterator[type[Policy]]:
 def _library() -> dict[str, type[Policy]]:
     """Lists the policies that have a name of their own."""
     return {one.name: one for one in _subclasses(Policy) if ":" not in one.name}
-
-
-def _named(name: str) -> type[Policy] | None:
-    return _library().get(name)
 
 
 def _known_names() -> list[str]:

@@ -12,8 +12,11 @@ from jaxtyping import Shaped
 from memsim._checks import check_whole
 from memsim.config import MATCHED_BITS, CrossbarConfig
 from memsim.placement import Placement
-from memsim.policies._matching.share import Share, share_of
+from memsim.policies._matching.share import Share, most_given_up, share_of
 from memsim.policies.base import Arrangement, Follow, Held, LayerCodes, Policy, Stuckable
+from memsim.policies.sorting import Sws
+from memsim.policies.unsorted import Unsorted
+from memsim.schedule import layer_schedule
 
 __all__ = ["Matched"]
 
@@ -144,7 +147,53 @@ class Matched(Stuckable):
         return arrangement.placement
 
     def prepare(self, layer: LayerCodes, config: CrossbarConfig) -> Follow:
-        """Leads weights through all outputs, or chooses each section by what its crossbar holds."""
+        """Leads weights through all outputs, or chooses each section by what its crossbar holds.
+
+        What that writes is counted, beside what the orders of other policies would, see `anew`.
+        """
+        from memsim.policies._matching import comparing  # compiles: slow to import
+
+        matched = self._match(layer, config)
+        # weight stationary all orders write the same; others do not avoid stuck cells
+        if config.crossbars is None or self.avoids_faults or not layer.shapes:
+            return matched
+        written = {
+            order: comparing.written_by(self._in_order(order, layer, config), layer.codes, config)
+            for order in ("unsorted", "sws")
+        }
+
+        def follow(held: Held) -> tuple[Arrangement, Held]:
+            choice = held.get("choice", comparing.Choice())
+            if choice.order != "matched":
+                return self._in_order(choice.order, layer, config), held
+            arrangement, after = matched(held)
+            # layers that avoid stuck cells stay as they are, and so does a network that has any
+            if choice.final or (layer.number and "written" not in held):
+                return arrangement, {**held, **after}
+            orders = {"matched": comparing.written_by(arrangement, layer.codes, config)}
+            if not held.get("trials"):  # those of the others are known then
+                orders |= written
+            before = held.get("written", {})
+            after["written"] = {
+                order: comparing.joined(before.get(order), of_layer, config)
+                for order, of_layer in orders.items()
+            }
+            after["most"] = self._most_given_up(layer, config)
+            return arrangement, {**held, **after}
+
+        return follow
+
+    def anew(self, held: Held, config: CrossbarConfig) -> Held | None:
+        """Arranges a network anew where `sws` or `unsorted` would write less than it does.
+
+        More crossbars are then shared by all layers, or their order is taken.
+        """
+        from memsim.policies._matching import comparing  # compiles: slow to import
+
+        return comparing.next_start(held, config)
+
+    def _match(self, layer: LayerCodes, config: CrossbarConfig) -> Follow:
+        """Prepares the arrangement of a layer by matching; what is held comes alone."""
         from memsim.policies._matching import lines, sections  # compiles: slow to import
 
         negates = self.negate == "rows"
@@ -156,10 +205,10 @@ class Matched(Stuckable):
         crossbars = config.crossbars or stationary
         erased = np.zeros((crossbars, config.rows, config.words_per_row), np.int32)
         if self._by_crossbar(inputs, outputs, config):
-            share = self._share(layer, crossbars, config)
 
             def fill(held: Held) -> tuple[Arrangement, Held]:
                 before = held.get("", erased) if streamed else erased
+                share = self._share(layer, crossbars, config, held)
                 filled = sections.fill_sections(
                     layer.codes, before, config, rules, share, layer.stuck
                 )
@@ -189,6 +238,27 @@ class Matched(Stuckable):
 
         return follow
 
+    def _in_order(self, order: str, layer: LayerCodes, config: CrossbarConfig) -> Arrangement:
+        """Arranges a layer in the order of another policy, in the form of its own arrangements."""
+        outputs, inputs = layer.codes.shape
+        # inputs are sorted where they may move so far
+        near = self.pool == "section" and inputs <= config.rows
+        sorts = order == "sws" and (self.pool == "output" or near)
+        policy = Sws() if sorts else Unsorted()
+        placement = policy.place(layer.codes, config)
+        crossbars = None
+        if (config.crossbars or 1) > 1 and self._by_crossbar(inputs, outputs, config):
+            schedule = layer_schedule(len(placement.weights), config)
+            crossbars = (schedule.slots % schedule.sections.shape[1]).astype(np.int32)
+        arrangement = Arrangement(
+            placement,
+            np.zeros(layer.codes.size, np.int8),
+            self._correction(np.zeros(outputs)),
+            crossbars=crossbars,
+            index_bits=policy.index_bits(inputs, outputs, config),
+        )
+        return self._indexed(arrangement, layer.codes, config) if sorts else arrangement
+
     def _indexed(
         self, arrangement: Arrangement, codes: np.ndarray, config: CrossbarConfig
     ) -> Arrangement:
@@ -206,7 +276,10 @@ class Matched(Stuckable):
             arrangement.placement, programmed, config, sections_apart=apart
         )
         # those of the rows in place of those of a table, the others as they are
-        beside = self.index_bits(inputs, outputs, config) - self._row_bits(inputs, outputs, config)
+        beside = 0.0
+        if arrangement.index_bits is None:
+            beside = self.index_bits(inputs, outputs, config)
+            beside -= self._row_bits(inputs, outputs, config)
         return arrangement._replace(placement=placement, index_bits=bits / codes.size + beside)
 
     def _by_crossbar(self, inputs: int, outputs: int, config: CrossbarConfig) -> bool:
@@ -221,17 +294,30 @@ class Matched(Stuckable):
             return False
         return -(-inputs // config.rows) * outputs < _MANY_STEPS * config.crossbars
 
-    def _share(self, layer: LayerCodes, crossbars: int, config: CrossbarConfig) -> Share:
+    def _share(
+        self, layer: LayerCodes, crossbars: int, config: CrossbarConfig, held: Held
+    ) -> Share:
         """Gives the crossbars that a layer takes, of so many."""
-        if (
-            config.crossbars is None
-            or not layer.shapes
-            or not all(self._by_crossbar(*one, config) for one in layer.shapes)
-        ):
+        counts = self._counts(layer, config)
+        if config.crossbars is None or not counts:
             return Share(crossbars, crossbars, 0)
+        if "choice" not in held:
+            return share_of(layer.number, counts, crossbars)
+        _, given_up, keeps_whole, _ = held["choice"]
+        share = share_of(layer.number, counts, crossbars, given_up)
+        return share._replace(keeps_whole=keeps_whole)
+
+    def _most_given_up(self, layer: LayerCodes, config: CrossbarConfig) -> int:
+        """Counts the crossbars that the layers of a network keep, and could share."""
+        counts = self._counts(layer, config)
+        return most_given_up(counts, config.crossbars or 1) if counts else 0
+
+    def _counts(self, layer: LayerCodes, config: CrossbarConfig) -> list[int]:
+        """Counts the sections of all layers, if those of all are chosen by what crossbars hold."""
+        if not all(self._by_crossbar(*one, config) for one in layer.shapes):
+            return []
         words = config.words_per_row
-        counts = [-(-n // config.rows) * -(-m // words) for n, m in layer.shapes]
-        return share_of(layer.number, counts, crossbars)
+        return [-(-n // config.rows) * -(-m // words) for n, m in layer.shapes]
 
     def _correction(self, error: np.ndarray) -> np.ndarray | None:
         """Gives the correction of mean errors, if outputs have one."""

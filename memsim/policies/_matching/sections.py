@@ -149,8 +149,12 @@ def fill_sections(
     count, before, held = units.sections, held.astype(np.uint16), held.astype(np.uint16)
     # first on the crossbars that all layers share, the rest on some that no other will take
     steps, kept = -(-count // len(held)), range(share.first, share.first + share.kept)
-    filled = list(_fill(layer, units, held, range(share.common), steps, count - share.kept, search))
-    filled += _fill(layer, units, held, kept, 1, share.kept, search)
+    parts = [(range(share.common), steps, count - share.kept), (kept, 1, share.kept)]
+    if share.keeps_whole:
+        parts.reverse()
+    filled: list[tuple[int, Section]] = []
+    for part in parts:
+        filled += _fill(layer, units, held, *part, search, whole_first=share.keeps_whole)
     if config.crossbars is None:  # sections go by the number of their crossbar
         filled.sort(key=lambda one: one[0])
     crossbars = np.asarray([crossbar for crossbar, _ in filled], np.int32)
@@ -198,6 +202,8 @@ def _fill(
     steps: int,
     count: int,
     search: Search,
+    *,
+    whole_first: bool,
 ) -> Iterator[tuple[int, Section]]:
     """Fills sections one after another, each the one that follows best on any of some crossbars.
 
@@ -207,6 +213,7 @@ def _fill(
       taking: the crossbars.
       steps: sections that a crossbar takes at most.
       count: sections to fill.
+      whole_first: short sections wait until there are no others.
 
     Yields:
       (crossbar, section).
@@ -232,7 +239,7 @@ def _fill(
         negated, row = row >= inputs.size, row % inputs.size
         return cost / (rows * slots), Section(outputs[order], inputs[row], negated, programmed)
 
-    pairs = Pairs(units, held)
+    pairs = Pairs(units, held, whole_first)
     taken = np.zeros(len(held), np.int64)
     known: dict[tuple[int, int], tuple[float, Section]] = {}
     with ThreadPoolExecutor(effort.candidates) as pool:

@@ -7,6 +7,9 @@ from memsim.config import CrossbarConfig
 from memsim.policies._matching.flow import Graph
 from memsim.policies._matching.lines import Rules
 
+# What short sections lack besides, times the share that is missing: far more than words do.
+_SHORT = 1000.0
+
 
 class Units:
     """The outputs and inputs that a section can be filled from, unit by unit.
@@ -98,14 +101,15 @@ class Units:
 class Pairs:
     """Crossbars and units, and how far words that a crossbar holds are lacking in a unit."""
 
-    def __init__(self, units: Units, held: np.ndarray) -> None:
+    def __init__(self, units: Units, held: np.ndarray, whole_first: bool) -> None:
         """Compares all crossbars with all units.
 
         Args:
           units: of the layer.
           held: uint16 [crossbars, rows, words of a row], word nodes; looked at again as it changes.
+          whole_first: short sections are the last to promise anything.
         """
-        self._units, self._held = units, held
+        self._units, self._held, self._whole_first = units, held, whole_first
         crossbars, number = np.arange(len(held)), np.arange(len(units.inputs))
         self._lacking = np.full((len(held), number.size), np.inf, np.float32)
         self._compare(crossbars, number)
@@ -140,6 +144,10 @@ class Pairs:
         _compare(
             self._held, units.alike, units.counts, units.shape, crossbars, numbers, self._lacking
         )
+        if self._whole_first:
+            whole = self._held.shape[1] * self._held.shape[2]
+            missing = 1 - units.shape[numbers].prod(axis=1) / whole
+            self._lacking[np.ix_(crossbars, numbers)] += _SHORT * missing
 
 
 @numba.njit(cache=True, nogil=True)
