@@ -412,17 +412,17 @@ def test_other_chips_rates_and_stucking_do_not_recompile(weights, compilations):
 
 
 @pytest.mark.slow
-def test_a_chunk_is_sized_to_memory(weights):
+def test_a_chunk_is_sized_to_memory(weights, monkeypatch):
     with rich.progress.Progress(disable=True) as bar:
         task = digits_task(0, bar, str(weights))
     engine = devices.Engine(task.apply, task.params, seed=0, passes=1)
     plan = memsim.plan(task.params, memsim.CrossbarConfig(crossbars=8), memsim.policies.Unsorted())
     (batch,) = task.batches()
-    assert engine.chunk_in_memory(plan, batch, 10**9, most=2) == 2
-    assert engine.chunk_in_memory(plan, batch, 1, most=4) == 1
     few, more = (engine._bytes(plan, batch, chips, False) for chips in (2, 4))
     assert few < more
-    assert engine.chunk_in_memory(plan, batch, (few + more) // 2, most=4) == 3
+    for there, most, chunk in ((10**9, 2, 2), (1, 4, 1), ((few + more) // 2, 4, 3)):
+        monkeypatch.setattr(devices, "device_memory", lambda there=there: there)
+        assert engine.chunk_in_memory(plan, batch, None, most) == chunk
 
 
 SMALL = (*SHAPE, "--policy", "sws+stuck:p=0.5,low=3", "--stuck-at", 0.02, "--chips", 3)

@@ -18,11 +18,11 @@ from memsim.selection import named_leaves
 from training import runs
 from training.options import on_hardware
 from training.progress import progress_bar
+from training.sweep import memory
 from training.sweep.combinations import Combination
 from training.sweep.devices import (
     Engine,
     check_same_everywhere,
-    device_memory,
     on_every_process,
 )
 from training.sweep.measuring import choose_chunk, make_measure, measure_parts
@@ -129,8 +129,6 @@ def _choose_chunk(
     chosen: SweepOptions, engine: Engine, task: Task, combinations: Sequence[Combination]
 ) -> int:
     """Chooses the chips on a device at once: as asked for, as on record, or by memory."""
-    if chosen.chunk:
-        return chosen.chunk
 
     def read() -> int:
         if jax.process_index():
@@ -138,10 +136,8 @@ def _choose_chunk(
         return runs.recorded_count(chosen.out / SETTINGS, "chunk", 2**31 - 1) or 0
 
     recorded = int(multihost_utils.broadcast_one_to_all(np.int32(on_every_process(read))))
-    if recorded:
-        return recorded
-    memory = device_memory() if chosen.memory is None else int(chosen.memory * 1e9)
-    return choose_chunk(engine, task, combinations, chosen.chips, memory)
+    decided = chosen.chunk or recorded or None
+    return choose_chunk(engine, task, combinations, chosen.chips, chosen.memory_limit, decided)
 
 
 def _record(chosen: SweepOptions, task: Task, settings: dict[str, Any]) -> None:
@@ -180,7 +176,8 @@ def measure_missing(
     there = multihost_utils.broadcast_one_to_all(on_every_process(find))
     progress = bar.add_task("", total=there.size, completed=int(there.sum()))
     hardware = read_hardware(chosen.hardware or PRESETS[0])
-    measure = make_measure(engine, task, chosen.seed, layout.chunk, hardware)
+    measure = make_measure(engine, task, chosen.seed, layout, hardware)
+    limit = chosen.memory_limit if jax.default_backend() == "cpu" else None
     failed: dict[int, str] = {}
     for one, done in zip(combinations, there, strict=True):
         which = f"combination {one.number + 1} of {len(combinations)}: {one.policy}"
@@ -200,6 +197,8 @@ def measure_missing(
             if first:
                 write_part(chosen.out, one.number, *part)
             bar.advance(progress)
+            # not a failure of this combination: the sweep ends, and what it has measured stays
+            on_every_process(lambda: None if limit is None else memory.check_peak(limit))
     return failed
 
 

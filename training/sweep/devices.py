@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float32, Int32, Int64, PyTree, UInt32
 import memsim
 from training.data import Batch
 from training.evaluation import Apply, read_key
+from training.sweep import memory
 
 T = TypeVar("T")
 
@@ -118,7 +119,7 @@ class Engine:
         same, split = PartitionSpec(), PartitionSpec("chips")
         shard = functools.partial(jax.shard_map, mesh=self._mesh, check_vma=False, out_specs=split)
 
-        def program(own_plans: bool) -> Callable[..., tuple[PyTree, memsim.Counts]]:
+        def program(own_plans: bool) -> Any:
             local = functools.partial(
                 program_chunk, passes=passes, readout=readout, own_plans=own_plans
             )
@@ -176,22 +177,78 @@ class Engine:
         return Measured(counts, correct)
 
     def chunk_in_memory(
-        self, plan: memsim.Plan, batch: Batch, memory: int, most: int, own_plans: bool = False
+        self,
+        plan: memsim.Plan,
+        batch: Batch,
+        limit: int | None,
+        most: int,
+        own_plans: bool = False,
     ) -> int:
-        """Finds how many chips a device can take at once.
+        """Finds how many chips a device can take at once, the same on every process.
 
         Args:
           plan: the largest there is.
           batch: the largest there is.
-          memory: bytes on each device.
+          limit: bytes, see `check_chunk`; None for as many chips as `device_memory` holds, at least
+            one.
           most: chips, at most.
           own_plans: whether each chip has its own.
+
+        Raises:
+          ValueError: one chip takes more than `limit`.
         """
-        if self._bytes(plan, batch, most, own_plans) <= memory:  # compiled to be used
+
+        def spare(chunk: int) -> int:
+            return self._spare(plan, batch, limit, chunk, own_plans)
+
+        at_most = spare(most)
+        if at_most >= 0:  # compiled to be used
             return most
-        few, more = (self._bytes(plan, batch, chips, own_plans) for chips in (2, 4))
-        by_chip = max((more - few) / 2, 1)
-        return min(most, max(1, int(2 + (memory - few) / by_chip)))
+        alone = at_most if most == 1 else spare(1)
+        if alone < 0:
+            if limit is None:
+                return 1
+            raise ValueError(_too_little(limit, alone, 1))
+        by_chip = max(1, (alone - at_most) // (most - 1))
+        chunk = max(1, min(most - 1, 1 + alone // by_chip))
+        # what compiling leaves behind counts too
+        while chunk > 1 and spare(chunk) < 0:
+            chunk = max(1, 3 * chunk // 4)
+        return chunk
+
+    def check_chunk(
+        self, plan: memsim.Plan, batch: Batch, limit: int, chunk: int, own_plans: bool = False
+    ) -> None:
+        """Checks that a chunk stays within a limit, on every process.
+
+        Args:
+          plan, batch, own_plans: see `chunk_in_memory`.
+          limit: bytes: of the whole process on a CPU, of each device elsewhere.
+          chunk: chips on each device.
+
+        Raises:
+          ValueError: it takes more.
+        """
+        spare = self._spare(plan, batch, limit, chunk, own_plans)
+        if spare < 0:
+            raise ValueError(_too_little(limit, spare, chunk))
+
+    def _spare(
+        self, plan: memsim.Plan, batch: Batch, limit: int | None, chunk: int, own_plans: bool
+    ) -> int:
+        """Finds the bytes that a chunk leaves free on the process where they are fewest."""
+        taken = self._bytes(plan, batch, chunk, own_plans)
+        if limit is not None and _on_cpu():  # devices share the memory of the process
+            taken = len(jax.local_devices()) * taken + memory.resident() + memory.LATER
+        allowed = device_memory() if limit is None else limit
+        # float32: JAX has no int64 to gather
+        spare = multihost_utils.process_allgather(np.float32(allowed - taken))
+        return int(np.min(spare))
+
+    def drop_programs(self) -> None:
+        """Lets go of the programs of crossbars that are done, which hold tens of megabytes each."""
+        for program in self._program.values():
+            program.clear_cache()
 
     def _bytes(self, plan: memsim.Plan, batch: Batch, chunk: int, own_plans: bool) -> int:
         """Finds the memory that a chunk takes on each device, as the compiler lays it out."""
@@ -242,6 +299,17 @@ def device_memory() -> int:
     """Finds the bytes that a chunk may take on a device: 1 GB of a CPU's, 80 % of others'."""
     stats = None if _on_cpu() else jax.local_devices()[0].memory_stats()
     return int(0.8 * stats["bytes_limit"]) if stats else 10**9
+
+
+def _too_little(limit: int, spare: int, chunk: int) -> str:
+    chips = "one chip" if chunk == 1 else f"a chunk of {chunk} chips"
+    # rounded up, so that what it names is enough
+    needed = -(-(limit - spare) // 10**7) / 100
+    return (
+        f"`--memory` is {limit / 1e9:g} GB, and {chips} on each device takes {needed:g} with what "
+        f"the process holds beside it; give `--memory` {needed + 0.05:.2f} or more, a "
+        "smaller `--batch` or `--chunk`, or leave it out."
+    )
 
 
 def most_chips(chips: int) -> int:

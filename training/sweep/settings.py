@@ -84,7 +84,9 @@ class SweepOptions(Processes, options.WritingOptions, options.ReadOptions, optio
     memory: Annotated[
         float | None,
         typer.Option(
-            min=0, help="GB that a chunk may take on a device; default: 1 on a CPU, else 80 %"
+            min=0,
+            help="GB that the process may hold on a CPU, or take of each other device; sizes the "
+            "chunk; default: no limit, chunks of at most 1 GB on a CPU, else of 80 % of the device",
         ),
     ] = None
     out: options.OutFolder = Path("runs/sweep")
@@ -95,6 +97,11 @@ class SweepOptions(Processes, options.WritingOptions, options.ReadOptions, optio
     def trains(self) -> bool:
         """Says whether the digits CNN is trained on the spot."""
         return not (self.model or self.weights or self.data or self.assets)
+
+    @property
+    def memory_limit(self) -> int | None:
+        """The limit of memory in bytes; None where there is none."""
+        return None if self.memory is None else int(self.memory * 1e9)
 
     def combinations(self) -> list[Combination]:
         """Lists the combinations that are measured.
