@@ -565,3 +565,19 @@ def test_numbers_of_a_readout_are_checked(name, value):
     for wires in (Wires(value, 1.0), Wires(1.0, value), Wires(jnp.ones(()), 1.0)):
         with pytest.raises(ValueError, match="`wires"):
             Readout(wires=wires)
+
+
+def test_offsets_of_many_rows_are_taken_off_in_parts_that_float32_holds():
+    # 2^10 rows leave 14 bits of 16 to a sum that is exact
+    config = memsim.CrossbarConfig(rows=2**10, bits=4, encoding="offset_binary", crossbars=None)
+    params = {"kernel": np.float32([[7, -7], [-6, 5], [1, 7]])}
+    plan, held, programming = deploy(params, config, "unsorted", stuck_at=0.0)
+    readout = Readout(input_bits=16)
+    cells = memsim.cells.program_cells(
+        jax.random.key(0), programming.words["kernel"], config, readout
+    )
+    inputs = np.int32([32767, -32768, 12345])
+    found = memsim.cells.read_layer(
+        jax.random.key(0), jnp.asarray(inputs), cells, plan.layers["kernel"], config, readout
+    )
+    assert found.tolist() == (inputs @ np.asarray(held["kernel"], np.int32)).tolist()

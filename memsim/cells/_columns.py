@@ -133,8 +133,16 @@ def over_rows(
 ) -> Int32[Array, "vectors sections slots"]:
     """Sums what drives the words of each slot."""
     one = jnp.ones((*here.shape, 1), jnp.float32)
-    sums = _add_up(_bits_of(inputs, rows, readout), one, rows, here)
-    return _shifted(sums.astype(jnp.int32), here, config)[..., 0]
+    # as many bits at a time as float32 adds up exactly over the rows of a slot, the sign on top
+    at_once = max(1, 24 - (rows.size - 1).bit_length())
+    shifts = range(0, readout.input_bits, at_once)
+    driven = jnp.take(inputs.T, rows.inputs, axis=0, mode="clip")
+    digits = [driven >> shift & ((1 << at_once) - 1) for shift in shifts[:-1]]
+    digits.append(driven >> shifts[-1])
+    sums = _add_up(jnp.stack(digits, axis=1).astype(jnp.float32), one, rows, here)
+    places = [sums[:, i].astype(jnp.int32) << shift for i, shift in enumerate(shifts)]
+    total = _by_slot(functools.reduce(jnp.add, places), here, config)
+    return total[..., 0]
 
 
 def _bits_of(
@@ -178,11 +186,21 @@ def _shifted(
     config: CrossbarConfig,
 ) -> Int32[Array, "vectors sections slots columns"]:
     """Adds up the codes of all bits, each at its place in two's complement."""
-    groups, bits, vectors, columns = codes.shape
-    columns = columns * groups // (len(here) * config.words_per_row)
+    bits = codes.shape[1]
     # unrolled: a product of integers is slow on a CPU
     places = [1 << bit for bit in range(bits - 1)] + [-1 << (bits - 1)]
     total = functools.reduce(jnp.add, [place * codes[:, i] for i, place in enumerate(places)])
+    return _by_slot(total, here, config)
+
+
+def _by_slot(
+    total: Int32[Array, "groups vectors columns"],
+    here: Bool[Array, "sections words"],
+    config: CrossbarConfig,
+) -> Int32[Array, "vectors sections slots columns"]:
+    """Tells the columns of each slot of each section apart."""
+    groups, vectors, columns = total.shape
+    columns = columns * groups // (len(here) * config.words_per_row)
     total = total.reshape(groups, vectors, len(here) // groups, config.words_per_row, columns)
     return total.swapaxes(0, 1).reshape(vectors, len(here), config.words_per_row, columns)
 

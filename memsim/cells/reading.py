@@ -153,10 +153,12 @@ def _seen_codes(
     # weighed as their columns and signs count
     levels = bit_slice(cells.words[:, : config.words], config).astype(jnp.float32)
     complemented, negative = stored_as(cells.words, config)
-    weights = jnp.asarray(config.column_weights, jnp.float32)
     turned = jnp.tile(jnp.where(complemented, -1, 1), (1, config.rows, 1))
     signs = turned * jnp.where(negative, negated(config), 1)[..., None]
-    return jnp.matmul((seen - levels) * signs, weights, precision="highest"), cells.residual
+    # column by column: all draws are then made in loops over words, which a CPU vectorizes
+    errors = jnp.moveaxis((seen - levels) * signs, -1, 0)
+    weighed = [float(weight) * errors[i] for i, weight in enumerate(config.column_weights)]
+    return functools.reduce(jnp.add, weighed), cells.residual
 
 
 def read_layer(

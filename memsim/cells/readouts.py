@@ -194,8 +194,10 @@ def _program_cells(
     program_key, drift_key = jax.random.split(key)
     # levels of the cells, and what programming aims at for them
     law, wires, seconds = readout.cells, readout.wires, readout.seconds
-    levels = bit_slice(words[:, : config.words], config).astype(jnp.float32)
-    top = jnp.broadcast_to(jnp.asarray(top_levels(config), jnp.float32), levels.shape)
+    sliced = bit_slice(words[:, : config.words], config).astype(jnp.float32)
+    # all cells in one row: on a CPU loops over the few columns of a word are not vectorized
+    top = jnp.broadcast_to(jnp.asarray(top_levels(config), jnp.float32), sliced.shape).reshape(-1)
+    levels = sliced.reshape(-1)
     share = levels / top
     target = _of_law("aimed_at", law.aimed_at(share), law, share)
     # what it reaches, and what is left of that
@@ -205,7 +207,7 @@ def _program_cells(
     residual = jnp.zeros((), jnp.float32)
     # wires between the cells, one crossbar after the other, all words of its rows
     if any(wires):
-        crossbars = seen.reshape(len(seen), config.rows, -1)
+        crossbars = seen.reshape(len(words), config.rows, -1)
         solved = jax.lax.map(
             lambda one: effective_conductance(one, wires), crossbars, batch_size=_SOLVED_AT_ONCE
         )
@@ -221,7 +223,8 @@ def _program_cells(
     deviation = law.read_deviation(target, seconds)
     if deviation is not None:
         deviation = _of_law("read_deviation", deviation, law, share) * seen / per_level
-    return Cells(words, mean, deviation, residual)
+        deviation = deviation.reshape(sliced.shape)
+    return Cells(words, mean.reshape(sliced.shape), deviation, residual)
 
 
 def _of_law(name: str, value: object, law: ConductanceLaw, like: Array) -> Float32[Array, "..."]:
