@@ -8,8 +8,11 @@ from typing import Generic, NamedTuple, TypeVar
 
 Outcome = TypeVar("Outcome")
 
-# Weights of layers that are worked on at the same time; a larger layer has the memory to itself.
-_WEIGHTS = 2**26
+# Weights of layers that are worked on at the same time, or done and waiting; a larger layer has
+# the memory to itself.
+_WEIGHTS = 2**25
+# Layers ahead for each core: one that takes long leaves the other cores enough to do meanwhile.
+_LAYERS_PER_CORE = 4
 
 
 class Job(NamedTuple, Generic[Outcome]):
@@ -33,8 +36,8 @@ def in_order(jobs: Iterable[Job[Outcome]], tell: Callable[[str], None]) -> Itera
       jobs: taken one by one, no earlier than there is memory for what they hold.
       tell: called with the layer that is waited for.
     """
-    ahead = os.cpu_count() or 1
-    with ThreadPoolExecutor(ahead) as pool:
+    cores = os.cpu_count() or 1
+    with ThreadPoolExecutor(cores) as pool:
         waiting: deque[tuple[Job[Outcome], Future[Callable[[], Outcome]]]] = deque()
 
         def next_one() -> Outcome:
@@ -47,7 +50,7 @@ def in_order(jobs: Iterable[Job[Outcome]], tell: Callable[[str], None]) -> Itera
             while waiting and job.weights + sum(one.weights for one, _ in waiting) > _WEIGHTS:
                 yield next_one()
             waiting.append((job, pool.submit(job.start)))
-            if len(waiting) > ahead:
+            if len(waiting) > _LAYERS_PER_CORE * cores:
                 yield next_one()
         while waiting:
             yield next_one()
