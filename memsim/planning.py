@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import os
+import functools
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int8, Int16, Int32, PyTree, UInt
 
+from memsim._ahead import one_after_another
 from memsim._checks import check_kind
 from memsim.chip import Chip, Stuck
 from memsim.codes import AnyArray, quantization_scale
 from memsim.config import CrossbarConfig
 from memsim.placement import Placement, check_one_output, check_placement
+from memsim.policies._by_layer import policy_of_layers
 from memsim.policies.base import Held, LayerCodes, Policy
 from memsim.schedule import Schedule, Slots, network_schedule
 from memsim.selection import (
@@ -40,6 +41,9 @@ __all__ = [
     "stuck_cells",
     "with_stucking",
 ]
+
+# A layer of so many weights, or so many smaller ones, are put on the device at once.
+_LARGE_LAYER, _SMALL_LAYERS = 2**18, 16
 
 
 class LayerPlan(NamedTuple):
@@ -118,6 +122,7 @@ def plan(
     *,
     select: Select | None = None,
     chip: Chip | None = None,
+    progress: Callable[[float, str], None] | None = None,
 ) -> Plan:
     """Decides offline, on the host, how a network is programmed: scales, placements, schedules.
 
@@ -129,6 +134,7 @@ def plan(
         default goes by the names, see `select_by_name`.
       chip: whose stuck cells a policy with `faults=avoid` avoids; others do without. Weight
         stationary, sample it for an `unsorted` plan: the crossbars are as many.
+      progress: called with the finished share of the weights and the layer that is planned.
 
     Returns:
       The plan. Its shapes depend on the network, the config and the policy's kind alone, so that
@@ -172,16 +178,9 @@ def plan(
         avoided = stuck[name] if one.avoids_faults else None
         return prepare_layer(name, array, matrices, config, one, avoided)
 
-    layers: dict[str, LayerPlan] = {}
-    start: Held | None = {}
-    while start is not None:  # until the policy keeps what has been arranged
-        held = start
-        # finished in the order of programming: a layer may follow the one before
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy sorts without the GIL
-            for name, prepared in zip(selected, pool.map(prepare_one, selected), strict=True):
-                layers[name], held = prepared(held)
-        start = next(iter(policies.values())).anew(held, config)
-    return on_device(Plan(config, layers, *schedule_layers(layers.values(), config)))
+    sizes = {name: matrix.inputs * matrix.outputs for name, matrix in matrices.items()}
+    anew = functools.partial(next(iter(policies.values())).anew, config=config)
+    return whole_plan(one_after_another(sizes, prepare_one, anew, progress), config)
 
 
 def schedule_layers(
@@ -195,42 +194,6 @@ def schedule_layers(
         first_layer,
         [layer.crossbars for layer in layers],
     )
-
-
-def policy_of_layers(
-    policy: Policy | Mapping[str, Policy], names: Iterable[str]
-) -> dict[str, Policy]:
-    """Gives the policy of each layer.
-
-    Raises:
-      ValueError: policies of other layers than these, or of several kinds.
-    """
-    if isinstance(policy, str):
-        raise ValueError(f"`policy` is {policy!r}, a text; give Policy.parse({policy!r}).")
-    check_kind("policy", policy, (Policy, Mapping), "give a memsim.Policy, or one for every layer")
-    if isinstance(policy, Policy):
-        return dict.fromkeys(names, policy)
-    for name, one in policy.items():
-        check_kind(f"policy[{name!r}]", one, Policy, "give a memsim.Policy")
-    # names of neither more nor fewer layers
-    different = sorted(set(policy) ^ set(names))
-    if different:
-        raise ValueError(
-            f"`policy` names {len(policy)} tensors, but not the ones that are programmed: "
-            f"{', '.join(different[:5])} differ; give one for every selected tensor."
-        )
-    kinds = sorted({_kind_text(one) for one in policy.values()})
-    if len(kinds) > 1:
-        raise ValueError(
-            f"`policy` mixes placements ({', '.join(kinds)}); give all layers the same one."
-        )
-    return {name: policy[name] for name in names}
-
-
-def _kind_text(policy: Policy) -> str:
-    """Names what layers of one plan share: the kind of policy, and its flag cells."""
-    flags = policy.stored_on(CrossbarConfig()).flags
-    return policy.name if flags in ("none", "word") else f"{policy.name}:flags={flags}"
 
 
 def stuck_cells(
@@ -275,12 +238,26 @@ def sections_by_output(matrices: Mapping[str, Matrix], config: CrossbarConfig) -
 Prepared = Callable[[Held], tuple[LayerPlan, Held]]
 
 
-def on_device(made: Plan) -> Plan:
-    """Puts a plan on the device, but for its index bits: JAX would round them to 32 bits."""
-    placed: Plan = jax.device_put(made)
-    for name, layer in placed.layers.items():
-        placed.layers[name] = layer._replace(index_bits=np.asarray(made.layers[name].index_bits))
-    return placed
+def whole_plan(layers: Iterable[tuple[str, LayerPlan]], config: CrossbarConfig) -> Plan:
+    """Puts layers on the device as they come, but for index bits: they would become 32 bits.
+
+    A layer that comes twice is the one that came last.
+    """
+    placed: dict[str, LayerPlan] = {}
+    group: dict[str, LayerPlan] = {}
+
+    def put() -> None:  # some layers at a time: array by array takes three times as long
+        there = jax.device_put(list(group.values()))  # a dict would come back sorted
+        for layer, (name, here) in zip(there, group.items(), strict=True):
+            placed[name] = layer._replace(index_bits=np.asarray(here.index_bits))
+        group.clear()
+
+    for name, layer in layers:
+        group[name] = layer
+        if layer.placement.positions.size >= _LARGE_LAYER or len(group) == _SMALL_LAYERS:
+            put()
+    put()
+    return Plan(config, placed, *jax.device_put(schedule_layers(placed.values(), config)))
 
 
 def prepare_layer(
@@ -390,11 +367,10 @@ def with_stucking(plan: Plan, policy: Policy) -> Plan:
             "stucking; plan again with another policy."
         )
 
-    def stucked(layer: LayerPlan) -> LayerPlan:
-        return layer._replace(
-            low_columns=jnp.asarray(low, jnp.int32),
-            reprogram=jnp.asarray(p, jnp.float32),
-            fixed=jnp.asarray(draws == "fixed"),
-        )
-
-    return plan._replace(layers={name: stucked(layer) for name, layer in plan.layers.items()})
+    stucking: dict[str, Any] = {
+        "low_columns": jnp.asarray(low, jnp.int32),
+        "reprogram": jnp.asarray(p, jnp.float32),
+        "fixed": jnp.asarray(draws == "fixed"),
+    }
+    layers = {name: layer._replace(**stucking) for name, layer in plan.layers.items()}
+    return plan._replace(layers=layers)

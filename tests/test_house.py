@@ -16,9 +16,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # Left never imports right; `_stream` and `_checks` are internal and stand where they are used.
 ORDER = """
-    _batching _checks _moved _words config codes selection placement schedule _random_cells chip
-    writing _steps policies planning programming network draws expectation codesign floor intervals
-    summary _ahead _stream cells hardware streaming sensitivity budgeting minimising attention
+    _ahead _batching _checks _moved _words config codes selection placement schedule _random_cells
+    chip writing _steps policies planning programming network draws expectation codesign floor
+    intervals summary _stream cells hardware streaming sensitivity budgeting minimising attention
     service files report plot cli
 """.split()  # noqa: SIM905
 HEAVY = (

@@ -13,7 +13,7 @@ import memsim
 from memsim.codes import encode, hamming_distance
 from memsim.placement import check_one_output, check_placement
 from memsim.policies._matching import lines
-from memsim.policies._matching.flow import word_graph
+from memsim.policies._matching.flow import scratch, transport, word_graph
 from memsim.policies._matching.share import share_of
 from memsim.policies._matching.tour import find_tour
 
@@ -68,6 +68,34 @@ def test_every_output_is_matched_to_the_one_before_as_well_as_can_be(
     old, new = codes[led.tour]
     changes = led.graph.changes[led.words[0], led.words[1]].sum()
     assert changes == transport_bound(old, new, config, tolerance)
+
+
+@pytest.mark.parametrize("settings", [{"bits": 4}, {"bits": 7}, {"bits": 8, "cell_bits": 2}])
+def test_sets_of_words_flow_as_words_one_by_one_do(settings):
+    graph = word_graph(memsim.CrossbarConfig(**settings))
+    one_by_one = graph._replace(masks=graph.masks[:0])
+    rng = np.random.default_rng(0)
+    words = graph.code_of_node.size
+    assert graph.masks.size
+    for _ in range(30):
+        old, new = rng.dirichlet(np.full(words, 0.3), 2)
+        excess = rng.multinomial(100, old) - rng.multinomial(rng.integers(80, 140), new)
+        found = []
+        for each in (graph, one_by_one):
+            left, flow = excess.astype(np.int32), scratch(graph)
+            cost = transport(left, each, flow)
+            found.append((cost, left.tolist(), flow.tolist()))
+        assert found[0] == found[1]
+
+
+def test_progress_is_told_in_shares_of_the_weights():
+    told = []
+    params = {"a": {"kernel": np.eye(6)}, "b": {"kernel": np.ones((6, 12))}}
+    memsim.plan(
+        params, memsim.CrossbarConfig(rows=4), memsim.policies.Matched(),
+        progress=lambda share, stage: told.append((round(share, 2), stage)),
+    )  # fmt: skip
+    assert told == [(0.0, "planning a/kernel"), (0.33, "planning b/kernel")]
 
 
 def test_the_bound_is_that_of_all_assignments():

@@ -136,7 +136,7 @@ def over_rows(
     # as many bits at a time as float32 adds up exactly over the rows of a slot, the sign on top
     at_once = max(1, 24 - (rows.size - 1).bit_length())
     shifts = range(0, readout.input_bits, at_once)
-    driven = jnp.take(inputs.T, rows.inputs, axis=0, mode="clip")
+    driven = jnp.take(inputs.T, rows.drivers, axis=0, mode="clip")
     digits = [driven >> shift & ((1 << at_once) - 1) for shift in shifts[:-1]]
     digits.append(driven >> shifts[-1])
     sums = _add_up(jnp.stack(digits, axis=1).astype(jnp.float32), one, rows, here)

@@ -140,8 +140,9 @@ def run_plan(chosen: PlanOptions) -> None:
         _plan_in_budget(chosen, policy, config, select, chip, tensors, console)
         return
     with progress_bar() as bar:
-        stages(bar)(None, f"planning {printable(chosen.checkpoint.name)}")
-        made = plan(tensors, config, policy or Unsorted(), select=select, chip=chip)
+        made = plan(
+            tensors, config, policy or Unsorted(), select=select, chip=chip, progress=stages(bar)
+        )
         save_plan(chosen.out, made, force=chosen.force)
     _print_plan(console, chosen, len(made.layers), f" under {policy}")
 

@@ -15,7 +15,7 @@ from memsim.files._plan_checks import OPTIONAL, PARTS, PLACEMENT, check_layer
 from memsim.files.own import check_keys, load_own, read_record
 from memsim.files.writing import save_tensors
 from memsim.placement import Placement, inverse_positions
-from memsim.planning import LayerPlan, Plan, on_device, schedule_layers
+from memsim.planning import LayerPlan, Plan, whole_plan
 from memsim.selection import Matrix, in_natural_order
 
 __all__ = ["load_plan", "save_plan"]
@@ -103,9 +103,7 @@ def load_plan(path: str | Path) -> Plan:
         raise ValueError(
             f"`plan` {path} is no whole plan: {error}; plan the network again."
         ) from error
-    schedule = schedule_layers(layers.values(), config)
-    # all at once: array by array takes three times as long
-    return on_device(Plan(config, layers, *schedule))
+    return whole_plan(layers.items(), config)
 
 
 def _check_crossbars(config: CrossbarConfig, layers: Mapping[str, LayerPlan]) -> None:

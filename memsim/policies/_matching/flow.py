@@ -13,6 +13,7 @@ import numpy as np
 
 from memsim.codes import encode
 from memsim.config import CrossbarConfig
+from memsim.policies._matching.word_flow import transport_words
 
 
 class Graph(NamedTuple):
@@ -32,6 +33,8 @@ class Graph(NamedTuple):
       tolerance: largest error of a code.
       price: cost of a cell change, in squared code errors.
       longest: an upper bound on the cost of a shortest path.
+      masks: int64 [changes], the XOR of every change of a cell, where each leads from a word to a
+        word, by entries; empty where one does not.
     """
 
     target: np.ndarray
@@ -45,6 +48,7 @@ class Graph(NamedTuple):
     tolerance: int
     price: int
     longest: int
+    masks: np.ndarray
 
 
 @functools.cache
@@ -87,9 +91,12 @@ def word_graph(config: CrossbarConfig, tolerance: int = 0, price: int = 1) -> Gr
     changed = sum(((differ & mask) != 0).astype(np.uint8) for mask in config.column_masks)
     target, out, back, cost = (np.ascontiguousarray(x, np.int32) for x in arrays)
     longest = price * config.cells_per_word + tolerance**2
+    # without gaps among the words, and codes beside them, sets of words step as one
+    plain = not tolerance and words.size == 2**config.bits
+    masks = np.asarray(changes if plain else [], np.int64)
     return Graph(
         target, out, back, cost, changed, node_of_code, code_of_node, config.min_code, tolerance,
-        price, longest,
+        price, longest, masks,
     )  # fmt: skip
 
 
@@ -146,6 +153,8 @@ def transport(excess, graph, flow):  # type: ignore[no-untyped-def]
     Returns:
       The cost.
     """
+    if graph.masks.size:
+        return graph.price * transport_words(excess, graph.masks, flow)
     target, out, back, cost = graph.target, graph.out, graph.back, graph.cost
     nodes, entries = target.shape
     potential = np.zeros(nodes, np.int32)

@@ -9,6 +9,8 @@ from memsim.policies._matching.flow import Graph, scratch, transport
 
 # Outputs whose distances from one another are held at once.
 _TOUR_OUTPUTS = 4096
+# Outputs whose nearest ones are found at once.
+_ROWS_AT_ONCE = 256
 # Nearest outputs whose distance is worked out exactly: without a tolerance, and with one, where
 # that takes twice as long.
 _TOUR_NEIGHBOURS = (8, 5)
@@ -46,10 +48,11 @@ def find_tour(codes: np.ndarray, graph: Graph) -> np.ndarray:
     rows = np.arange(outputs)[:, None]
     distance[rows, neighbours] = distance[neighbours, rows] = exact
     # within a tolerance the way back costs something else; integers, so that gains are exact
-    distance = np.rint((distance + distance.T) / 2).astype(np.int32)
+    whole = distance.view(np.int32)  # in place: distances of all pairs are the most there is
+    _average_both_ways(distance, whole)
     # a first path, then improved until no move helps
-    path: np.ndarray = _nearest_first(distance)
-    _improve(path, distance, _nearest(distance, max(_TOUR_NEIGHBOURS)))
+    path: np.ndarray = _nearest_first(whole)
+    _improve(path, whole, _nearest(whole, max(_TOUR_NEIGHBOURS)))
     return path
 
 
@@ -77,37 +80,63 @@ def _distances(levels):  # type: ignore[no-untyped-def]
     """Computes L1 between all pairs of rows, float32 [rows, rows]."""
     rows, bins = levels.shape
     distance = np.zeros((rows, rows), np.float32)
-    for i in range(rows):
-        for j in range(i):
-            total = np.float32(0)
-            for b in range(bins):
-                total += abs(levels[i, b] - levels[j, b])
-            distance[i, j] = distance[j, i] = total
+    # four rows at once against each other one, which is then read from memory a quarter as often
+    for i in range(0, rows, 4):
+        a, b, c, d = i, min(i + 1, rows - 1), min(i + 2, rows - 1), min(i + 3, rows - 1)
+        for j in range(d):
+            to_a = to_b = to_c = to_d = np.float32(0)
+            for k in range(bins):
+                level = levels[j, k]
+                to_a += abs(levels[a, k] - level)
+                to_b += abs(levels[b, k] - level)
+                to_c += abs(levels[c, k] - level)
+                to_d += abs(levels[d, k] - level)
+            distance[a, j] = distance[j, a] = to_a
+            distance[b, j] = distance[j, b] = to_b
+            distance[c, j] = distance[j, c] = to_c
+            distance[d, j] = distance[j, d] = to_d
     return distance
 
 
 def _nearest(distance: np.ndarray, count: int) -> np.ndarray:
     """Finds the nearest others of each row, nearest first: int64 [rows, at most count]."""
     count = min(count, len(distance) - 1)
-    others = distance.astype(np.float64)
-    # no row is its own neighbour
-    np.fill_diagonal(others, np.iinfo(np.int32).max)
-    nearest = np.argpartition(others, count - 1, axis=1)[:, :count]
-    order = np.argsort(np.take_along_axis(others, nearest, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(nearest, order, axis=1)
+    found = np.empty((len(distance), count), np.int64)
+    for first in range(0, len(distance), _ROWS_AT_ONCE):  # copies stay small
+        others = distance[first : first + _ROWS_AT_ONCE].astype(np.float64)
+        # no row is its own neighbour
+        row = np.arange(len(others))
+        others[row, first + row] = np.iinfo(np.int32).max
+        nearest = np.argpartition(others, count - 1, axis=1)[:, :count]
+        order = np.argsort(np.take_along_axis(others, nearest, axis=1), axis=1, kind="stable")
+        found[first + row] = np.take_along_axis(nearest, order, axis=1)
+    return found
+
+
+@numba.njit(cache=True, nogil=True)
+def _average_both_ways(distance, whole):  # type: ignore[no-untyped-def]
+    """Rounds the mean of there and back, float32, to whole numbers: int32, of the same memory."""
+    for i in range(len(distance)):
+        for j in range(i + 1):
+            mean = np.rint((distance[i, j] + distance[j, i]) / np.float32(2))
+            whole[i, j] = whole[j, i] = np.int32(mean)
 
 
 @numba.njit(cache=True, nogil=True)
 def _exact_costs(codes, neighbours, graph, flow):  # type: ignore[no-untyped-def]
     """Computes what it costs to overwrite each output by each of its neighbours."""
-    words = graph.code_of_node.size
+    words, count = graph.code_of_node.size, neighbours.shape[1]
     costs = np.empty(neighbours.shape, np.float32)
     for i in range(neighbours.shape[0]):
-        for k in range(neighbours.shape[1]):
+        for k in range(count):
             # without a tolerance the way back costs the same: taken from there
-            known = np.flatnonzero(neighbours[neighbours[i, k]] == i)
-            if graph.tolerance == 0 and neighbours[i, k] < i and known.size:
-                costs[i, k] = costs[neighbours[i, k], known[0]]
+            known = count
+            if graph.tolerance == 0 and neighbours[i, k] < i:
+                known = 0
+                while known < count and neighbours[neighbours[i, k], known] != i:
+                    known += 1
+            if known < count:
+                costs[i, k] = costs[neighbours[i, k], known]
                 continue
             # words of this output have to become those that the neighbour needs
             excess = np.zeros(graph.target.shape[0], np.int32)
