@@ -234,7 +234,7 @@ def test_hardware_stands_for_a_dozen_options(report):
     joules = document["policies"]["sws"]["pass"]["joules"]
     total = joules.pop("total")
     assert total == pytest.approx(sum(joules.values()))
-    assert "Energy on array-128-pcm" in shown
+    assert "Energy of programming; hardware: array-128-pcm" in shown
     assert "PLACEHOLDER" in shown
 
 

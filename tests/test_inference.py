@@ -312,10 +312,11 @@ def test_a_report_prices_an_inference(tmp_path, run):
     total = entry["joules"].pop("total")
     assert total == pytest.approx(sum(entry["joules"].values()))
     assert entry["bottleneck"] in ("memory", "writing", "products")
-    assert "An inference on array-128, 64 arrays" in printed
+    assert "An inference, 64 arrays" in printed
     assert (tmp_path / "charts" / "arrays_at_work.png").is_file()
     page = (tmp_path / "page.html").read_text()
     assert "Arrays at work" in page
+    assert "Hardware: <code>array-" in page
     assert "64 arrays of 0.105 mm" in page
     for given, message in (
         ("many", "`--positions` is 'many'"),
@@ -328,6 +329,6 @@ def test_a_report_prices_an_inference(tmp_path, run):
     # held, there is no timeline to draw
     code, printed, error = run(*words, "--positions", 2, "--from", tmp_path / "net.npz")
     assert code == 0, error
-    assert "An inference on array-128, 4 arrays" in printed
+    assert "An inference, 4 arrays" in printed
     code, _, error = run(*words, "--batch", 3)
     assert "`--batch` needs `--positions`" in error

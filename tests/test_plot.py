@@ -282,3 +282,22 @@ def test_points_have_the_labels_that_are_given(summaries):
     )
     assert [text.get_text() for text in figure.axes[0].texts] == ["price 30"]
     assert figure.axes[0].get_xlabel() == "reduction in cell writes"
+
+
+@pytest.mark.parametrize(("up", "above"), [((0, 1, 2), [True, True]), ((0, -1, 1), [False, True])])
+def test_labels_of_points_miss_the_line_that_comes_from_the_left(summaries, up, above):
+    names = ("matched", "matched:tolerance=1", "matched:tolerance=2")
+    saved = {
+        name: dataclasses.replace(summaries["sws"], reduction=2.0 + number)
+        for number, name in enumerate(names)
+    }
+    figure = plot.accuracy_against_reduction(
+        {name: memsim.Policy.parse(name) for name in names},
+        saved,
+        {name: (each / 100,) * 3 for name, each in zip(names, up, strict=True)},
+        0.9,
+    )
+    labels = figure.axes[0].texts
+    assert [label.get_text() for label in labels] == ["±1", "±2"]
+    assert [label.xyann[1] > 0 for label in labels] == above
+    assert all(label.xyann[0] < 0 for label in labels)

@@ -88,7 +88,7 @@ def test_with_hardware_an_inference_is_traced_and_priced(run, tmp_path, digits_w
     of_pass = document["policies"]["matched"]["pass"]["joules"]
     assert all(joules[part] == of_pass[part] for part in ("pulses", "index", "data"))
     assert joules["arrays"] > 0
-    assert "An inference on published" in result.output
+    assert "hardware: published" in result.output
     # `memsim report` takes the file
     report = CliRunner().invoke(
         memsim.cli.app, ["report", str(digits_weights), "--positions", f"{tmp_path}/positions.json"]

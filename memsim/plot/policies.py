@@ -244,8 +244,6 @@ def accuracy_against_reduction(
         colour, marker = styles[names[0]]
         dashes, number, _ = dashes_of(colour)
         right = number % 2 == 1  # numbers of neighbouring lines apart
-        # beside the line: accuracies fall, perplexities rise
-        above = right != (measure == "perplexity")
         reduction = [summaries[name].reduction or np.nan for name in names]
         points = _kept([change[name] for name in names], float_accuracy, measure)
         percent = points[:, 0]
@@ -259,13 +257,14 @@ def accuracy_against_reduction(
             markersize=5.5, markerfacecolor=colour if valid else PAPER, linewidth=1.1,
             elinewidth=0.9, capsize=2.5, label=f"{label} ({price})",
         )  # fmt: skip
-        for name, x, y in zip(names, reduction, percent, strict=True):
+        above = _above_line(percent, right)
+        for name, x, y, over in zip(names, reduction, percent, above, strict=True):
             stucked, tolerance = policies[name].stucking.low, _tolerance(policies[name])
             texts = [f"±{tolerance}"] * (tolerance > 0) + [f"{stucked}"] * (stucked > 0)
             text = ", ".join(texts) if labels is None else labels[name]
             if text:
                 axes.annotate(
-                    text, (x, y), xytext=(5 if right else -4, 4 if above else -9),
+                    text, (x, y), xytext=(5 if right else -4, 4 if over else -9),
                     textcoords="offset points", ha="left" if right else "right", fontsize=8,
                     color=colour,
                 )  # fmt: skip
@@ -285,6 +284,18 @@ def accuracy_against_reduction(
         if summary.reduction is not None
     ]
     return described(figure, f"{title}, {_float_text(float_accuracy, measure)}: {listed(told)}.")
+
+
+def _above_line(heights: Float[np.ndarray, " points"], right: bool) -> list[bool]:
+    """Says which labels of a line go above their points, so that the line does not cross them.
+
+    Args:
+      heights: of the points, from left to right.
+      right: labels are right of their points, otherwise left.
+    """
+    rises = np.diff(heights) > 0
+    # the line leaves a point to the right, and comes to it from the left
+    return [*(~rises).tolist(), True] if right else [False, *rises.tolist()]
 
 
 def _net_text(line: Sequence[Priced]) -> str:

@@ -37,8 +37,8 @@ def energy_table(report: Mapping[str, Any]) -> "FittingTable":
             *(_times(cost[key]) for key in ("reduction_with_index", "net_reduction")),
             quantity_text(cost["seconds"]["total"], "s"),
         ))  # fmt: skip
-    title = f"Energy on {printable(report['hardware']['name'])}"
-    title += passes_text(next(iter(report["policies"].values()))["writes_per_pass"])
+    passes = passes_text(next(iter(report["policies"].values()))["writes_per_pass"])
+    title = f"Energy of programming{passes}; {_named(report)}"
     headings = (*PART_NAMES, "total", "reduction\nwith index", "net energy\nreduction", "time")
     return FittingTable(title, [Column("policy"), *map(Column, headings)], rows)
 
@@ -53,7 +53,7 @@ def hardware_table(report: Mapping[str, Any]) -> "FittingTable":
         for name, of in numbers.items()
     ]
     columns = [Column("number"), Column("value"), Column("from", left=True, folds=True)]
-    return FittingTable(f"Hardware {printable(report['hardware']['name'])}", columns, rows)
+    return FittingTable(f"Numbers of the {_named(report)}", columns, rows)
 
 
 def inference_table(report: Mapping[str, Any]) -> "FittingTable":
@@ -83,9 +83,8 @@ def inference_table(report: Mapping[str, Any]) -> "FittingTable":
         ))  # fmt: skip
     first = next(iter(report["policies"].values()))["inference"]
     title = (
-        f"An inference on {printable(report['hardware']['name'])}, "
-        f"{count_text(first['arrays'], 'array')} of {first['area']:.3g} mm^2, "
-        f"{count_text(first['batch'], 'inference')} a pass"
+        f"An inference, {count_text(first['arrays'], 'array')} of {first['area']:.3g} mm^2, "
+        f"{count_text(first['batch'], 'inference')} a pass; {_named(report)}"
     )
     headings = (
         "written", "arrays", "drivers", "converters", "adders,\nbuffers", "energy", "time",
@@ -121,7 +120,7 @@ def advice_tables(advice: Mapping[str, Any]) -> "list[FittingTable]":
         f"{currency} per million\ninferences", "even at inferences\nper programming",
         "even at\narrays",
     )  # fmt: skip
-    title = f"Ways to run the network on {printable(advice['hardware']['name'])}, an inference each"
+    title = f"Ways to run the network, an inference each; {_named(advice)}"
     # a row for each formula: ways may come by a figure of one name by other formulas
     formulas: dict[tuple[str, str], dict[str, str]] = {}
     for way, figures in ways.items():
@@ -137,6 +136,11 @@ def advice_tables(advice: Mapping[str, Any]) -> "list[FittingTable]":
         FittingTable(title, [Column("way"), *map(Column, headings)], rows),
         FittingTable("How it comes about", columns, by_formula),
     ]
+
+
+def _named(report: Mapping[str, Any]) -> str:
+    # names such as `published` are no nouns: no sentence is made of them
+    return f"hardware: {printable(report['hardware']['name'])}"
 
 
 def _plain(value: object) -> str:

@@ -52,9 +52,11 @@ def policy_table(
         name: code_error_text(summary.code_error_rms, summary.code_error_mean)
         for name, summary in policies.items()
     }
+    # a column that says something of none of them is left out
     erring = any(errors.values())
+    priced = any(summary.net_reduction is not None for summary in policies.values())
     headings = (
-        "writes", "reduction", "net energy\nreduction",
+        "writes", "reduction", *(["net energy\nreduction"] if priced else []),
         *(["code error\nrms / mean"] if erring else []), "SETs", "RESETs", "row ops",
         "max/cell", "index bits", "bits moved\na weight",
     )  # fmt: skip
@@ -69,7 +71,7 @@ def policy_table(
             name,
             f"{summary.writes:,}",
             "" if summary.reduction is None else f"{summary.reduction:.2f}x{spread}",
-            _times(summary.net_reduction, 2),
+            *([_times(summary.net_reduction, 2)] if priced else []),
             *([errors[name]] if erring else []),
             f"{summary.sets:,}",
             f"{summary.resets:,}",

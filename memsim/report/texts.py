@@ -238,7 +238,7 @@ def net_text(report: Mapping[str, Any]) -> str:
     """
     if "hardware" not in report:
         if any(entry["net_reduction"] is not None for entry in report["policies"].values()):
-            return "net energy: by the prices of the hardware published"
+            return "net energy: by the prices of the default hardware (published)"
         bits = report["config"]["cell_bits"]
         return f"no energy: no figures of pulses for cells of {bits} bits" if bits > 1 else ""
     numbers = {name: of["value"] for name, of in report["hardware"]["numbers"].items()}
