@@ -26,8 +26,9 @@ def costs_of(held, codes, order, price):
     return sum(price[held[slot]][:, codes[order[slot]]].astype(np.int64) for slot in slots)
 
 
-def least_cost(held, codes, order, price):
+def least_cost(held, codes, signs, order, price):
     costs = costs_of(held, codes, order, price)
+    costs = costs.reshape(len(costs), signs, -1).min(axis=1)
     return costs[scipy.optimize.linear_sum_assignment(costs)].sum()
 
 
@@ -37,23 +38,25 @@ def least_cost(held, codes, order, price):
     rows=st.integers(1, 12),
     more=st.integers(0, 12),
     most=st.sampled_from([1, 8, 1000]),
+    signs=st.sampled_from([1, 2]),
 )
 @hypothesis.settings(max_examples=60)
-def test_no_exchange_is_left_that_costs_less(seed, slots, rows, more, most):
-    held, codes, price = drawn(seed, slots, rows, rows + more, most)
+def test_no_exchange_is_left_that_costs_less(seed, slots, rows, more, most, signs):
+    inputs = rows + more
+    held, codes, price = drawn(seed, slots, rows, signs * inputs, most)
     first = np.random.default_rng(seed).permutation(slots).astype(np.int32)
     listed = exchange.costs_in_slots(held, codes, price)
-    cost, order, row = exchange.exchange_slots(held, codes, first, price, listed)
+    cost, order, row = exchange.exchange_slots(held, codes, signs, first, price, listed)
     assert sorted(order) == list(range(slots))
-    assert len(set(row)) == rows
+    assert len(set(row % inputs)) == rows  # each input with one sign alone
     assert costs_of(held, codes, order, price)[np.arange(rows), row].sum() == cost
-    assert cost == least_cost(held, codes, order, price)
-    assert cost <= least_cost(held, codes, first, price)
+    assert cost == least_cost(held, codes, signs, order, price)
+    assert cost <= least_cost(held, codes, signs, first, price)
     if slots <= 5:  # no more exchanges than are tried
         for a, b in itertools.combinations(range(slots), 2):
             other = order.copy()
             other[[a, b]] = order[[b, a]]
-            assert cost <= least_cost(held, codes, other, price)
+            assert cost <= least_cost(held, codes, signs, other, price)
 
 
 def test_costs_are_listed_in_every_slot():
