@@ -62,8 +62,9 @@ def loop_writes(plan, params):
 
 @pytest.mark.parametrize(
     ("encoding", "cell_bits", "crossbars"),
-    [("twos_complement", 1, 1), ("twos_complement", 2, 3), ("offset_binary", 1, 3),
-     ("sign_magnitude", 1, 3), ("differential", 2, 1)],
+    [("twos_complement", 1, 1), ("sign_magnitude", 1, 3), ("differential", 2, 1),
+     pytest.param("twos_complement", 2, 3, marks=pytest.mark.slow),
+     pytest.param("offset_binary", 1, 3, marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_chips_hold_the_weights_and_plain_loops_count_the_writes(
     network, encoding, cell_bits, crossbars
@@ -118,8 +119,9 @@ def test_rows_are_negated_where_that_saves_writes():
 
 @pytest.mark.parametrize(
     ("encoding", "cell_bits", "inputs"),
-    [("differential", 1, 20), ("twos_complement", 2, 20), ("sign_magnitude", 1, 20),
-     ("twos_complement", 1, 6), ("offset_binary", 1, 6)],
+    [("twos_complement", 2, 20), ("twos_complement", 1, 6), ("offset_binary", 1, 6),
+     pytest.param("differential", 1, 20, marks=pytest.mark.slow),
+     pytest.param("sign_magnitude", 1, 20, marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_products_are_those_of_the_weights(encoding, cell_bits, inputs):
     rng = np.random.default_rng(1)
@@ -182,7 +184,7 @@ def test_the_lowest_input_saturates_since_its_negative_has_no_room(network):
         assert int(found.inputs) == outside
 
 
-@pytest.mark.parametrize("crossbars", [1, 3])
+@pytest.mark.parametrize("crossbars", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_expected_writes_are_exact_on_the_grid_and_moved_weights_stay_where_they_are(
     network, crossbars
 ):
