@@ -255,6 +255,14 @@ def test_an_order_takes_the_logarithm_of_its_number():
     codes = np.random.default_rng(0).integers(-9, 9, (7, 11)).astype(np.int8)
     placed = [policy.place(codes, config).weights for policy in (table, order)]
     np.testing.assert_array_equal(*placed)
+    # so is that of a network that takes the order of `sws`
+    layer = memsim.policies.LayerCodes(codes, "", None)
+    for policy in (table, order):
+        found = policy._in_order("sws", layer, config).index_bits
+        assert found == policy._row_bits(11, 7, config)
+    assert table._row_bits(11, 7, config) == memsim.policies.Sws().index_bits(11, 7, config)
+    negating = memsim.policies.Matched(index="order", negate="rows")
+    assert negating._in_order("sws", layer, config).index_bits == order._row_bits(11, 7, config)
 
 
 def test_a_row_takes_a_bit_more_of_index():

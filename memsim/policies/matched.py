@@ -244,8 +244,9 @@ class Matched(Stuckable):
         # inputs are sorted where they may move so far
         near = self.pool == "section" and inputs <= config.rows
         sorts = order == "sws" and (self.pool == "output" or near)
-        policy = Sws() if sorts else Unsorted()
-        placement = policy.place(layer.codes, config)
+        placement = (Sws() if sorts else Unsorted()).place(layer.codes, config)
+        # rows are told as its own are, but none is negated
+        plain = dataclasses.replace(self, negate="none")
         crossbars = None
         if (config.crossbars or 1) > 1 and self._by_crossbar(inputs, outputs, config):
             schedule = layer_schedule(len(placement.weights), config)
@@ -255,7 +256,7 @@ class Matched(Stuckable):
             np.zeros(layer.codes.size, np.int8),
             self._correction(np.zeros(outputs)),
             crossbars=crossbars,
-            index_bits=policy.index_bits(inputs, outputs, config),
+            index_bits=plain._row_bits(inputs, outputs, config) if sorts else 0.0,
         )
         return self._indexed(arrangement, layer.codes, config) if sorts else arrangement
 
